@@ -1,0 +1,2 @@
+console.log(TIDEOVER_VERSION);
+declare const TIDEOVER_VERSION: string;
