@@ -80,10 +80,10 @@ export function bytes(count: number): FieldType<Uint8Array> {
   return {
     size: count,
     align: 1,
-    get: (view, at) => new Uint8Array(view.buffer, view.byteOffset + at, count).slice(),
+    get: (view, at) => window(view, at, count).slice(),
     set(view, at, value) {
       if (value.length !== count) throw new RangeError(`${value.length} bytes for a field of ${count}`);
-      new Uint8Array(view.buffer, view.byteOffset + at, count).set(value);
+      window(view, at, count).set(value);
     },
   };
 }
@@ -170,7 +170,7 @@ export function struct<const F extends AnyFields>(
     return value as ValueOf<F>;
   };
   const set = (view: DataView, at: number, value: Partial<ValueOf<F>>) => {
-    new Uint8Array(view.buffer, view.byteOffset + at, size).fill(0);
+    window(view, at, size).fill(0);
     for (const [field, type] of list) {
       const given = (value as Record<string, unknown>)[field];
       if (given !== undefined) type.set(view, at + offsets[field]!, given, le);
@@ -194,6 +194,14 @@ export function struct<const F extends AnyFields>(
 /** A DataView over the same bytes. */
 export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
+/** Some bytes of a view. A DataView checks its bounds by itself; the buffer under it may be larger than the view. */
+function window(view: DataView, at: number, length: number): Uint8Array {
+  if (at < 0 || at + length > view.byteLength) {
+    throw new RangeError(`bytes ${at} to ${at + length} of ${view.byteLength}`);
+  }
+  return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }
 
 function exact(value: number): number {

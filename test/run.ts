@@ -1,0 +1,107 @@
+/**
+ * The tests, from one command:
+ *
+ *     node test/run.ts                        lint, types, layers, unit, integration, lab
+ *     node test/run.ts unit|integration       one kind
+ *     node test/run.ts lab [NAME...]          scenarios in virtual machines, all or by name
+ *     node test/run.ts --full                 everything, with the whole product and all repetitions
+ *
+ * With CI=true a skipped test is a failure unless test/skips.json names it with the reason.
+ */
+import { execFileSync, spawnSync } from 'node:child_process';
+import { globSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { run } from 'node:test';
+import { spec } from 'node:test/reporters';
+
+const root = new URL('..', import.meta.url).pathname;
+const full = process.argv.includes('--full');
+const [kind, ...names] = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
+
+const total = { passed: 0, failed: 0, skipped: 0 };
+
+/** A kind of test: the files it has and how many of them run at once. */
+const kinds: Record<string, { concurrency: number; minutesEach: number }> = {
+  unit: { concurrency: 2, minutesEach: 2 },
+  integration: { concurrency: 2, minutesEach: 10 },
+  // Guests share the cores under software emulation, and their time limits are measured one at a time.
+  lab: { concurrency: 1, minutesEach: full ? 120 : 20 },
+};
+
+if (kind !== undefined && !(kind in kinds)) {
+  console.error(`test: there is no kind '${kind}'; there are ${Object.keys(kinds).join(', ')}`);
+  process.exit(2);
+}
+process.env['PATH'] = `${join(root, 'node_modules/.bin')}:${process.env['PATH']}`;
+if (full) process.env['TIDEOVER_FULL'] = '1';
+
+// What is tested is what these sources build.
+execFileSync(process.execPath, [join(root, 'scripts/build.ts')], { stdio: 'inherit' });
+if (kind === undefined) {
+  step('lint', 'biome', ['check', '--error-on-warnings', '.']);
+  step('types', 'tsc', ['--noEmit']);
+  step('types of the library', 'tsc', ['--noEmit', '-p', 'tsconfig.build.json']);
+  step('layers', process.execPath, ['test/layers.ts']);
+}
+for (const each of kind === undefined ? Object.keys(kinds) : [kind]) await testKind(each);
+
+console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
+process.exitCode = total.failed > 0 ? 1 : 0;
+
+/** A check that is one command and counts as one test. */
+function step(title: string, command: string, args: string[]): void {
+  const start = performance.now();
+  const { status } = spawnSync(command, args, { cwd: root, stdio: 'inherit' });
+  console.log(`${status === 0 ? '✔' : '✖'} ${title} (${seconds(performance.now() - start)})`);
+  total[status === 0 ? 'passed' : 'failed'] += 1;
+}
+
+async function testKind(name: string): Promise<void> {
+  const found = globSync(`test/${name}/**/*.test.ts`, { cwd: root }).sort();
+  const files = names.length === 0 ? found : names.map((wanted) => fileNamed(name, wanted, found));
+  if (files.length === 0) return;
+  console.log(`\n${name}: ${files.length} files`);
+  const { concurrency, minutesEach } = kinds[name]!;
+  const events = run({
+    files: files.map((file) => join(root, file)),
+    cwd: root,
+    concurrency,
+    timeout: minutesEach * 60_000,
+  });
+  const allowed = allowedSkips();
+  const times: string[] = [];
+  events.on('test:summary', ({ file, counts, duration_ms }) => {
+    if (file !== undefined) {
+      times.push(`  ${seconds(duration_ms).padStart(8)}  ${file.slice(root.length)}`);
+      return;
+    }
+    total.passed += counts.passed;
+    total.failed += counts.tests - counts.passed - counts.skipped - counts.todo;
+    total.skipped += counts.skipped + counts.todo;
+  });
+  events.on('test:pass', ({ name: title, skip, todo }) => {
+    if ((skip ?? todo) === undefined || process.env['CI'] !== 'true' || allowed.has(title)) return;
+    console.error(`✖ skipped, and not on the list of test/skips.json: ${title}`);
+    total.failed += 1;
+  });
+  for await (const text of events.compose(new spec())) process.stdout.write(text as string);
+  console.log(times.join('\n'));
+}
+
+function fileNamed(kindName: string, wanted: string, found: string[]): string {
+  const file = found.find((path) => path.endsWith(`/${wanted}.test.ts`));
+  if (file !== undefined) return file;
+  const known = found.map((path) => path.replace(/^.*\/|\.test\.ts$/g, ''));
+  console.error(`test: no ${kindName} test is named '${wanted}'; there are ${known.join(', ')}`);
+  return process.exit(2);
+}
+
+/** Titles of tests that may be skipped in CI, each with its reason. */
+function allowedSkips(): Set<string> {
+  const list = JSON.parse(readFileSync(join(root, 'test/skips.json'), 'utf8')) as Record<string, string>;
+  return new Set(Object.keys(list));
+}
+
+function seconds(milliseconds: number): string {
+  return `${(milliseconds / 1000).toFixed(1)} s`;
+}
