@@ -32,8 +32,8 @@ if (kind !== undefined && !(kind in kinds)) {
   console.error(`test: there is no kind '${kind}'; there are ${Object.keys(kinds).join(', ')}`);
   process.exit(2);
 }
-process.env['PATH'] = `${join(root, 'node_modules/.bin')}:${process.env['PATH']}`;
-if (full) process.env['TIDEOVER_FULL'] = '1';
+process.env.PATH = `${join(root, 'node_modules/.bin')}:${process.env.PATH}`;
+if (full) process.env.TIDEOVER_FULL = '1';
 
 // What is tested is what these sources build.
 execFileSync(process.execPath, [join(root, 'scripts/build.ts')], { stdio: 'inherit' });
@@ -80,7 +80,7 @@ async function testKind(name: string): Promise<void> {
     total.skipped += counts.skipped + counts.todo;
   });
   events.on('test:pass', ({ name: title, skip, todo }) => {
-    if ((skip ?? todo) === undefined || process.env['CI'] !== 'true' || allowed.has(title)) return;
+    if ((skip ?? todo) === undefined || process.env.CI !== 'true' || allowed.has(title)) return;
     console.error(`✖ skipped, and not on the list of test/skips.json: ${title}`);
     total.failed += 1;
   });

@@ -114,13 +114,12 @@ export function aligned<T>(type: FieldType<T>, align: number): FieldType<T> {
 }
 
 export type Fields = Record<string, FieldType<unknown>>;
-type AnyFields = Record<string, FieldType<never>>;
 
 /** The TypeScript type of a struct's value. */
-export type ValueOf<F extends AnyFields> = { -readonly [K in keyof F]: F[K] extends FieldType<infer T> ? T : never };
+export type ValueOf<F extends Fields> = { -readonly [K in keyof F]: F[K] extends FieldType<infer T> ? T : never };
 
 /** A struct is a field type too, so that structs nest. */
-export interface Struct<F extends AnyFields> extends FieldType<ValueOf<F>> {
+export interface Struct<F extends Fields> extends FieldType<ValueOf<F>> {
   readonly name: string;
   readonly offsets: { readonly [K in keyof F]: number };
   /** Reads one struct out of `from` at byte `at`. RangeError where it does not fit. */
@@ -143,14 +142,14 @@ export interface StructOptions {
  * @param size sizeof in bytes, as the header's authors promise it
  * @throws Error where the fields lay out to another size
  */
-export function struct<const F extends AnyFields>(
+export function struct<const F extends Fields>(
   name: string,
   size: number,
   fields: F,
   options: StructOptions = {},
 ): Struct<F> {
   const le = options.endian !== 'big';
-  const list = Object.entries(fields as unknown as Fields);
+  const list = Object.entries<FieldType<unknown>>(fields);
   const offsets: Record<string, number> = {};
   let end = 0;
   let align = 1;
@@ -165,6 +164,7 @@ export function struct<const F extends AnyFields>(
   if (end !== size) throw new Error(`struct ${name}: its fields take ${end} bytes, the ABI says ${size}`);
 
   const get = (view: DataView, at: number) => {
+    inside(view, at, size);
     const value: Record<string, unknown> = {};
     for (const [field, type] of list) value[field] = type.get(view, at + offsets[field]!, le);
     return value as ValueOf<F>;
@@ -196,11 +196,15 @@ export function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
-/** Some bytes of a view. A DataView checks its bounds by itself; the buffer under it may be larger than the view. */
-function window(view: DataView, at: number, length: number): Uint8Array {
+function inside(view: DataView, at: number, length: number): void {
   if (at < 0 || at + length > view.byteLength) {
     throw new RangeError(`bytes ${at} to ${at + length} of ${view.byteLength}`);
   }
+}
+
+/** Some bytes of a view. A DataView checks its bounds by itself; the buffer under it may be larger than the view. */
+function window(view: DataView, at: number, length: number): Uint8Array {
+  inside(view, at, length);
   return new Uint8Array(view.buffer, view.byteOffset + at, length);
 }
 

@@ -53,21 +53,24 @@ test('packed and aligned', () => {
 test('what is written is read, at any offset, and its surroundings stay', () => {
   const u = (bits: number) => fc.integer({ min: 0, max: 2 ** bits - 1 });
   const s = (bits: number) => fc.integer({ min: -(2 ** (bits - 1)), max: 2 ** (bits - 1) - 1 });
-  const value = fc.record({
-    a: u(8),
-    b: u(16),
-    c: u(32),
-    d: fc.bigInt(0n, 2n ** 64n - 1n),
-    e: fc.maxSafeNat(),
-    f: s(8),
-    g: s(16),
-    h: s(32),
-    i: fc.maxSafeInteger(),
-    name: fc.string({ unit: fc.constantFrom('a', 'Z', '0', ' ', 'é'), maxLength: 6 }),
-    raw: fc.uint8Array({ minLength: 5, maxLength: 5 }),
-    list: fc.array(u(16), { minLength: 3, maxLength: 3 }),
-    nested: fc.record({ x: u(8), y: fc.maxSafeNat() }),
-  });
+  const value = fc.record(
+    {
+      a: u(8),
+      b: u(16),
+      c: u(32),
+      d: fc.bigInt(0n, 2n ** 64n - 1n),
+      e: fc.maxSafeNat(),
+      f: s(8),
+      g: s(16),
+      h: s(32),
+      i: fc.maxSafeInteger(),
+      name: fc.string({ unit: fc.constantFrom('a', 'Z', '0', ' ', 'é'), maxLength: 6 }),
+      raw: fc.uint8Array({ minLength: 5, maxLength: 5 }),
+      list: fc.array(u(16), { minLength: 3, maxLength: 3 }),
+      nested: fc.record({ x: u(8), y: fc.maxSafeNat() }, { noNullPrototype: true }),
+    },
+    { noNullPrototype: true },
+  );
   fc.assert(
     fc.property(value, fc.nat(9), (given, at) => {
       const buffer = new Uint8Array(everything.size + 20).fill(0xaa);
