@@ -28,6 +28,13 @@ export const i8: FieldType<number> = scalar(1, 'Int8');
 export const i16: FieldType<number> = scalar(2, 'Int16');
 export const i32: FieldType<number> = scalar(4, 'Int32');
 
+/** `__be16`: network byte order, whatever the struct around it has. */
+export const be16: FieldType<number> = {
+  ...u16,
+  get: (view, at) => view.getUint16(at, false),
+  set: (view, at, value) => u16.set(view, at, value, false),
+};
+
 /** 64 bits of which all may be used: kernel addresses, masks, hashes. */
 export const u64: FieldType<bigint> = {
   size: 8,

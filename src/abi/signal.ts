@@ -1,0 +1,102 @@
+/** Signals: arch/x86/include/uapi/asm/signal.h, include/uapi/asm-generic/siginfo.h and signal-defs.h */
+import { bytes, i32, struct, u32, u64, u64n } from './struct.ts';
+
+export const SIGHUP = 1;
+export const SIGINT = 2;
+export const SIGQUIT = 3;
+export const SIGILL = 4;
+export const SIGTRAP = 5;
+export const SIGABRT = 6;
+export const SIGBUS = 7;
+export const SIGFPE = 8;
+export const SIGKILL = 9;
+export const SIGUSR1 = 10;
+export const SIGSEGV = 11;
+export const SIGUSR2 = 12;
+export const SIGPIPE = 13;
+export const SIGALRM = 14;
+export const SIGTERM = 15;
+export const SIGSTKFLT = 16;
+export const SIGCHLD = 17;
+export const SIGCONT = 18;
+export const SIGSTOP = 19;
+export const SIGTSTP = 20;
+export const SIGTTIN = 21;
+export const SIGTTOU = 22;
+export const SIGURG = 23;
+export const SIGXCPU = 24;
+export const SIGXFSZ = 25;
+export const SIGVTALRM = 26;
+export const SIGPROF = 27;
+export const SIGWINCH = 28;
+export const SIGIO = 29;
+export const SIGPWR = 30;
+export const SIGSYS = 31;
+/** The first real-time signal as the kernel counts; libraries keep some of them for themselves. */
+export const SIGRTMIN = 32;
+/** Number of signals; a set of them is 64 bits, signal n being bit n - 1. */
+export const _NSIG = 64;
+
+/** Handlers that are not addresses. */
+export const SIG_DFL = 0;
+export const SIG_IGN = 1;
+
+export const SIG_BLOCK = 0;
+export const SIG_UNBLOCK = 1;
+export const SIG_SETMASK = 2;
+
+export const SA_NOCLDSTOP = 0x1;
+export const SA_NOCLDWAIT = 0x2;
+export const SA_SIGINFO = 0x4;
+export const SA_RESTORER = 0x4000000;
+export const SA_ONSTACK = 0x8000000;
+export const SA_RESTART = 0x10000000;
+export const SA_NODEFER = 0x40000000;
+export const SA_RESETHAND = 0x80000000;
+
+/** The kernel's struct of rt_sigaction(2), which is not that of the C library. */
+export const sigaction = struct('sigaction', 32, { sa_handler: u64n, sa_flags: u64n, sa_restorer: u64n, sa_mask: u64 });
+
+export const SS_ONSTACK = 0x1;
+export const SS_DISABLE = 0x2;
+export const SS_AUTODISARM = 0x80000000;
+/** sigaltstack(2)'s stack_t. */
+export const stack_t = struct('stack_t', 24, { ss_sp: u64n, ss_flags: i32, ss_size: u64n });
+
+/** siginfo_t: the fields that all signals have; what follows depends on si_signo and si_code. */
+export const siginfo = struct('siginfo', 128, {
+  si_signo: i32,
+  si_errno: i32,
+  si_code: i32,
+  __pad0: i32,
+  _sifields: bytes(112),
+});
+
+/** siginfo_t of SIGCHLD, and so of waitid(2). */
+export const siginfo_sigchld = struct('siginfo_sigchld', 32, {
+  si_signo: i32,
+  si_errno: i32,
+  si_code: i32,
+  __pad0: i32,
+  si_pid: i32,
+  si_uid: u32,
+  si_status: i32,
+  __pad1: i32,
+});
+
+/** si_code: who sent it. */
+export const SI_USER = 0;
+export const SI_KERNEL = 128;
+export const SI_QUEUE = -1;
+export const SI_TIMER = -2;
+export const SI_MESGQ = -3;
+export const SI_ASYNCIO = -4;
+export const SI_SIGIO = -5;
+export const SI_TKILL = -6;
+/** si_code of SIGCHLD. */
+export const CLD_EXITED = 1;
+export const CLD_KILLED = 2;
+export const CLD_DUMPED = 3;
+export const CLD_TRAPPED = 4;
+export const CLD_STOPPED = 5;
+export const CLD_CONTINUED = 6;
