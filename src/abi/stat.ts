@@ -61,3 +61,5 @@ export const statx = struct('statx', 256, {
   stx_dio_offset_align: u32,
   __spare3: array(u64, 12),
 });
+
+export type Statx = ReturnType<typeof statx.read>;

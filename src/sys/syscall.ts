@@ -1,7 +1,7 @@
 /**
  * The way into the kernel: a system call is one line that gives its name, number and parameters,
  *
- *     export const openat = syscall('openat', 257, { dirfd: int, pathname: cstring, flags: hex, mode: octal });
+ *     export const openat = syscall('openat', 257, { dirfd, pathname: cstring, flags: openFlags, mode: octal });
  *     const fd = openat({ dirfd: AT_FDCWD, pathname: '/proc/iomem', flags: O_RDONLY, mode: 0 });
  *
  * values are given by name, and a failure throws a SyscallError whose text reads like the call.
@@ -13,6 +13,8 @@
  * Everything is synchronous and per thread: a Worker that imports this module has its own stub and arena.
  */
 import { createRequire } from 'node:module';
+import { AT_FDCWD } from '../abi/fcntl.ts';
+import { bytesOf } from '../abi/text.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 
 /** Address of memory in this process: below 2^47 and so exact as a number. */
@@ -61,7 +63,7 @@ export function syscall<const P extends Parameters>(name: string, nr: number, pa
     arenaTop = 0;
     for (let i = 0; i < count; i++) passed[i] = list[i]![1].pass(args[list[i]![0]]);
     const result = native.call(nr, passed[0]!, passed[1]!, passed[2]!, passed[3]!, passed[4]!, passed[5]!);
-    if (result >= 0) for (let i = 0; i < count; i++) list[i]![1].after?.(args[list[i]![0]], passed[i]!);
+    for (let i = 0; i < count; i++) list[i]![1].after?.(args[list[i]![0]], passed[i]!);
     return result;
   };
   const error = (args: Arguments<P>, result: number) => {
@@ -99,20 +101,67 @@ export const MAX_ERRNO = 4095;
 /** A number that people read in decimal: descriptors, process ids, counts. */
 export const int: Parameter<number> = { pass: asIs, show: String };
 
-/** Flags and commands. */
+/** A number that people read in hexadecimal: masks without names, offsets in memory. */
 export const hex: Parameter<number | bigint> = { pass: asSigned, show: asHex };
 
+/** Constants of an abi module; only those of numbers whose names match are meant. */
+type Constants = Readonly<Record<string, unknown>>;
+
+/** Bits, shown as `PROT_READ|PROT_WRITE`. `flags(mman, /^PROT_/)` names them after the constants of src/abi/mman.ts. */
+export function flags(constants: Constants, names: RegExp): Parameter<number> {
+  return {
+    pass: asIs,
+    show(value) {
+      const shown: string[] = [];
+      let rest = BigInt.asUintN(64, BigInt(value));
+      // A name that covers the bits of another one (O_SYNC those of O_DSYNC) has the greater value and goes first.
+      for (const [name, bits] of named(constants, names).sort(([, a], [, b]) => b - a)) {
+        const mask = BigInt(bits);
+        if (mask === 0n ? value !== 0 : (rest & mask) !== mask) continue;
+        shown.unshift(name);
+        rest &= ~mask;
+      }
+      if (rest !== 0n) shown.push(asHex(rest));
+      return shown.length === 0 ? '0' : shown.join('|');
+    },
+  };
+}
+
+/** One of several commands: `oneOf(mman, /^MADV_/)`. */
+export function oneOf(constants: Constants, names: RegExp): Parameter<number> {
+  return {
+    pass: asIs,
+    show: (value) => named(constants, names).find(([, constant]) => constant === value)?.[0] ?? asHex(value),
+  };
+}
+
+function named(constants: Constants, names: RegExp): [name: string, value: number][] {
+  const isNumber = (entry: [string, unknown]): entry is [string, number] => typeof entry[1] === 'number';
+  return Object.entries(constants)
+    .filter(isNumber)
+    .filter(([name]) => names.test(name));
+}
+
+/** The directory of a relative path. */
+export const dirfd: Parameter<number> = {
+  pass: asIs,
+  show: (value) => (value === AT_FDCWD ? 'AT_FDCWD' : String(value)),
+};
+
 /** File modes. */
-export const octal: Parameter<number> = { pass: asIs, show: (value) => `0${value.toString(8)}` };
+export const octal: Parameter<number> = {
+  pass: asIs,
+  show: (value) => (value === 0 ? '0' : `0${value.toString(8)}`),
+};
 
 /** An address, in this process or in another one. */
 export const address: Parameter<number | bigint> = { pass: asSigned, show: asHex };
 
-/** `const char *`: the text and a NUL, in UTF-8. */
+/** `const char *`: the bytes of text as src/abi/text.ts has it, and a NUL. */
 export const cstring: Parameter<string> = {
   pass(value) {
     if (value.includes('\0')) throw new TypeError(`${JSON.stringify(value)} holds a NUL and cannot be a C string`);
-    return inArena(Buffer.from(`${value}\0`));
+    return inArena(bytesOf(value), 1);
   },
   show: (value) => JSON.stringify(value.length > 200 ? `${value.slice(0, 200)}…` : value),
 };
@@ -131,6 +180,15 @@ export const output: Parameter<Uint8Array | Address> = {
     if (typeof value === 'number') return;
     const at = Number(passed) - native!.arenaAddress;
     value.set(native!.arena.subarray(at, at + value.length));
+  },
+};
+
+/** What the command decides: a number, an address, or bytes that are copied there and back. */
+export const word: Parameter<number | bigint | Uint8Array> = {
+  pass: (value) => (typeof value === 'object' ? inArena(value) : asSigned(value)),
+  show: (value) => (typeof value === 'object' ? showBuffer(value) : asHex(value)),
+  after(value, passed) {
+    if (typeof value === 'object') output.after!(value, passed);
   },
 };
 
@@ -155,15 +213,21 @@ function showBuffer(value: Uint8Array | Address): string {
 const ARENA_SIZE = 1 << 20;
 let arenaTop = 0;
 
-/** Copies bytes into the arena for the duration of one call. JavaScript's own buffers have no address to hand out. */
-function inArena(bytes: Uint8Array): Address {
+/**
+ * Copies bytes into the arena for the duration of one call: JavaScript's own buffers have no address to hand out.
+ *
+ * @param nuls zero bytes to put behind them
+ */
+function inArena(bytes: Uint8Array, nuls = 0): Address {
   const { arena, arenaAddress } = native!;
   const at = arenaTop;
-  arenaTop = (at + bytes.length + 15) & ~15;
-  if (at + bytes.length > ARENA_SIZE) {
-    throw new RangeError(`${at + bytes.length} bytes of arguments in one system call; large buffers go into a Region`);
+  const end = at + bytes.length + nuls;
+  if (end > ARENA_SIZE) {
+    throw new RangeError(`${end} bytes of arguments in one system call; large buffers go into a Region`);
   }
   arena.set(bytes, at);
+  arena.fill(0, end - nuls, end);
+  arenaTop = (end + 15) & ~15;
   return arenaAddress + at;
 }
 

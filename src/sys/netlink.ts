@@ -1,0 +1,133 @@
+/** Conversation with the kernel's network parts: netlink(7). */
+import * as abi from '../abi/netlink.ts';
+import { AF_NETLINK, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW } from '../abi/socket.ts';
+import { viewOf } from '../abi/struct.ts';
+import { FormatError, SyscallError } from '../errors.ts';
+import { close } from './files.ts';
+import { Region } from './region.ts';
+import { recvfrom, sendto, socket } from './socket.ts';
+
+/** One message of an answer; `payload` is what follows the nlmsghdr. */
+export interface NetlinkMessage {
+  readonly type: number;
+  readonly flags: number;
+  readonly seq: number;
+  readonly payload: Uint8Array;
+}
+
+/** More than the 32 KiB that the kernel puts into one datagram of a dump (netlink_dump of net/netlink/af_netlink.c). */
+const RECEIVE_SIZE = 1 << 16;
+
+/** A state that changes while it is dumped: how often a dump is begun again. */
+const DUMP_ATTEMPTS = 8;
+
+export class NetlinkSocket {
+  readonly fd: number;
+  readonly #buffer = new Region(RECEIVE_SIZE);
+  #seq = 0;
+
+  /** @param protocol NETLINK_* @throws SyscallError EPROTONOSUPPORT (not in this kernel) */
+  constructor(protocol: number) {
+    this.fd = socket({ domain: AF_NETLINK, type: SOCK_RAW | SOCK_CLOEXEC, protocol });
+  }
+
+  /**
+   * Asks for all objects of a kind.
+   *
+   * @returns the messages of the whole answer
+   * @throws SyscallError what the kernel answered; EINTR (the state kept changing, 8 times over)
+   */
+  dump(type: number, payload: Uint8Array): NetlinkMessage[] {
+    for (let attempt = 1; ; attempt++) {
+      const found = this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_DUMP, payload);
+      if (!found.some(({ flags }) => (flags & abi.NLM_F_DUMP_INTR) !== 0)) return found;
+      if (attempt === DUMP_ATTEMPTS) throw failure(type, 4);
+    }
+  }
+
+  /** Asks for one object, or gives an order. @returns the answer's messages, none for an order */
+  request(type: number, payload: Uint8Array, flags = 0): NetlinkMessage[] {
+    return this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_ACK | flags, payload);
+  }
+
+  /** Closes the socket. */
+  [Symbol.dispose](): void {
+    close({ fd: this.fd });
+    this.#buffer[Symbol.dispose]();
+  }
+
+  #exchange(type: number, flags: number, payload: Uint8Array): NetlinkMessage[] {
+    const seq = ++this.#seq;
+    const length = abi.nlmsghdr.size + payload.length;
+    const buf = new Uint8Array(length);
+    abi.nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq }, buf);
+    buf.set(payload, abi.nlmsghdr.size);
+    sendto({ sockfd: this.fd, buf, len: length, flags: 0, dest_addr: 0, addrlen: 0 });
+
+    const found: NetlinkMessage[] = [];
+    for (;;) {
+      for (const message of parseMessages(this.#receive())) {
+        // What is left of an answer that an error cut short is not an answer to this request.
+        if (message.seq !== seq) continue;
+        if (message.type === abi.NLMSG_DONE) return found;
+        if (message.type === abi.NLMSG_ERROR) {
+          const { error } = abi.nlmsgerr.read(message.payload);
+          if (error !== 0) throw failure(type, -error);
+          return found;
+        }
+        if (message.type !== abi.NLMSG_NOOP) found.push(message);
+      }
+    }
+  }
+
+  /** One datagram, in a copy. */
+  #receive(): Uint8Array {
+    const { address: buf, size: len } = this.#buffer;
+    const size = recvfrom({ sockfd: this.fd, buf, len, flags: MSG_TRUNC, src_addr: 0, addrlen: 0 });
+    if (size > len) throw malformed(0, 'datagram', `at most ${len} bytes`, `${size} bytes`);
+    return this.#buffer.bytes.slice(0, size);
+  }
+}
+
+/** Takes a datagram apart. @throws FormatError where a length leads out of it */
+export function parseMessages(datagram: Uint8Array): NetlinkMessage[] {
+  const messages: NetlinkMessage[] = [];
+  for (let at = 0; at < datagram.length; ) {
+    const left = datagram.length - at;
+    if (left < abi.nlmsghdr.size) throw malformed(at, 'nlmsghdr', `${abi.nlmsghdr.size} bytes`, `${left} bytes`);
+    const { nlmsg_len, nlmsg_type, nlmsg_flags, nlmsg_seq } = abi.nlmsghdr.read(datagram, at);
+    if (nlmsg_len < abi.nlmsghdr.size || nlmsg_len > left) {
+      throw malformed(at, 'nlmsg_len', `${abi.nlmsghdr.size} to ${left}`, String(nlmsg_len));
+    }
+    const payload = datagram.subarray(at + abi.nlmsghdr.size, at + nlmsg_len);
+    messages.push({ type: nlmsg_type, flags: nlmsg_flags, seq: nlmsg_seq, payload });
+    at += Math.ceil(nlmsg_len / abi.NLMSG_ALIGNTO) * abi.NLMSG_ALIGNTO;
+  }
+  return messages;
+}
+
+/** Attributes by type, the last one of each. @throws FormatError where a length leads out of `bytes` */
+export function parseAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
+  const attributes = new Map<number, Uint8Array>();
+  const view = viewOf(bytes);
+  for (let at = 0; at < bytes.length; ) {
+    const left = bytes.length - at;
+    if (left < abi.nlattr.size) throw malformed(at, 'nlattr', `${abi.nlattr.size} bytes`, `${left} bytes`);
+    const length = view.getUint16(at + abi.nlattr.offsets.nla_len, true);
+    if (length < abi.nlattr.size || length > left) {
+      throw malformed(at, 'nla_len', `${abi.nlattr.size} to ${left}`, String(length));
+    }
+    const type = view.getUint16(at + abi.nlattr.offsets.nla_type, true) & abi.NLA_TYPE_MASK;
+    attributes.set(type, bytes.subarray(at + abi.nlattr.size, at + length));
+    at += Math.ceil(length / abi.NLA_ALIGNTO) * abi.NLA_ALIGNTO;
+  }
+  return attributes;
+}
+
+function malformed(offset: number, field: string, expected: string, found: string): FormatError {
+  return new FormatError({ file: 'netlink message', offset, field, expected, found });
+}
+
+function failure(type: number, errno: number): SyscallError {
+  return new SyscallError('netlink', `netlink request of type ${type}`, errno);
+}

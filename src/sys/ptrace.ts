@@ -1,0 +1,158 @@
+/**
+ * Tracing another process: ptrace(2).
+ *
+ * A tracee belongs to the thread that attached: every call here must come from that one (others get ESRCH), and when it
+ * ends, its tracees go on or, with PTRACE_O_EXITKILL, die. A child of node:child_process must not be traced across a turn of
+ * the event loop: libuv waits for its children and takes their stops for ends.
+ */
+import { Errno } from '../abi/errno.ts';
+import * as abi from '../abi/ptrace.ts';
+import { viewOf } from '../abi/struct.ts';
+import { iovec } from '../abi/uio.ts';
+import { __WALL, type WaitStatus, WNOHANG, waitStatus } from '../abi/wait.ts';
+import { sleep, wait4 } from './process.ts';
+import { type Address, int, oneOf, syscall, word } from './syscall.ts';
+
+/**
+ * `addr` and `data` mean what the request says.
+ *
+ * @throws SyscallError ESRCH (gone, not stopped, or another's tracee), EPERM (no access, or traced already), EIO (unknown
+ *   request, bad register contents)
+ */
+export const ptrace = syscall('ptrace', 101, {
+  request: oneOf(abi, /^PTRACE_(?!EVENT_|O_|PEEKSIGINFO_SHARED|SYSCALL_INFO_)/),
+  pid: int,
+  addr: word,
+  data: word,
+});
+
+/** Attaches without stopping. @param options PTRACE_O_* */
+export function seize(tid: number, options = 0): void {
+  ptrace({ request: abi.PTRACE_SEIZE, pid: tid, addr: 0, data: options });
+}
+
+/** Asks a seized tracee to stop; the stop is reported as PTRACE_EVENT_STOP, if no other one comes first. */
+export function interrupt(tid: number): void {
+  ptrace({ request: abi.PTRACE_INTERRUPT, pid: tid, addr: 0, data: 0 });
+}
+
+/** Lets a stopped tracee go on. @param signal to deliver, or 0 */
+export function cont(tid: number, signal = 0): void {
+  ptrace({ request: abi.PTRACE_CONT, pid: tid, addr: 0, data: signal });
+}
+
+/** Lets a stopped tracee perform one instruction. */
+export function singlestep(tid: number, signal = 0): void {
+  ptrace({ request: abi.PTRACE_SINGLESTEP, pid: tid, addr: 0, data: signal });
+}
+
+/** Leaves a tracee in its group-stop, as it would be without a tracer. */
+export function listen(tid: number): void {
+  ptrace({ request: abi.PTRACE_LISTEN, pid: tid, addr: 0, data: 0 });
+}
+
+/** Lets go of a stopped tracee for good. @param signal to deliver, or 0 */
+export function detach(tid: number, signal = 0): void {
+  ptrace({ request: abi.PTRACE_DETACH, pid: tid, addr: 0, data: signal });
+}
+
+/**
+ * Waits for what a tracee reports next.
+ *
+ * @param timeout in milliseconds; without it the wait may never end
+ * @returns undefined when the time was over first
+ * @throws SyscallError ECHILD (not a tracee or child)
+ */
+export function waitTracee(tid: number): WaitStatus;
+export function waitTracee(tid: number, timeout: number): WaitStatus | undefined;
+export function waitTracee(tid: number, timeout = Number.POSITIVE_INFINITY): WaitStatus | undefined {
+  const args = {
+    pid: tid,
+    wstatus: status,
+    options: timeout === Number.POSITIVE_INFINITY ? __WALL : __WALL | WNOHANG,
+    rusage: 0,
+  };
+  const deadline = performance.now() + timeout;
+  for (;;) {
+    const result = wait4.attempt(args);
+    if (result > 0) return waitStatus(statusView.getInt32(0, true));
+    if (result < 0 && result !== -Errno.EINTR) throw wait4.error(args, result);
+    // A pidfd does not signal stops of tracees, so that there is nothing to poll(2).
+    if (result === 0) {
+      if (performance.now() >= deadline) return undefined;
+      sleep(50_000);
+    }
+  }
+}
+
+/**
+ * Reads a register set into memory at `into`, an address here (of a Region).
+ *
+ * @param type NT_PRSTATUS (a user_regs_struct), NT_X86_XSTATE, ...
+ * @param size room in bytes @returns bytes of the set
+ */
+export function getRegset(tid: number, type: number, into: Address, size: number): number {
+  return regset(abi.PTRACE_GETREGSET, tid, type, into, size);
+}
+
+/** Writes a register set from memory at `from`, an address here. @returns bytes taken */
+export function setRegset(tid: number, type: number, from: Address, size: number): number {
+  return regset(abi.PTRACE_SETREGSET, tid, type, from, size);
+}
+
+/** Blocked signals, signal n being bit n - 1. */
+export function getSigmask(tid: number): bigint {
+  ptrace({ request: abi.PTRACE_GETSIGMASK, pid: tid, addr: mask.length, data: mask });
+  return maskView.getBigUint64(0, true);
+}
+
+export function setSigmask(tid: number, blocked: bigint): void {
+  maskView.setBigUint64(0, blocked, true);
+  ptrace({ request: abi.PTRACE_SETSIGMASK, pid: tid, addr: mask.length, data: mask });
+}
+
+/** The siginfo of the signal that a tracee stopped for, 128 bytes. @throws SyscallError EINVAL (stopped by none) */
+export function getSiginfo(tid: number, into: Uint8Array | Address): void {
+  ptrace({ request: abi.PTRACE_GETSIGINFO, pid: tid, addr: 0, data: into });
+}
+
+/**
+ * Reads pending signals without taking them.
+ *
+ * @param from `off`: how many to leave out; `flags`: PTRACE_PEEKSIGINFO_SHARED or 0; `nr`: how many at most
+ * @param into room for `nr` siginfos of 128 bytes
+ * @returns how many there are, 0 behind the last one
+ */
+export function peekSiginfo(
+  tid: number,
+  from: { readonly off: number; readonly flags: number; readonly nr: number },
+  into: Uint8Array | Address,
+): number {
+  const addr = abi.ptrace_peeksiginfo_args.write(from);
+  return ptrace({ request: abi.PTRACE_PEEKSIGINFO, pid: tid, addr, data: into });
+}
+
+/** What goes with the event a tracee stopped at: the new child's id, the exit status. */
+export function getEventMessage(tid: number): number {
+  ptrace({ request: abi.PTRACE_GETEVENTMSG, pid: tid, addr: 0, data: mask });
+  return Number(maskView.getBigUint64(0, true));
+}
+
+/** Where and how a thread registered rseq(2); a pointer of 0 says that it did not. @throws SyscallError EIO (not built in) */
+export function getRseqConfiguration(tid: number): ReturnType<typeof abi.ptrace_rseq_configuration.read> {
+  const data = new Uint8Array(abi.ptrace_rseq_configuration.size);
+  ptrace({ request: abi.PTRACE_GET_RSEQ_CONFIGURATION, pid: tid, addr: data.length, data });
+  return abi.ptrace_rseq_configuration.read(data);
+}
+
+const vector = new Uint8Array(iovec.size);
+const status = new Uint8Array(4);
+const statusView = viewOf(status);
+const mask = new Uint8Array(8);
+const maskView = viewOf(mask);
+
+function regset(request: number, tid: number, type: number, at: Address, size: number): number {
+  iovec.write({ iov_base: at, iov_len: size }, vector);
+  ptrace({ request, pid: tid, addr: type, data: vector });
+  return iovec.read(vector).iov_len;
+}
