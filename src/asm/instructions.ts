@@ -127,9 +127,9 @@ export const rep = {
 /** Repeats rcx times while equal. */
 export const repe = { cmpsb: instruction('repe cmpsb', ['F3 A6']) };
 
+/** Port input. JavaScript reserves the word `in`. */
 export const inb = instruction('in', ['E4', 'AL', 'Ib'], ['EC', 'AL', 'DX']);
-export const outb = instruction('out', ['E6', 'Ib', 'AL'], ['EE', 'DX', 'AL']);
-export const outw = instruction('out', ['66 EF', 'DX', 'AX']);
+export const out = instruction('out', ['E6', 'Ib', 'AL'], ['EE', 'DX', 'AL'], ['66 EF', 'DX', 'AX']);
 
 export const hlt = instruction('hlt', ['F4']);
 export const cli = instruction('cli', ['FA']);
