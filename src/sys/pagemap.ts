@@ -1,0 +1,215 @@
+/**
+ * State of a process's pages: /proc/PID/pagemap, proc_pid_pagemap(5), and on Linux 6.7 and newer its ioctl PAGEMAP_SCAN,
+ * Documentation/admin-guide/mm/pagemap.rst.
+ */
+import { Errno } from '../abi/errno.ts';
+import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
+import * as abi from '../abi/fs.ts';
+import { close, ioctl, openat, pread64 } from './files.ts';
+import { Region } from './region.ts';
+
+const PAGE = 4096;
+
+// Entries are two u32 here, low half first, so that millions of them are tested without a BigInt.
+const ENTRY_SIZE = 8;
+/** Bits of the high half of an entry: bits 55 to 63 of the whole. */
+export const PM_SOFT_DIRTY = 1 << (55 - 32);
+/** Mapped by this process alone. */
+export const PM_MMAP_EXCLUSIVE = 1 << (56 - 32);
+/** Write-protected by a userfaultfd. */
+export const PM_UFFD_WP = 1 << (57 - 32);
+/** A guard marker of MADV_GUARD_INSTALL; Linux 6.15. */
+export const PM_GUARD_REGION = 1 << (58 - 32);
+/** A page of a file, or shared anonymous memory. */
+export const PM_FILE = 1 << (61 - 32);
+export const PM_SWAP = 1 << (62 - 32);
+export const PM_PRESENT = 1 << (63 - 32);
+
+/** Page frame number in the entry at index `i` of an array from Pagemap.read(); 0 without CAP_SYS_ADMIN. */
+export function pfnOf(entries: Uint32Array, i: number): number {
+  return entries[2 * i]! + (entries[2 * i + 1]! & 0x7f_ffff) * 2 ** 32;
+}
+
+/**
+ * What to look for, as in pm_scan_arg. A page matches when of its categories, those in `category_inverted` flipped, all of
+ * `category_mask` and, unless that is 0, one of `category_anyof_mask` are set. Pages that are not there never match.
+ */
+export interface PageFilter {
+  /** Address of the first page. */
+  readonly start: number;
+  /** Behind the last page. */
+  readonly end: number;
+  readonly category_inverted: number;
+  readonly category_mask: number;
+  readonly category_anyof_mask: number;
+  /** Which categories to tell about matching pages; runs of pages are divided where these differ. */
+  readonly return_mask: number;
+}
+
+/** Categories that an entry of pagemap tells too. */
+const IN_PAGEMAP =
+  abi.PAGE_IS_FILE |
+  abi.PAGE_IS_PRESENT |
+  abi.PAGE_IS_SWAPPED |
+  abi.PAGE_IS_PFNZERO |
+  abi.PAGE_IS_SOFT_DIRTY |
+  abi.PAGE_IS_GUARD;
+
+const CHUNK = 1 << 18;
+/** For both: entries of 32768 pages or, with the argument in front, regions. All use is synchronous. */
+let scratch: Region | undefined;
+let zeroPfn: number | undefined;
+
+/** The open pagemap of a process. Close it with its disposer. */
+export class Pagemap {
+  readonly fd: number;
+
+  /** @throws SyscallError ENOENT (no such process), EACCES (no ptrace access) */
+  constructor(pid: number | 'self') {
+    this.fd = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/pagemap`, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  }
+
+  /** Entries of the pages from `start` to `end`: two u32 a page, low half first. Zero where nothing is mapped. */
+  read(start: number, end: number): Uint32Array {
+    const entries = new Uint32Array((2 * (end - start)) / PAGE);
+    this.#each(start, end, (chunk, first) => entries.set(chunk, (2 * (first - start)) / PAGE));
+    return entries;
+  }
+
+  /**
+   * Finds pages, by PAGEMAP_SCAN where the kernel has it and else by scanWithoutIoctl().
+   *
+   * @returns runs of matching pages in order: start, end and categories of each, one after the other
+   * @throws SyscallError EINVAL (a category that the kernel does not know)
+   */
+  scan(filter: PageFilter): Float64Array {
+    refuseAbsent(filter);
+    scratch ??= new Region(CHUNK);
+    const { bytes, view, address } = scratch;
+    const vec = address + 128;
+    const vec_len = Math.floor((CHUNK - 128) / abi.page_region.size);
+    const runs = new Runs();
+    for (let start = filter.start; start < filter.end; ) {
+      const arg = { size: abi.pm_scan_arg.size, flags: 0, walk_end: 0, vec, vec_len, max_pages: 0, ...filter, start };
+      abi.pm_scan_arg.write(arg, bytes);
+      const args = { fd: this.fd, request: abi.PAGEMAP_SCAN, arg: address };
+      const found = ioctl.attempt(args);
+      // Before the ioctl was there the file had none.
+      if (found === -Errno.ENOTTY) return this.scanWithoutIoctl(filter);
+      if (found < 0) throw ioctl.error(args, found);
+      for (let at = 128; at < 128 + found * abi.page_region.size; at += abi.page_region.size) {
+        runs.add(u64(view, at), u64(view, at + 8), view.getUint32(at + 16, true));
+      }
+      start = u64(view, abi.pm_scan_arg.offsets.walk_end);
+    }
+    return runs.packed();
+  }
+
+  /**
+   * Finds pages by reading their entries, on kernels before 6.7. It tells less: PAGE_IS_WRITTEN, WPALLOWED and HUGE are a
+   * RangeError; a zero page counts as PAGE_IS_PFNZERO only where page frame numbers are told (CAP_SYS_ADMIN) and it is
+   * no huge one; and memory of devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
+   */
+  scanWithoutIoctl(filter: PageFilter): Float64Array {
+    refuseAbsent(filter);
+    const asked = filter.category_mask | filter.category_anyof_mask | filter.return_mask;
+    if ((asked & ~IN_PAGEMAP) !== 0)
+      throw new RangeError(`categories 0x${(asked & ~IN_PAGEMAP).toString(16)}: not in pagemap`);
+    zeroPfn ??= findZeroPfn();
+    const zero = zeroPfn;
+    const { category_inverted, category_mask, category_anyof_mask, return_mask } = filter;
+    const runs = new Runs();
+    this.#each(filter.start, filter.end, (chunk, first) => {
+      for (let i = 0, page = first; 2 * i < chunk.length; i++, page += PAGE) {
+        const high = chunk[2 * i + 1]!;
+        if ((high & (PM_PRESENT | PM_SWAP)) === 0) continue;
+        let categories = 0;
+        if ((high & PM_PRESENT) !== 0) categories |= abi.PAGE_IS_PRESENT;
+        if ((high & PM_SWAP) !== 0) categories |= abi.PAGE_IS_SWAPPED;
+        if ((high & PM_FILE) !== 0) categories |= abi.PAGE_IS_FILE;
+        if ((high & PM_SOFT_DIRTY) !== 0) categories |= abi.PAGE_IS_SOFT_DIRTY;
+        if ((high & PM_GUARD_REGION) !== 0) categories |= abi.PAGE_IS_GUARD;
+        if (zero !== 0 && (high & PM_PRESENT) !== 0 && pfnOf(chunk, i) === zero) categories |= abi.PAGE_IS_PFNZERO;
+        const flipped = categories ^ category_inverted;
+        if ((flipped & category_mask) !== category_mask) continue;
+        if (category_anyof_mask !== 0 && (flipped & category_anyof_mask) === 0) continue;
+        runs.add(page, page + PAGE, categories & return_mask);
+      }
+    });
+    return runs.packed();
+  }
+
+  [Symbol.dispose](): void {
+    close({ fd: this.fd });
+  }
+
+  /** Hands out the entries from `start` to `end` in parts; a part is valid until the next one. */
+  #each(start: number, end: number, take: (entries: Uint32Array, first: number) => void): void {
+    scratch ??= new Region(CHUNK);
+    for (let first = start; first < end; ) {
+      const count = Math.min(((end - first) / PAGE) * ENTRY_SIZE, CHUNK);
+      const args = { fd: this.fd, buf: scratch.address, count, offset: (first / PAGE) * ENTRY_SIZE };
+      const length = pread64(args);
+      // The file ends with the address space.
+      if (length === 0) return;
+      take(new Uint32Array(scratch.bytes.buffer, 0, length / 4), first);
+      first += (length / ENTRY_SIZE) * PAGE;
+    }
+  }
+}
+
+/** Runs of pages under construction: three numbers each. */
+class Runs {
+  #numbers = new Float64Array(3 * 256);
+  #length = 0;
+
+  add(start: number, end: number, categories: number): void {
+    const last = this.#length - 3;
+    if (last >= 0 && this.#numbers[last + 1] === start && this.#numbers[last + 2] === categories) {
+      this.#numbers[last + 1] = end;
+      return;
+    }
+    if (this.#length === this.#numbers.length) {
+      const larger = new Float64Array(2 * this.#length);
+      larger.set(this.#numbers);
+      this.#numbers = larger;
+    }
+    this.#numbers[this.#length++] = start;
+    this.#numbers[this.#length++] = end;
+    this.#numbers[this.#length++] = categories;
+  }
+
+  packed(): Float64Array {
+    return this.#numbers.slice(0, this.#length);
+  }
+}
+
+/** What is said of pages that are not there depends on the kernel: whether there is a mapping, and since when. */
+function refuseAbsent(filter: PageFilter): void {
+  const there = abi.PAGE_IS_PRESENT | abi.PAGE_IS_SWAPPED;
+  const { category_inverted, category_mask, category_anyof_mask } = filter;
+  const byAll = (category_mask & there & ~category_inverted) !== 0;
+  const byAny =
+    category_anyof_mask !== 0 &&
+    (category_anyof_mask & ~there) === 0 &&
+    (category_anyof_mask & category_inverted) === 0;
+  if (!byAll && !byAny) throw new RangeError('a page filter must ask for PAGE_IS_PRESENT or PAGE_IS_SWAPPED');
+}
+
+/** Frame of the page of zeros that all untouched memory shares once it is read; 0 where frames are not told. */
+function findZeroPfn(): number {
+  const page = new Region(PAGE);
+  const pagemap = new Pagemap('self');
+  try {
+    // A read, not a write, and its result is used so that it is made.
+    if (page.bytes[0] !== 0) throw new Error('fresh memory is not zero');
+    return pfnOf(pagemap.read(page.address, page.address + PAGE), 0);
+  } finally {
+    pagemap[Symbol.dispose]();
+    page[Symbol.dispose]();
+  }
+}
+
+function u64(view: DataView, at: number): number {
+  return view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
+}
