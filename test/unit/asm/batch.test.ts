@@ -9,7 +9,10 @@ import { Errno } from '../../../src/abi/errno.ts';
 import { AT_FDCWD, O_CREAT, O_RDONLY, O_WRONLY } from '../../../src/abi/fcntl.ts';
 import { MAP_PRIVATE, PROT_READ } from '../../../src/abi/mman.ts';
 import { NR } from '../../../src/abi/unistd.ts';
+import { assemble, db } from '../../../src/asm/assemble.ts';
 import { Batch, batch_record, localRunner } from '../../../src/asm/batch.ts';
+import { call, mov, or, pop, push, ret, shl } from '../../../src/asm/instructions.ts';
+import { label, r12, r13, rax, rbx } from '../../../src/asm/operands.ts';
 import { mapCode, Region } from '../../../src/sys/region.ts';
 
 const SEEK_SET = 0;
@@ -93,6 +96,26 @@ test('an error ends the batch where that was asked for, and later records say th
   assert.equal(batch.result(third), -Errno.EBADF);
   assert.ok(batch.done(third));
   assert.ok(!batch.done(fourth));
+});
+
+test('the registers that belong to the caller come back', () => {
+  const code = label('runner');
+  const saved = [rbx, r12, r13] as const;
+  const { bytes } = assemble(
+    saved.map((register) => push(register)),
+    saved.map((register, i) => mov(register, i + 1)),
+    call(code),
+    mov(rax, rbx),
+    [r12, r13].map((register) => [shl(rax, 8), or(rax, register)]),
+    saved.toReversed().map((register) => pop(register)),
+    ret(),
+    code,
+    db(localRunner()),
+  );
+  const batch = newBatch();
+  batch.add(NR.getpid);
+  assert.equal(mapCode(bytes, 2).call(memory.address, 1), 0x010203);
+  assert.equal(batch.result(0), process.pid);
 });
 
 test('a thousand calls in one go', () => {
