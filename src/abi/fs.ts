@@ -28,7 +28,7 @@ export const pm_scan_arg = struct('pm_scan_arg', 96, {
   flags: u64n,
   start: u64n,
   end: u64n,
-  /** Where the walk stopped: less than `end` when `vec` was full. */
+  /** Where the walk stopped, if `vec` or `max_pages` ended it. */
   walk_end: u64n,
   vec: u64n,
   vec_len: u64n,

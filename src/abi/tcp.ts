@@ -11,7 +11,6 @@ export const TCP_CLOSE_WAIT = 8;
 export const TCP_LAST_ACK = 9;
 export const TCP_LISTEN = 10;
 export const TCP_CLOSING = 11;
-export const TCP_NEW_SYN_RECV = 12;
 
 export const TCP_REPAIR = 19;
 export const TCP_REPAIR_QUEUE = 20;

@@ -1,5 +1,5 @@
 /** Page faults handled in user space: include/uapi/linux/userfaultfd.h */
-import { i64n, struct, u8, u16, u32, u64n } from './struct.ts';
+import { i64n, struct, u8, u16, u32, u64, u64n } from './struct.ts';
 
 /** Flag of userfaultfd(2): faults of user mode only, which needs no privilege. */
 export const UFFD_USER_MODE_ONLY = 0x1;
@@ -49,9 +49,10 @@ export const UFFDIO_ZEROPAGE_MODE_DONTWAKE = 0x1;
 export const UFFDIO_WRITEPROTECT_MODE_WP = 0x1;
 export const UFFDIO_WRITEPROTECT_MODE_DONTWAKE = 0x2;
 
-export const uffdio_api = struct('uffdio_api', 24, { api: u64n, features: u64n, ioctls: u64n });
+/** `ioctls` has bit n for the ioctl of number n, of which UFFDIO_API is the 64th. */
+export const uffdio_api = struct('uffdio_api', 24, { api: u64n, features: u64n, ioctls: u64 });
 export const uffdio_range = struct('uffdio_range', 16, { start: u64n, len: u64n });
-export const uffdio_register = struct('uffdio_register', 32, { range: uffdio_range, mode: u64n, ioctls: u64n });
+export const uffdio_register = struct('uffdio_register', 32, { range: uffdio_range, mode: u64n, ioctls: u64 });
 /** `copy` holds what was copied, or -errno, also where the ioctl fails. */
 export const uffdio_copy = struct('uffdio_copy', 40, { dst: u64n, src: u64n, len: u64n, mode: u64n, copy: i64n });
 export const uffdio_zeropage = struct('uffdio_zeropage', 32, { range: uffdio_range, mode: u64n, zeropage: i64n });

@@ -78,7 +78,7 @@ export function clone3(args: CloneArguments): { pid: number; pidfd: number | und
 
 /**
  * Address of the `syscall` instruction in which a child of clone3 pauses. With CLONE_VM a tracer that sets its registers
- * makes it perform any other call there, execveat(2) above all.
+ * makes it perform any other call there, execveat(2) above all. Right after clone3 it may still be on its way there.
  */
 export function pausedAt(): Address {
   return loadStub().address + PAUSE_SYSCALL;

@@ -56,6 +56,8 @@ const IN_PAGEMAP =
   abi.PAGE_IS_GUARD;
 
 const CHUNK = 1 << 18;
+/** Where the regions lie behind a pm_scan_arg. */
+const VEC = 128;
 /** For both: entries of 32768 pages or, with the argument in front, regions. All use is synchronous. */
 let scratch: Region | undefined;
 let zeroPfn: number | undefined;
@@ -86,21 +88,24 @@ export class Pagemap {
     refuseAbsent(filter);
     scratch ??= new Region(CHUNK);
     const { bytes, view, address } = scratch;
-    const vec = address + 128;
-    const vec_len = Math.floor((CHUNK - 128) / abi.page_region.size);
+    const vec = address + VEC;
+    const vec_len = Math.floor((CHUNK - VEC) / abi.page_region.size);
     const runs = new Runs();
-    for (let start = filter.start; start < filter.end; ) {
-      const arg = { size: abi.pm_scan_arg.size, flags: 0, walk_end: 0, vec, vec_len, max_pages: 0, ...filter, start };
-      abi.pm_scan_arg.write(arg, bytes);
+    let found = vec_len;
+    for (let { start } = filter; found === vec_len && start < filter.end; ) {
+      const arg = { size: abi.pm_scan_arg.size, vec, vec_len, ...filter, start };
       const args = { fd: this.fd, request: abi.PAGEMAP_SCAN, arg: address };
-      const found = ioctl.attempt(args);
+      abi.pm_scan_arg.write(arg, bytes);
+      found = ioctl.attempt(args);
       // Before the ioctl was there the file had none.
       if (found === -Errno.ENOTTY) return this.scanWithoutIoctl(filter);
       if (found < 0) throw ioctl.error(args, found);
-      for (let at = 128; at < 128 + found * abi.page_region.size; at += abi.page_region.size) {
-        runs.add(u64(view, at), u64(view, at + 8), view.getUint32(at + 16, true));
+      for (let at = VEC; at < VEC + found * abi.page_region.size; at += abi.page_region.size) {
+        start = u64(view, at + abi.page_region.offsets.end);
+        runs.add(u64(view, at), start, view.getUint32(at + abi.page_region.offsets.categories, true));
       }
-      start = u64(view, abi.pm_scan_arg.offsets.walk_end);
+      // Goes on behind the last run and not at walk_end: that is too low (seen on 6.18) when the walk came to its end
+      // after the kernel's own buffer of 512 runs had been full.
     }
     return runs.packed();
   }
@@ -108,7 +113,7 @@ export class Pagemap {
   /**
    * Finds pages by reading their entries, on kernels before 6.7. It tells less: PAGE_IS_WRITTEN, WPALLOWED and HUGE are a
    * RangeError; a zero page counts as PAGE_IS_PFNZERO only where page frame numbers are told (CAP_SYS_ADMIN) and it is
-   * no huge one; and memory of devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
+   * no huge one; memory that was mapped since the last clear_refs counts as PAGE_IS_SOFT_DIRTY whole; and memory of devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
    */
   scanWithoutIoctl(filter: PageFilter): Float64Array {
     refuseAbsent(filter);

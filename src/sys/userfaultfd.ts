@@ -27,7 +27,7 @@ export const uffdio = syscall('ioctl', 16, {
  * @returns the descriptor; all features and ioctls of this kernel, as masks
  * @throws SyscallError as userfaultfd(2); EINVAL (a feature is missing)
  */
-export function openUserfaultfd(flags: number, features = 0): { fd: number; features: number; ioctls: number } {
+export function openUserfaultfd(flags: number, features = 0): { fd: number; features: number; ioctls: bigint } {
   const fd = userfaultfd({ flags });
   const arg = abi.uffdio_api.write({ api: abi.UFFD_API, features });
   try {

@@ -1,0 +1,238 @@
+/**
+ * The constants, structs and numbers of src/abi beside the headers installed on this machine, as gcc sees them. What is newer than
+ * these headers is not compared, and must be on the written list below.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { requirePackages } from '../../../lab/packages.ts';
+import type { Fields, Struct } from '../../../src/abi/struct.ts';
+import { NR } from '../../../src/abi/unistd.ts';
+
+interface Header {
+  readonly module: string;
+  readonly includes: readonly string[];
+  /** What C calls a struct that is not `struct NAME`, and fields that have another name there. */
+  readonly structs?: Readonly<
+    Record<string, { readonly type?: string; readonly fields?: Readonly<Record<string, string>> }>
+  >;
+  /** Ours, not in a header of user space. */
+  readonly without?: readonly string[];
+}
+
+const syscallInfo = {
+  type: 'struct ptrace_syscall_info',
+  // Carved out of `pad` in Linux 6.16.
+  fields: { reserved: '', flags: '', nr: 'entry.nr', args: 'entry.args', rval: 'exit.rval', is_error: 'exit.is_error' },
+};
+
+const machineContext = Object.fromEntries(
+  (
+    'r8 r9 r10 r11 r12 r13 r14 r15 rdi rsi rbp rbx rdx rax rcx rsp rip eflags cs gs fs ss ' +
+    'err trapno oldmask cr2 fpstate reserved1'
+  )
+    .split(' ')
+    .map((field) => [field, `uc_mcontext.${field}`]),
+);
+
+const headers: readonly Header[] = [
+  { module: 'capability', includes: ['linux/capability.h'] },
+  {
+    module: 'fcntl',
+    includes: ['linux/fcntl.h', 'linux/openat2.h', 'linux/falloc.h', 'linux/close_range.h', 'linux/fs.h'],
+    // include/linux/splice.h and struct file_handle of include/linux/fs.h: the C library declares them again.
+    without: ['SPLICE_F_MOVE', 'SPLICE_F_NONBLOCK', 'SPLICE_F_MORE', 'SPLICE_F_GIFT', 'MAX_HANDLE_SZ', 'file_handle'],
+  },
+  { module: 'fs', includes: ['linux/fs.h'] },
+  { module: 'futex', includes: ['linux/futex.h'] },
+  { module: 'inet_diag', includes: ['linux/inet_diag.h'] },
+  { module: 'kcmp', includes: ['linux/kcmp.h'] },
+  { module: 'kexec', includes: ['linux/kexec.h'] },
+  { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
+  {
+    module: 'netlink',
+    includes: ['linux/netlink.h'],
+    // An int with all upper bits there.
+    without: ['NLA_TYPE_MASK'],
+  },
+  { module: 'pidfd', includes: ['linux/pidfd.h'] },
+  { module: 'prctl', includes: ['linux/prctl.h', 'asm/prctl.h'] },
+  {
+    module: 'ptrace',
+    includes: ['sys/user.h', 'linux/ptrace.h', 'linux/elf.h'],
+    structs: { ptrace_syscall_info_entry: syscallInfo, ptrace_syscall_info_exit: syscallInfo },
+    without: ['SIZEOF_PTRACE_SYSCALL_INFO'],
+  },
+  { module: 'reboot', includes: ['linux/reboot.h'] },
+  { module: 'resource', includes: ['linux/resource.h'] },
+  { module: 'rseq', includes: ['linux/rseq.h'] },
+  { module: 'sched', includes: ['linux/sched.h', 'linux/sched/types.h'] },
+  {
+    module: 'signal',
+    includes: ['linux/signal.h', 'asm/sigcontext.h', 'asm/ucontext.h'],
+    structs: {
+      stack_t: { type: 'stack_t' },
+      siginfo: { type: 'siginfo_t' },
+      siginfo_sigchld: { type: 'siginfo_t' },
+      ucontext: { fields: machineContext },
+    },
+    without: ['_NSIG', 'SW_BYTES_AT'],
+  },
+  { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
+  { module: 'socket', includes: ['sys/socket.h', 'linux/in.h'] },
+  { module: 'stat', includes: ['linux/stat.h'] },
+  // include/net/tcp_states.h is the kernel's own; the C library has the states again.
+  { module: 'tcp', includes: ['netinet/tcp.h'] },
+  {
+    module: 'time',
+    includes: ['linux/time.h', 'linux/time_types.h'],
+    structs: { timespec: { type: 'struct __kernel_timespec' } },
+  },
+  { module: 'uio', includes: ['linux/uio.h'] },
+  { module: 'unix_diag', includes: ['linux/unix_diag.h'] },
+  {
+    module: 'userfaultfd',
+    includes: ['linux/ioctl.h', 'linux/userfaultfd.h'],
+    structs: {
+      uffd_msg_pagefault: {
+        type: 'struct uffd_msg',
+        fields: { flags: 'arg.pagefault.flags', address: 'arg.pagefault.address', ptid: 'arg.pagefault.feat.ptid' },
+      },
+      uffd_msg_remap: {
+        type: 'struct uffd_msg',
+        fields: { from: 'arg.remap.from', to: 'arg.remap.to', len: 'arg.remap.len' },
+      },
+    },
+  },
+  { module: 'wait', includes: ['linux/wait.h'] },
+];
+
+/** Missing in the headers of Linux 6.1, which Debian 12 installs. A struct that is missing is missing with its fields. */
+const newer = new RegExp(
+  `^(${[
+    'AT_HANDLE_FID|F_DUPFD_QUERY|F_SEAL_EXEC|MFD_EXEC|MFD_NOEXEC_SEAL|STATX_MNT_ID_UNIQUE|SCHED_EXT',
+    'PAGEMAP_SCAN|PAGE_IS_\\w+|PM_SCAN_\\w+|.*struct page_region.*|.*struct pm_scan_arg.*|MADV_GUARD_\\w+',
+    'KEXEC_(UPDATE_ELFCOREHDR|CRASH_HOTPLUG_SUPPORT|FILE_DEBUG|FILE_NO_CMA)',
+    'PIDFD_(THREAD|SIGNAL_\\w+)|ARCH_SHSTK_\\w+|NT_X86_SHSTK|PTRACE_[GS]ET_SYSCALL_USER_DISPATCH_CONFIG',
+    'PR_[GS]ET_MDWE|PR_[GS]ET_MEMORY_MERGE|PR_TIMER_CREATE_RESTORE_IDS\\w*|.*struct rseq, (node_id|mm_cid).*',
+    'UFFDIO_(MOVE|POISON)|UFFD_FEATURE_(MOVE|POISON|WP_ASYNC|WP_UNPOPULATED)',
+  ].join('|')})$`,
+);
+
+let folder: string;
+before(async () => {
+  await requirePackages('kernel build');
+  folder = mkdtempSync(join(tmpdir(), 'tideover-headers-'));
+  process.once('exit', () => rmSync(folder, { recursive: true, force: true }));
+});
+
+for (const header of headers) {
+  test(`src/abi/${header.module}.ts is what ${header.includes.join(', ')} say`, async () => {
+    const module: Record<string, unknown> = await import(`../../../src/abi/${header.module}.ts`);
+    const ours = new Map<string, bigint>();
+    for (const [name, value] of Object.entries(module)) {
+      if (header.without?.includes(name)) continue;
+      if (typeof value === 'number' || typeof value === 'bigint') ours.set(name, BigInt(value));
+      else if (isStruct(value)) for (const [what, is] of layout(name, value, header)) ours.set(what, BigInt(is));
+    }
+    assert.ok(ours.size > 0);
+    const theirs = evaluate(header, [...ours.keys()]);
+    for (const [what, value] of ours) {
+      if (!theirs.has(what)) assert.ok(newer.test(what), `${what} is in no installed header`);
+      // The same bits: C's constants have signs and sizes of their own.
+      else assert.ok(sameBits(value, theirs.get(what)!), `${what}: ${value} here, ${theirs.get(what)} there`);
+    }
+  });
+}
+
+test('src/abi/unistd.ts has the numbers of asm/unistd_64.h', () => {
+  const source = '#include <asm/unistd_64.h>\n';
+  const macros = execFileSync('gcc', ['-E', '-dM', '-'], { input: source, encoding: 'utf8' });
+  const theirs = new Map(
+    [...macros.matchAll(/^#define __NR_(\w+) (\d+)$/gm)].map(([, name, number]) => [name!, Number(number)]),
+  );
+  assert.ok(theirs.size > 300);
+  for (const [name, number] of theirs) assert.equal(NR[name as keyof typeof NR], number, name);
+});
+
+test('each system call of src/sys has its number', async () => {
+  const modules = [
+    'capability',
+    'files',
+    'kexec',
+    'memory',
+    'process',
+    'process_vm',
+    'ptrace',
+    'reboot',
+    'socket',
+    'userfaultfd',
+  ];
+  let seen = 0;
+  for (const module of modules) {
+    const exports: Record<string, unknown> = await import(`../../../src/sys/${module}.ts`);
+    for (const [name, value] of Object.entries(exports)) {
+      if (typeof value !== 'function' || !('attempt' in value) || !('number' in value)) continue;
+      const expected = NR[(name === 'uffdio' ? 'ioctl' : name) as keyof typeof NR];
+      assert.equal(value.number, expected, `${name} of src/sys/${module}.ts`);
+      seen++;
+    }
+  }
+  assert.ok(seen > 70, `${seen} system calls`);
+});
+
+function isStruct(value: unknown): value is Struct<Fields> {
+  return typeof value === 'object' && value !== null && 'offsets' in value;
+}
+
+/** C expressions for the size and offsets of a struct, with our values. */
+function layout(name: string, struct: Struct<Fields>, header: Header): [string, number][] {
+  const { type = `struct ${struct.name}`, fields = {} } = header.structs?.[name] ?? {};
+  const found: [string, number][] = [];
+  // A union's other members may be longer.
+  if (!Object.values(fields).some((field) => field.includes('.')) && name !== 'siginfo_sigchld' && name !== 'rseq') {
+    found.push([`sizeof(${type})`, struct.size]);
+  }
+  for (const [field, offset] of Object.entries(struct.offsets)) {
+    const there = fields[field] ?? field;
+    // Padding has no name there or another one, and what is spare becomes less.
+    if (there !== '' && !/^__(pad|spare)/.test(there)) found.push([`__builtin_offsetof(${type}, ${there})`, offset]);
+  }
+  return found;
+}
+
+/** Values of C expressions; those that gcc does not know are left out. */
+function evaluate(header: Header, expressions: readonly string[]): Map<string, bigint> {
+  const unknown = new Set<number>();
+  const source = join(folder, `${header.module}.c`);
+  const program = join(folder, header.module);
+  for (;;) {
+    const lines = expressions.map((expression, i) =>
+      unknown.has(i) ? '' : `  printf("${i} %lld\\n", (long long)(${expression}));`,
+    );
+    const head = header.includes.map((include) => `#include <${include}>`).join('\n');
+    const first = header.includes.length + 3;
+    writeFileSync(source, `${head}\nint printf(const char *, ...);\nint main(void) {\n${lines.join('\n')}\n}\n`);
+    const { status, stderr } = spawnSync('gcc', ['-w', '-o', program, source], { encoding: 'utf8' });
+    if (status === 0) break;
+    const failed = [...stderr.matchAll(/\.c:(\d+):\d+: error:/g)].map((match) => Number(match[1]) - first);
+    assert.ok(failed.length > 0 && failed.every((i) => i >= 0 && i < expressions.length), stderr);
+    for (const i of failed) unknown.add(i);
+  }
+  const output = execFileSync(program, { encoding: 'utf8' });
+  return new Map(
+    output
+      .trimEnd()
+      .split('\n')
+      .filter((line) => line !== '')
+      .map((line) => [expressions[Number(line.split(' ')[0])]!, BigInt(line.split(' ')[1]!)]),
+  );
+}
+
+function sameBits(ours: bigint, theirs: bigint): boolean {
+  const bits = theirs < 0n && theirs >= -(2n ** 31n) && ours >= 0n && ours < 2n ** 32n ? 32 : 64;
+  return BigInt.asUintN(bits, ours) === BigInt.asUintN(bits, theirs);
+}
