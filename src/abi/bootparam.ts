@@ -170,9 +170,9 @@ export const efi_memory_desc = struct('efi_memory_desc', 40, {
   type: u32,
   pad: u32,
   phys_addr: u64n,
-  virt_addr: bytes(8),
+  virt_addr: u64,
   num_pages: u64n,
-  attribute: bytes(8),
+  attribute: u64,
 });
 
 /** Data of SETUP_KEXEC_KHO. */

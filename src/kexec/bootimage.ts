@@ -17,6 +17,7 @@ import {
   setup_header,
   XLF_5LEVEL,
   XLF_CAN_BE_LOADED_ABOVE_4G,
+  XLF_EFI_KEXEC,
   XLF_KERNEL_64,
 } from '../abi/bootparam.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
@@ -44,6 +45,8 @@ export interface BootImage {
   readonly above4G: boolean;
   /** May be entered with 5-level paging active. */
   readonly fiveLevel: boolean;
+  /** Takes EFI's tables from a kernel that has used them. */
+  readonly efiKexec: boolean;
   /** Longest command line in bytes, without its NUL. */
   readonly commandLineMax: number;
   /** Highest address that a byte of the initrd may have. */
@@ -132,6 +135,7 @@ export function readBzImage(bytes: Uint8Array, file: string): BootImage {
     entry: BZIMAGE_ENTRY_64,
     above4G,
     fiveLevel: (header.xloadflags & XLF_5LEVEL) !== 0,
+    efiKexec: (header.xloadflags & XLF_EFI_KEXEC) !== 0,
     commandLineMax: header.cmdline_size,
     // The field is for the 32-bit ramdisk_image; with ext_ramdisk_image there is no limit.
     initrdMax: above4G ? Number.MAX_SAFE_INTEGER : header.initrd_addr_max,

@@ -1,0 +1,96 @@
+/** Loading a kernel, from files and a choice of system call: what `tideover kexec load` and the library's users call. */
+import { readFileSync } from 'node:fs';
+import { UnsupportedError } from '../errors.ts';
+import { kexecFileLoad } from '../sys/probe/kexec.ts';
+import { loadFile } from './fileload.ts';
+import { readKernel } from './kernelfile.ts';
+import { load, requireKexecLoad } from './load.ts';
+import { readMachine } from './machine.ts';
+import type { Reservation } from './memorymap.ts';
+import { joinInitrds, type Plan, planLoad } from './plan.ts';
+
+export type SystemCall = 'kexec_load' | 'kexec_file_load';
+
+export interface KernelFiles {
+  readonly kernel: string;
+  /** Joined in this order. */
+  readonly initrds: readonly string[];
+  readonly commandLine: string;
+}
+
+export interface LayoutWishes {
+  /** Memory that nothing is loaded to and that the next kernel leaves alone. */
+  readonly reserve?: readonly Reservation[];
+  /** Lowest and highest address that may be loaded to. */
+  readonly memMin?: number;
+  readonly memMax?: number;
+  readonly resetVga?: boolean;
+  readonly resetPic?: boolean;
+  /** An archive made in memory, which follows the initrds. */
+  readonly appended?: Uint8Array;
+}
+
+/** What `loadKernel` is going to do or has done. */
+export interface Loading {
+  readonly systemCall: SystemCall;
+  /** Why this one. */
+  readonly reason: string;
+  /** Undefined with kexec_file_load, where the kernel lays out by itself. */
+  readonly plan: Plan | undefined;
+}
+
+/** Plans and does not load. @throws UnsupportedError, FormatError as the parts */
+export function planKernel(files: KernelFiles, wishes: LayoutWishes = {}, systemCall?: SystemCall): Loading {
+  const choice = choose(wishes, systemCall);
+  return { ...choice, plan: choice.systemCall === 'kexec_load' ? plan(files, wishes) : undefined };
+}
+
+/** Loads a kernel in place of what was loaded before. @throws UnsupportedError, FormatError, SyscallError as the parts */
+export function loadKernel(files: KernelFiles, wishes: LayoutWishes = {}, systemCall?: SystemCall): Loading {
+  const loading = planKernel(files, wishes, systemCall);
+  if (loading.plan !== undefined) load(loading.plan);
+  else loadFile(files.kernel, initrdOf(files, wishes), files.commandLine);
+  return loading;
+}
+
+function plan(files: KernelFiles, wishes: LayoutWishes): Plan {
+  const image = readKernel(files.kernel);
+  const { appended: _, ...rest } = wishes;
+  return planLoad({ image, initrd: initrdOf(files, wishes), commandLine: files.commandLine, ...rest }, readMachine());
+}
+
+function initrdOf({ initrds }: KernelFiles, { appended }: LayoutWishes): Uint8Array {
+  const archives = initrds.map((path) => readFileSync(path));
+  return joinInitrds(appended === undefined ? archives : [...archives, appended]);
+}
+
+/** kexec_load, for it takes our memory map and purgatory; kexec_file_load where only that is allowed and will do. */
+function choose(wishes: LayoutWishes, wanted: SystemCall | undefined): Omit<Loading, 'plan'> {
+  const own = Object.entries(wishes).find(
+    ([key, value]) => key !== 'appended' && value !== undefined && value !== false,
+  );
+  if (wanted === 'kexec_file_load') {
+    if (own !== undefined) {
+      throw new UnsupportedError({
+        what: 'kexec_file_load',
+        why: `the kernel lays out the memory by itself then, and ${own[0]} was asked for`,
+        remedy: 'leave one of them out',
+      });
+    }
+    requireFileLoad();
+    return { systemCall: wanted, reason: 'asked for' };
+  }
+  try {
+    requireKexecLoad();
+    return { systemCall: 'kexec_load', reason: wanted === undefined ? 'own memory map and purgatory' : 'asked for' };
+  } catch (error) {
+    const mustBe = wanted !== undefined || own !== undefined || !(error instanceof UnsupportedError);
+    if (mustBe || kexecFileLoad().answer === 'no') throw error;
+    return { systemCall: 'kexec_file_load', reason: `kexec_load is not to be had: ${error.why}` };
+  }
+}
+
+function requireFileLoad(): void {
+  const { answer, reason, remedy = '' } = kexecFileLoad();
+  if (answer === 'no') throw new UnsupportedError({ what: 'kexec_file_load', why: reason, remedy });
+}

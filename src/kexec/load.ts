@@ -1,0 +1,109 @@
+/** Loading a plan into the kernel, and starting, dropping and asking about what is loaded. */
+import { existsSync } from 'node:fs';
+import { KEXEC_ARCH_X86_64, KEXEC_ON_CRASH, KEXEC_SEGMENT_MAX, kexec_segment } from '../abi/kexec.ts';
+import { LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2 } from '../abi/reboot.ts';
+import { UnsupportedError } from '../errors.ts';
+import { kexec_load } from '../sys/kexec.ts';
+import type { Answer } from '../sys/probe/answer.ts';
+import { kexecLoad, kexecSetting, lockdown } from '../sys/probe/kexec.ts';
+import { readProcText } from '../sys/proc.ts';
+import { reboot } from '../sys/reboot.ts';
+import { Region } from '../sys/region.ts';
+import type { Plan } from './plan.ts';
+
+/**
+ * Refuses before anything is touched, with the reason and the remedy: no privilege, kexec switched off, lockdown, a kernel
+ * without kexec.
+ *
+ * @throws UnsupportedError
+ */
+export function requireKexecLoad(): void {
+  for (const [what, probe] of [
+    ['loading a kernel (settings)', kexecSetting],
+    ['loading a kernel with a memory map of its own (kexec_load)', kexecLoad],
+    ['loading a kernel with a memory map of its own (lockdown)', lockdown],
+  ] as const) {
+    refuse(what, probe());
+  }
+}
+
+function refuse(what: string, { answer, reason, remedy = '' }: Answer): void {
+  // "partly" is lockdown=integrity, which forbids kexec_load, or one of two limits used up, which the next probe sees.
+  const lockedDown = answer === 'partly' && what.includes('lockdown');
+  if (answer === 'no' || lockedDown) throw new UnsupportedError({ what, why: reason, remedy });
+}
+
+/**
+ * Loads a plan in place of what was loaded before.
+ *
+ * @param flags KEXEC_ON_CRASH, KEXEC_PRESERVE_CONTEXT
+ * @throws SyscallError as kexec_load(2); what was loaded before is then still loaded
+ */
+export function load({ segments, entry }: Plan, flags = 0): void {
+  if (segments.length > KEXEC_SEGMENT_MAX) throw new RangeError(`${segments.length} segments`);
+  const records = new Uint8Array(segments.length * kexec_segment.size);
+  // The kernel reads the contents from addresses: they are copied to where they have one.
+  const offsets: number[] = [];
+  let length = 0;
+  for (const { bytes } of segments) {
+    offsets.push(length);
+    length += Math.ceil(bytes.length / 4096) * 4096;
+  }
+  const memory = new Region(Math.max(length, 4096));
+  try {
+    for (const [i, { bytes, start, size }] of segments.entries()) {
+      memory.bytes.set(bytes, offsets[i]!);
+      const buf = bytes.length === 0 ? 0 : memory.address + offsets[i]!;
+      kexec_segment.write({ buf, bufsz: bytes.length, mem: start, memsz: size }, records, i * kexec_segment.size);
+    }
+    kexec_load({ entry, nr_segments: segments.length, segments: records, flags: KEXEC_ARCH_X86_64 | flags });
+  } finally {
+    memory[Symbol.dispose]();
+  }
+}
+
+/** Drops what is loaded, for a reboot or for a crash. */
+export function unload(kind: 'reboot' | 'crash' = 'reboot'): void {
+  const flags = KEXEC_ARCH_X86_64 | (kind === 'crash' ? KEXEC_ON_CRASH : 0);
+  kexec_load({ entry: 0, nr_segments: 0, segments: 0, flags });
+}
+
+export interface KexecStatus {
+  /** A kernel is loaded for the next kexec. */
+  readonly loaded: boolean;
+  /** A kernel is loaded for a crash. */
+  readonly crashLoaded: boolean;
+  /** Bytes reserved by crashkernel=. */
+  readonly crashSize: number;
+}
+
+/** @throws UnsupportedError where the kernel has no kexec */
+export function status(): KexecStatus {
+  return {
+    loaded: attribute('loaded') === 1,
+    crashLoaded: attribute('crash_loaded') === 1,
+    crashSize: attribute('crash_size') ?? 0,
+  };
+}
+
+/** The attributes move from /sys/kernel/kexec_NAME to /sys/kernel/kexec/NAME (Linux 6.19); both are looked at. */
+function attribute(name: string): number | undefined {
+  const path = [`/sys/kernel/kexec/${name}`, `/sys/kernel/kexec_${name}`].find((each) => existsSync(each));
+  if (path !== undefined) return Number(readProcText(path));
+  if (name !== 'loaded') return undefined;
+  throw new UnsupportedError({
+    what: 'kexec',
+    why: '/sys/kernel/kexec_loaded is missing: the kernel is built without it',
+    remedy: 'use a kernel with CONFIG_KEXEC=y or CONFIG_KEXEC_FILE=y',
+  });
+}
+
+/**
+ * Starts what is loaded, at once: processes are not told and disks are not synced. Comes back only from a kernel that was
+ * loaded with KEXEC_PRESERVE_CONTEXT.
+ *
+ * @throws SyscallError EINVAL (nothing is loaded), EPERM (no CAP_SYS_BOOT)
+ */
+export function start(): void {
+  reboot({ magic: LINUX_REBOOT_MAGIC1, magic2: LINUX_REBOOT_MAGIC2, cmd: LINUX_REBOOT_CMD_KEXEC, arg: 0 });
+}

@@ -1,0 +1,78 @@
+/**
+ * The next kernel's memory: its e820 map, which is the firmware's with ranges of ours taken out of the RAM, and the room
+ * in which its pieces may be placed.
+ */
+
+import {
+  E820_TYPE_PMEM,
+  E820_TYPE_PRAM,
+  E820_TYPE_RAM,
+  E820_TYPE_RESERVED,
+  E820_TYPE_SOFT_RESERVED,
+} from '../abi/e820.ts';
+import { UnsupportedError } from '../errors.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
+import { type E820Entry, rangesOfType, sortE820 } from '../mem/e820.ts';
+import { alignIn, alignOut, formatRange, intersect, type Range, subtract } from '../mem/range.ts';
+
+/** Memory that the next kernel must leave alone. */
+export interface Reservation extends Range {
+  /** What its e820 map calls it; E820_TYPE_RESERVED where not given. */
+  readonly type?: number;
+}
+
+const MB = 2 ** 20;
+
+/** What may become a reservation: RAM, and what a kexec before this one made of RAM. */
+const ours: ReadonlySet<number> = new Set([
+  E820_TYPE_RAM,
+  E820_TYPE_RESERVED,
+  E820_TYPE_PMEM,
+  E820_TYPE_PRAM,
+  E820_TYPE_SOFT_RESERVED,
+]);
+
+/** Reservations as whole pages. */
+export function wholePages(reserve: readonly Reservation[]): E820Entry[] {
+  return reserve.map((each) => ({ ...alignOut(each, PAGE_SIZE), type: each.type ?? E820_TYPE_RESERVED }));
+}
+
+/**
+ * The firmware's map with the reservations laid over it, sorted, neighbours of one type joined.
+ *
+ * @throws UnsupportedError where a reservation lies on memory that is not RAM
+ * @throws FormatError where reservations overlap
+ */
+export function nextMap(firmware: readonly E820Entry[], reserve: readonly Reservation[]): E820Entry[] {
+  const pages = wholePages(reserve);
+  const able = firmware.filter(({ type }) => ours.has(type));
+  const [stray] = subtract(pages, able);
+  if (stray !== undefined) {
+    throw new UnsupportedError({
+      what: `reserving ${formatRange(stray)}`,
+      why: 'this is not memory that the firmware gave to the kernel',
+      remedy: 'look at /sys/firmware/memmap',
+    });
+  }
+  const kept = firmware.flatMap((entry) => subtract([entry], pages).map((range) => ({ ...range, type: entry.type })));
+  return sortE820([...kept, ...pages], 'memory map of the next kernel');
+}
+
+/** RAM in a map. */
+export function ramOf(map: readonly E820Entry[]): Range[] {
+  return rangesOfType(map, E820_TYPE_RAM);
+}
+
+/**
+ * Where segments may lie: RAM for the next kernel and for this one, whose page tables they are entered with, above the
+ * first megabyte, which kernels keep for their own start.
+ *
+ * @param systemRam of the running kernel
+ * @param between lowest and highest address wanted
+ */
+export function roomIn(map: readonly E820Entry[], systemRam: readonly Range[], between: Range): Range[] {
+  const allowed = { start: Math.max(between.start, MB), end: between.end };
+  return intersect(intersect(ramOf(map), systemRam), [allowed])
+    .map((range) => alignIn(range, PAGE_SIZE))
+    .filter((range) => range !== undefined);
+}

@@ -1,0 +1,147 @@
+/**
+ * From a kernel, its initrd and command line to the segments that are loaded. Nothing is changed here: the same plan is
+ * shown by --dry-run, and what is loaded is exactly what it says.
+ *
+ *     kernel       as low as it may lie
+ *     ...
+ *     initrd       as high as it may lie, below 4 GB where there is room
+ *     boot params  zero page, command line, setup_data, EFI memory map
+ *     purgatory    checks the others and enters the kernel
+ */
+import { createHash, randomBytes } from 'node:crypto';
+import { RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
+import { purgatory } from '../asm/purgatory.ts';
+import { UnsupportedError } from '../errors.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
+import type { E820Entry } from '../mem/e820.ts';
+import { alignUp, findOverlap, intersect, type Range, subtract } from '../mem/range.ts';
+import type { BootImage } from './bootimage.ts';
+import { bootParams, bootParamsSize } from './bootparams.ts';
+import type { Machine } from './machine.ts';
+import { nextMap, type Reservation, ramOf, roomIn, wholePages } from './memorymap.ts';
+import { place } from './placement.ts';
+
+export interface Segment {
+  readonly name: string;
+  /** Physical address, a multiple of 4096. */
+  readonly start: number;
+  /** In memory; what `bytes` do not fill is zero. A multiple of 4096. */
+  readonly size: number;
+  readonly bytes: Uint8Array;
+}
+
+export interface Plan {
+  readonly image: BootImage;
+  readonly segments: readonly Segment[];
+  /** Where kexec enters: the purgatory's first byte. */
+  readonly entry: number;
+  readonly e820: readonly E820Entry[];
+  readonly commandLine: string;
+}
+
+export interface LoadRequest {
+  readonly image: BootImage;
+  /** Archives that `joinInitrds` has joined; empty for none. */
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+  /** Memory that nothing is loaded to and that the next kernel leaves alone. */
+  readonly reserve?: readonly Reservation[];
+  /** Lowest and highest address that may be loaded to. */
+  readonly memMin?: number;
+  readonly memMax?: number;
+  readonly resetVga?: boolean;
+  readonly resetPic?: boolean;
+}
+
+/**
+ * Plans a plain kexec.
+ *
+ * @throws UnsupportedError where a piece finds no room, or the kernel cannot be entered from this machine's state
+ */
+export function planLoad(request: LoadRequest, machine: Machine): Plan {
+  const reserve = wholePages(request.reserve ?? []);
+  const e820 = nextMap(machine.firmware, reserve);
+  const between = { start: request.memMin ?? 0, end: (request.memMax ?? Number.MAX_SAFE_INTEGER - 1) + 1 };
+  const plan = build(request, machine, { e820, room: roomIn(e820, machine.systemRam, between) });
+  checkPlan(plan, reserve);
+  return plan;
+}
+
+/** Archives one after the other, as the kernel unpacks them: each begins at a multiple of 4. */
+export function joinInitrds(archives: readonly Uint8Array[]): Uint8Array {
+  if (archives.length === 1) return archives[0]!;
+  return Buffer.concat(archives.flatMap((archive) => [archive, new Uint8Array(-archive.length & 3)]));
+}
+
+interface Layout {
+  readonly e820: readonly E820Entry[];
+  readonly room: readonly Range[];
+}
+
+function build(request: LoadRequest, machine: Machine, { e820, room }: Layout): Plan {
+  const { image, initrd, commandLine } = request;
+  if (machine.fiveLevel && !image.fiveLevel) {
+    throw new UnsupportedError({
+      what: `${image.file}: xloadflags`,
+      why: 'XLF_5LEVEL is not set and the running kernel uses 5-level page tables, in which this one cannot start',
+      remedy: 'boot the running kernel with no5lvl, or take a newer kernel',
+    });
+  }
+  const next = {
+    image,
+    commandLine,
+    e820,
+    running: machine.bootParams,
+    acpiRsdp: machine.acpiRsdp,
+    efi: image.efiKexec ? machine.efi : undefined,
+    rngSeed: randomBytes(32),
+    kernelAt: 0,
+    initrd: initrd.length === 0 ? undefined : { start: 0, size: initrd.length },
+  };
+  const rest = { 'boot params': bootParamsSize(next), purgatory: purgatory({}).length };
+  const at = place({ image, initrdSize: initrd.length, rest }, room);
+  const params = bootParams(
+    { ...next, kernelAt: at.kernel, initrd: next.initrd && { start: at.initrd!, size: initrd.length } },
+    at.rest['boot params']!,
+  );
+
+  const loaded: Segment[] = image.parts.map(({ offset, bytes, memorySize }) =>
+    segment('kernel', at.kernel + offset, bytes, memorySize),
+  );
+  if (at.initrd !== undefined) loaded.push(segment('initrd', at.initrd, initrd));
+  loaded.push(segment('boot params', at.rest['boot params']!, params));
+  const code = purgatory({
+    flags: (request.resetVga ? RESET_VGA : 0) | (request.resetPic ? RESET_PIC : 0),
+    entry: at.kernel + image.entry,
+    boot_params: at.rest['boot params']!,
+    serial_port: machine.serialPort,
+    regions: loaded.map(({ start, bytes }) => ({ start, size: bytes.length, sha256: sha256(bytes) })),
+  });
+  const entry = at.rest.purgatory!;
+  return { image, segments: [...loaded, segment('purgatory', entry, code)], entry, e820, commandLine };
+}
+
+/**
+ * What must hold of any plan, whoever made it: whole pages, in RAM of the next kernel, apart from each other and from
+ * what is reserved.
+ */
+export function checkPlan({ segments, e820 }: Plan, reserve: readonly Range[]): void {
+  const ranges = segments.map(({ name, start, size }) => ({ name, start, end: start + size }));
+  const wrong = (range: { name: string; start: number }, what: string) =>
+    new Error(`segment ${range.name} at 0x${range.start.toString(16)} ${what}`);
+  for (const range of ranges) {
+    if (range.start % PAGE_SIZE !== 0 || range.end % PAGE_SIZE !== 0) throw wrong(range, 'is not whole pages');
+    if (subtract([range], ramOf(e820)).length > 0) throw wrong(range, 'is not in RAM');
+    if (intersect([range], reserve).length > 0) throw wrong(range, 'lies in reserved memory');
+  }
+  const [one, other] = findOverlap(ranges) ?? [];
+  if (one !== undefined) throw wrong(one, `overlaps ${other!.name}`);
+}
+
+function segment(name: string, start: number, bytes: Uint8Array, size = bytes.length): Segment {
+  return { name, start, size: alignUp(size, PAGE_SIZE), bytes };
+}
+
+function sha256(bytes: Uint8Array): Uint8Array {
+  return createHash('sha256').update(bytes).digest();
+}
