@@ -64,9 +64,6 @@ export const PTRACE_SYSCALL_INFO_ENTRY = 1;
 export const PTRACE_SYSCALL_INFO_EXIT = 2;
 export const PTRACE_SYSCALL_INFO_SECCOMP = 3;
 
-/** Size of the whole, whichever member of the union is in use. */
-export const SIZEOF_PTRACE_SYSCALL_INFO = 88;
-
 /** The head, and the union's `entry`, which the union's `seccomp` begins with too. */
 export const ptrace_syscall_info_entry = struct('ptrace_syscall_info_entry', 80, {
   op: u8,

@@ -64,7 +64,6 @@ const headers: readonly Header[] = [
     module: 'ptrace',
     includes: ['sys/user.h', 'linux/ptrace.h', 'linux/elf.h'],
     structs: { ptrace_syscall_info_entry: syscallInfo, ptrace_syscall_info_exit: syscallInfo },
-    without: ['SIZEOF_PTRACE_SYSCALL_INFO'],
   },
   { module: 'reboot', includes: ['linux/reboot.h'] },
   { module: 'resource', includes: ['linux/resource.h'] },

@@ -27,6 +27,7 @@ import { BULK_SIZE, fill, PATTERN_PAGES, SHARED_PAGES, startTarget } from './tar
 
 const PAGE = 4096;
 const isRoot = process.getuid!() === 0;
+const needsFrames = { skip: !isRoot && 'page frame numbers need root' };
 
 test("another process's memory is read and written", async (t) => {
   const target = await startTarget(t);
@@ -91,7 +92,7 @@ const dirty = {
   return_mask: 0,
 };
 
-test('pages are found by their state', { skip: !isRoot && 'page frame numbers need root' }, async (t) => {
+test('pages are found by their state', needsFrames, async (t) => {
   const target = await startTarget(t);
   using pagemap = new Pagemap(target.pid);
   for (const scan of [pagemap.scan.bind(pagemap), pagemap.scanWithoutIoctl.bind(pagemap)]) {
@@ -120,7 +121,7 @@ test('pages are found by their state', { skip: !isRoot && 'page frame numbers ne
   }
 });
 
-test('PAGEMAP_SCAN and the entries of pagemap give the same answer for every mapping', async (t) => {
+test('PAGEMAP_SCAN and the entries of pagemap give the same answer for every mapping', needsFrames, async (t) => {
   const target = await startTarget(t);
   using pagemap = new Pagemap(target.pid);
   // A process that runs touches pages between two looks.
