@@ -1,9 +1,10 @@
 /**
- * Builds dist/: the command line as one file with koffi's .node beside it, and with `--library` also the library
- * (JavaScript and declarations) by tsc.
+ * Builds dist/: the command line with koffi's .node beside it, and with `--library` also the library (JavaScript and
+ * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
+ * needed: 100 KB of code take 7 ms to parse, and an old Node must get as far as saying that it is too old.
  */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { build } from 'esbuild';
 
@@ -12,9 +13,13 @@ process.chdir(new URL('..', import.meta.url).pathname);
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
 
 mkdirSync('dist', { recursive: true });
-await build({
-  entryPoints: ['src/cli/main.ts'],
-  outfile: 'dist/tideover.mjs',
+const { metafile } = await build({
+  entryPoints: [{ in: 'src/cli/main.ts', out: 'tideover' }],
+  outdir: 'dist',
+  outExtension: { '.js': '.mjs' },
+  chunkNames: 'chunks/[name]-[hash]',
+  splitting: true,
+  metafile: true,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -24,9 +29,11 @@ await build({
   keepNames: true,
   define: { TIDEOVER_VERSION: JSON.stringify(version) },
   external: ['koffi'],
-  banner: { js: "import { createRequire as __cr } from 'node:module'; const require = __cr(import.meta.url);" },
   logLevel: 'warning',
 });
+for (const name of readdirSync('dist/chunks')) {
+  if (!(`dist/chunks/${name}` in metafile.outputs)) rmSync(`dist/chunks/${name}`, { force: true });
+}
 copyFileSync(require.resolve('@koromix/koffi-linux-x64/linux_x64/koffi.node'), 'dist/koffi.node');
 
 if (process.argv.includes('--library')) {

@@ -76,3 +76,15 @@ export class VerifyError extends TideoverError {
     super(`${what}: expected ${expected}, found ${found}`);
   }
 }
+
+/** Failed after something was changed, and it could not be put back. */
+export class PartialError extends TideoverError {
+  readonly code = 'partial';
+  /** What is now as it was not before, for a person to go on from. */
+  readonly state: string;
+
+  constructor(what: string, state: string, options?: ErrorOptions) {
+    super(`${what}: failed halfway: ${state}`, options);
+    this.state = state;
+  }
+}

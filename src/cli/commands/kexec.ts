@@ -1,0 +1,208 @@
+import type { Loading, SystemCall } from '../../kexec/kexec.ts';
+import type { KexecStatus } from '../../kexec/load.ts';
+import { type Command, command, type Flags, type FlagValues } from '../command.ts';
+import { UsageError } from '../exit.ts';
+import type { Io, Output, View } from '../io.ts';
+import { table } from '../table.ts';
+import { printableLine } from '../text.ts';
+
+const loadFlags = {
+  initrd: { long: 'initrd', value: 'FILE', repeat: true, summary: 'initrd or initramfs; several are joined' },
+  append: { long: 'append', value: 'TEXT', summary: 'command line of the next kernel' },
+  commandLine: { long: 'command-line', value: 'TEXT', summary: 'the same as --append' },
+  reuse: { long: 'reuse-cmdline', summary: "begin with this kernel's command line" },
+  memMin: { long: 'mem-min', value: 'ADDR', summary: 'lowest physical address to load to' },
+  memMax: { long: 'mem-max', value: 'ADDR', summary: 'highest physical address to load to' },
+  resetVga: { long: 'reset-vga', summary: 'put the VGA into text mode on the way' },
+  resetPic: { long: 'reset-pic', summary: 'put the interrupt controllers into legacy mode on the way' },
+  fileSyscall: {
+    long: 'kexec-file-syscall',
+    short: 's',
+    summary: 'let the kernel read the image and check its signature (kexec_file_load)',
+  },
+  ownSyscall: { long: 'kexec-syscall', short: 'c', summary: 'lay the memory out here (kexec_load)' },
+  dryRun: { long: 'dry-run', summary: 'show what would be loaded, and load nothing' },
+} as const satisfies Flags;
+
+const now = { long: 'now', summary: 'do not stop services and do not make file systems read-only first' } as const;
+
+const load = command({
+  name: 'load',
+  summary: 'Load a kernel to be started by kexec exec',
+  description: [
+    'The kernel is a bzImage or a vmlinux. It is loaded with a memory map, an initrd and a command line, and with a ' +
+      'purgatory that checks all of it by SHA-256 before it is entered.',
+    'With --json: {"systemCall", "reason", "kernel": {file, format, version}, "commandLine", "segments": [{name, start, size, ' +
+      'bytes}], "e820": [{start, end, type}], "entry"}; segments, e820 and entry only where systemCall is "kexec_load".',
+  ],
+  arguments: [{ name: 'KERNEL', summary: 'bzImage (vmlinuz) or vmlinux' }],
+  flags: loadFlags,
+  exits: {
+    3: 'A privilege, a setting or a kernel feature is missing, or there is too little room; nothing was loaded.',
+    5: 'The kernel file is damaged.',
+  },
+  examples: [
+    {
+      line: 'tideover kexec load /boot/vmlinuz-6.12 --initrd /boot/initrd.img-6.12 --reuse-cmdline',
+      does: 'the next kernel, as this one was started',
+    },
+    { line: 'tideover kexec load /boot/vmlinuz --append root=/dev/vda1 --dry-run', does: 'the plan, without loading' },
+  ],
+  run: (io, { flags, args }) => loadKernelFile(io, args[0] as string, flags),
+});
+
+const exec = command({
+  name: 'exec',
+  summary: 'Start the kernel that is loaded',
+  description: [
+    'With systemd this is systemctl kexec, which stops the services first. Without, disks are synced and file systems ' +
+      'made read-only, and the kernel is started.',
+  ],
+  flags: { now },
+  exits: { 3: 'Nothing is loaded, or a privilege is missing.' },
+  run: (io, { flags }) => startNext(io, flags.now),
+});
+
+const unload = command({
+  name: 'unload',
+  summary: 'Drop the kernel that is loaded',
+  run: () => drop(),
+});
+
+const statusCommand = command({
+  name: 'status',
+  summary: 'Show whether a kernel is loaded',
+  description: ['With --json: {"loaded", "crashLoaded", "crashSize"}, the size in bytes.'],
+  run: () => showStatus(),
+});
+
+export const kexec: Command = command({
+  name: 'kexec',
+  group: 'This machine',
+  summary: 'Start another kernel from this one',
+  description: ["The options of kexec-tools are taken too: -l, -e, -u, -S, with load's options after -l."],
+  commands: [load, exec, unload, statusCommand],
+  flags: {
+    load: { long: 'load', short: 'l', value: 'KERNEL', summary: 'as kexec load KERNEL' },
+    exec: { long: 'exec', short: 'e', summary: 'as kexec exec' },
+    unload: { long: 'unload', short: 'u', summary: 'as kexec unload' },
+    status: { long: 'status', short: 'S', summary: 'as kexec status' },
+    now,
+    ...loadFlags,
+  },
+  async run(io, { flags }) {
+    if (flags.load !== undefined) return loadKernelFile(io, flags.load, flags);
+    if (flags.exec) return startNext(io, flags.now);
+    if (flags.unload) return drop();
+    if (flags.status) return showStatus();
+    throw new UsageError("what to do is missing; try 'tideover kexec --help'");
+  },
+});
+
+type LoadFlags = FlagValues<typeof loadFlags>;
+
+async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
+  const { loadKernel, planKernel } = await import('../../kexec/kexec.ts');
+  const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
+  const [memMin, memMax] = [physicalAddress('--mem-min', flags.memMin), physicalAddress('--mem-max', flags.memMax)];
+  const wishes = {
+    ...(memMin !== undefined && { memMin }),
+    ...(memMax !== undefined && { memMax }),
+    ...(flags.resetVga && { resetVga: true }),
+    ...(flags.resetPic && { resetPic: true }),
+  };
+  const loading = (flags.dryRun ? planKernel : loadKernel)(files, wishes, systemCall(flags));
+  io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} by ${loading.systemCall} (${loading.reason})`);
+  return { json: loadingJson(loading, files), text: (view) => showLoading(loading, files.commandLine, view) };
+}
+
+async function commandLine({ append, commandLine, reuse }: LoadFlags): Promise<string> {
+  if (append !== undefined && commandLine !== undefined)
+    throw new UsageError('--append and --command-line are the same');
+  const given = append ?? commandLine ?? '';
+  if (!reuse) return given;
+  const { reuseCommandLine } = await import('../../kexec/commandline.ts');
+  const { readProcText } = await import('../../sys/proc.ts');
+  return reuseCommandLine(readProcText('/proc/cmdline').trim(), given);
+}
+
+function physicalAddress(flag: string, text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  const value = /^(0x[0-9a-f]+|\d+)$/i.test(text) ? Number(text) : Number.NaN;
+  if (!Number.isSafeInteger(value)) throw new UsageError(`${flag} ${text}: not an address, like 0x1000000`);
+  return value;
+}
+
+function systemCall({ fileSyscall, ownSyscall }: LoadFlags): SystemCall | undefined {
+  if (fileSyscall && ownSyscall) throw new UsageError('--kexec-file-syscall and --kexec-syscall exclude each other');
+  return fileSyscall ? 'kexec_file_load' : ownSyscall ? 'kexec_load' : undefined;
+}
+
+function loadingJson(
+  { systemCall, reason, plan }: Loading,
+  { kernel, commandLine }: { kernel: string; commandLine: string },
+) {
+  if (plan === undefined) return { systemCall, reason, kernel: { file: kernel }, commandLine };
+  const { file, format, version } = plan.image;
+  return {
+    systemCall,
+    reason,
+    kernel: { file, format, version },
+    commandLine,
+    segments: plan.segments.map(({ name, start, size, bytes }) => ({ name, start, size, bytes: bytes.length })),
+    e820: plan.e820,
+    entry: plan.entry,
+  };
+}
+
+function showLoading({ plan }: Loading, commandLine: string, view: View): string[] {
+  const line = `command line: ${printableLine(commandLine)}`;
+  if (plan === undefined) return [line];
+  const range = (start: number, end: number) => [address(start), address(end)];
+  return [
+    `${plan.image.format}: ${printableLine(plan.image.version)}`,
+    line,
+    '',
+    ...table(
+      [{ title: 'Segment' }, { title: 'From' }, { title: 'To' }, { title: 'Bytes', align: 'right' }],
+      plan.segments.map(({ name, start, size, bytes }) => [name, ...range(start, start + size), String(bytes.length)]),
+      view,
+    ),
+    '',
+    ...table(
+      [{ title: 'e820 from' }, { title: 'To' }, { title: 'Type', align: 'right' }],
+      plan.e820.map(({ start, end, type }) => [...range(start, end), String(type)]),
+      view,
+    ),
+  ];
+}
+
+async function startNext(io: Io, atOnce: boolean): Promise<Output> {
+  const { restart } = await import('../../kexec/restart.ts');
+  restart({ now: atOnce, warn: io.warn });
+  return { json: { started: true }, text: () => ['systemd is stopping the services; then the next kernel starts'] };
+}
+
+async function drop(): Promise<Output> {
+  const { unload } = await import('../../kexec/load.ts');
+  unload();
+  return { json: { loaded: false }, text: () => [] };
+}
+
+async function showStatus(): Promise<Output> {
+  const { status } = await import('../../kexec/load.ts');
+  const now = status();
+  return { json: now, text: () => statusLines(now) };
+}
+
+function statusLines({ loaded, crashLoaded, crashSize }: KexecStatus): string[] {
+  return [
+    loaded ? 'a kernel is loaded' : 'no kernel is loaded',
+    crashLoaded ? 'a capture kernel is loaded' : 'no capture kernel is loaded',
+    `${crashSize / 2 ** 20} MiB are reserved for a capture kernel`,
+  ];
+}
+
+function address(value: number): string {
+  return `0x${value.toString(16)}`;
+}

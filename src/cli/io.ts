@@ -1,0 +1,115 @@
+/** Where a command's words go: the result to stdout, progress and log to stderr. */
+import { type Paint, painter, wantsColor } from './color.ts';
+import type { Failure } from './exit.ts';
+import { Progress } from './progress.ts';
+import { printable } from './text.ts';
+
+/** The options that every command has. */
+export interface Settings {
+  json: boolean;
+  /** 0, 1 (what is done) or more (details, stacks of errors). */
+  verbose: number;
+  quiet: boolean;
+  color: 'auto' | 'always' | 'never';
+}
+
+/** How a result is shown to people. */
+export interface View {
+  /** Columns of the terminal; Infinity where the result goes to a file or a pipe, so that one row stays one line. */
+  readonly width: number;
+  readonly paint: Paint;
+}
+
+/** The result of a command, in both forms. */
+export interface Output {
+  readonly json: unknown;
+  /** Lines for people. Text that comes from elsewhere is made printable by whoever puts it in. */
+  text(view: View): string[];
+}
+
+/** What a running command has of the world. */
+export interface Io {
+  /** Aborted by SIGINT and SIGTERM. */
+  readonly signal: AbortSignal;
+  /** For people, unless -q. */
+  info(text: string): void;
+  /** Only with -v. */
+  detail(text: string): void;
+  /** Only with -vv. */
+  debug(text: string): void;
+  /** Always. */
+  warn(text: string): void;
+  progress(of: { label: string; total?: number; unit: 'bytes' | 'items' }): Progress;
+}
+
+/** A stream of this process, or a test's. */
+export interface Sink {
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+  write(text: string): unknown;
+}
+
+export interface Streams {
+  readonly stdout: Sink;
+  readonly stderr: Sink;
+  readonly env: Readonly<Record<string, string | undefined>>;
+}
+
+export function viewOf(sink: Sink, settings: Settings, env: Streams['env']): View {
+  return {
+    width: sink.isTTY ? (sink.columns ?? 80) : Number.POSITIVE_INFINITY,
+    paint: painter(wantsColor(settings.color, sink, env)),
+  };
+}
+
+export function createIo(streams: Streams, settings: Settings, signal: AbortSignal): Io {
+  const { stderr } = streams;
+  const level = settings.quiet ? -1 : settings.verbose;
+  const say = (from: number) => (text: string) => {
+    if (level >= from) stderr.write(`${printable(text)}\n`);
+  };
+  const sink = {
+    terminal: stderr.isTTY === true,
+    width: stderr.columns ?? 80,
+    write: (text: string) => void stderr.write(text),
+    now: () => performance.now(),
+  };
+  return {
+    signal,
+    info: say(0),
+    detail: say(1),
+    debug: say(2),
+    warn: (text) => void stderr.write(`tideover: warning: ${printable(text)}\n`),
+    progress: (of) => new Progress(settings.quiet ? undefined : sink, of),
+  };
+}
+
+/** Prints a result: with --json as one document, else as lines. */
+export function printOutput(streams: Streams, settings: Settings, output: Output): void {
+  const { stdout, env } = streams;
+  if (settings.json) {
+    stdout.write(`${JSON.stringify(output.json, null, 2)}\n`);
+    return;
+  }
+  stdout.write(
+    output
+      .text(viewOf(stdout, settings, env))
+      .map((line) => `${line}\n`)
+      .join(''),
+  );
+}
+
+/**
+ * Prints a failure as `tideover: message` on stderr. With --json stdout gets `{"error": {...}}` in place of the
+ * result, so that it always holds exactly one document. With -vv the stack follows.
+ */
+export function printFailure(streams: Streams, settings: Settings, failed: Failure, error: unknown): void {
+  const { stdout, stderr, env } = streams;
+  if (settings.json) stdout.write(`${JSON.stringify({ error: failed.json }, null, 2)}\n`);
+  const { paint } = viewOf(stderr, settings, env);
+  stderr.write(`${paint('red', 'tideover:')} ${printable(failed.message)}\n`);
+  if (settings.verbose < 2) return;
+  for (let cause = error; cause instanceof Error; cause = cause.cause) {
+    stderr.write(`${printable(cause.stack ?? String(cause))}\n`);
+  }
+}
