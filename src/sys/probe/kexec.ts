@@ -7,7 +7,7 @@ import { readMountinfo } from '../mountinfo.ts';
 import { type Answer, no, partly, unknown, yes } from './answer.ts';
 import { allows, read } from './files.ts';
 
-const RIGHTS = 'run as root with CAP_SYS_BOOT in the initial user namespace; see kexec allowed and No lockdown';
+const RIGHTS = 'run as root with CAP_SYS_BOOT in the initial user namespace; see "kexec allowed" and "No lockdown"';
 
 /** One segment whose description lies at NULL: EFAULT from a kernel that would have taken it. */
 export function kexecLoad(): Answer {

@@ -97,12 +97,11 @@ export function liveUpdate(): Answer {
 export function kexecHandover(): Answer {
   const folder = '/sys/kernel/debug/kho';
   if (allows(`${folder}/out`, 'exist')) return yes(`${folder} exists`);
+  const remedy = 'a kernel with CONFIG_KEXEC_HANDOVER=y, started with kho=on (tideover does not need it)';
+  if (list('/sys/kernel/debug').length > 0) return no('debugfs has no kho/out', remedy);
   const config = kernelConfig();
   if (!config) return unknown('neither debugfs nor a kernel configuration tells', 'mount debugfs, and run as root');
-  if (config.get('KEXEC_HANDOVER') !== 'y') {
-    const remedy = 'a kernel with CONFIG_KEXEC_HANDOVER=y, started with kho=on (tideover does not need it)';
-    return no(`${config.path}: CONFIG_KEXEC_HANDOVER is not set`, remedy);
-  }
+  if (config.get('KEXEC_HANDOVER') !== 'y') return no(`${config.path}: CONFIG_KEXEC_HANDOVER is not set`, remedy);
   if (/\bkho=(on|1|y)\b/.test(read('/proc/cmdline').text ?? '')) {
     return yes('CONFIG_KEXEC_HANDOVER=y, and the kernel was started with kho=on');
   }
