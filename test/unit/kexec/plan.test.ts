@@ -13,7 +13,7 @@ import { E820_TYPE_ACPI, E820_TYPE_PRAM, E820_TYPE_RAM, E820_TYPE_RESERVED } fro
 import { PARAMETERS_OFFSET, purgatory_parameters, RESET_VGA } from '../../../src/asm/parameters.ts';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { readBzImage } from '../../../src/kexec/bootimage.ts';
-import type { Machine } from '../../../src/kexec/machine.ts';
+import { keepEfiTables, type Machine } from '../../../src/kexec/machine.ts';
 import { joinInitrds, type LoadRequest, type Plan, planLoad } from '../../../src/kexec/plan.ts';
 import { type E820Entry, readE820 } from '../../../src/mem/e820.ts';
 import { bzImage } from './images.ts';
@@ -268,3 +268,21 @@ function covered(ranges: readonly E820Entry[], page: number): boolean {
   const holds = (address: number) => ranges.some(({ start, end }) => start <= address && address < end);
   return holds(page) && holds(page + 4095);
 }
+
+test("EFI's tables in free RAM stay reserved, and the first megabyte as it is", () => {
+  const reserved = [
+    { start: 0, end: 0x1000 },
+    { start: 0x3de0e000, end: 0x3de0f000 },
+    { start: 0x7ffe0000, end: 0x80000000 },
+  ];
+  assert.deepEqual(
+    keepEfiTables(q35.firmware, reserved).filter(({ start }) => start >= MB),
+    [
+      { start: 0x100000, end: 0x3de0e000, type: E820_TYPE_RAM },
+      { start: 0x3de0e000, end: 0x3de0f000, type: E820_TYPE_RESERVED },
+      { start: 0x3de0f000, end: 0x7ffe0000, type: E820_TYPE_RAM },
+      { start: 0x7ffe0000, end: 0x80000000, type: E820_TYPE_RESERVED },
+    ],
+  );
+  assert.deepEqual(keepEfiTables(q35.firmware, reserved)[0], { start: 0, end: 0x9fc00, type: E820_TYPE_RAM });
+});
