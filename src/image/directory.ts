@@ -1,0 +1,179 @@
+/**
+ * An image as a directory of files, as CRIU has it.
+ *
+ *     DIR/inventory.img ...          the image; without the inventory there is none
+ *     DIR/.partial-PID-XXXXXX/...    one that is being written by process PID
+ *
+ * A new image is written below the partial directory, synced, and moved up file by file, the inventory last: whoever looks
+ * in between finds no image, never half of one. What a killed program left is removed by the next one.
+ * Files are readable by their owner alone, as they hold the memory of the process with all secrets in it.
+ */
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { SyscallError, UnsupportedError } from '../errors.ts';
+import type { ImageInfo } from './info.ts';
+import { draftOn, type ImageDraft, type ImageStore, isImageFile, missing, type Sink, type Source } from './store.ts';
+import { fileName, images } from './types.ts';
+
+const INVENTORY = fileName(images.INVENTORY);
+const PARTIAL = /^\.partial-(\d+)-/;
+
+export interface DirectoryOptions {
+  /** Replace the image that is there. */
+  readonly replace?: boolean;
+  /** Makes everything below a directory last, as one syncfs(2); without it each file is synced by itself. */
+  readonly syncfs?: (directory: string) => void;
+  /** Gives a file its blocks before it is written, as fallocate(2): pages then go to disk more than twice as fast. */
+  readonly fallocate?: (fd: number, size: number) => void;
+}
+
+/**
+ * Begins an image in a directory, which is made when there is none.
+ *
+ * @throws UnsupportedError where there is an image already, SyscallError where the directory cannot be written
+ */
+export function createDirectory(path: string, info: ImageInfo | undefined, options: DirectoryOptions = {}): ImageDraft {
+  const made = call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 })) !== undefined;
+  const before = imageFiles(path);
+  if (before.includes(INVENTORY) && !options.replace) {
+    throw new UnsupportedError({
+      what: `images directory ${path}`,
+      why: 'it holds an image already',
+      remedy: 'name an empty directory, or ask for the image to be replaced',
+    });
+  }
+  removeAbandoned(path);
+  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
+  const files: string[] = [];
+  const open = new Set<number>();
+
+  const create = (file: string, size: number | undefined): Sink => {
+    const target = join(partial, file);
+    const fd = call(`open(${target})`, () => fs.openSync(target, 'wx', 0o600));
+    files.push(file);
+    open.add(fd);
+    if (size !== undefined && size > 0) options.fallocate?.(fd, size);
+    return {
+      write(bytes) {
+        for (let done = 0; done < bytes.length; ) {
+          done += call(`write(${target})`, () => fs.writeSync(fd, bytes, done));
+        }
+      },
+      close() {
+        open.delete(fd);
+        call(`close(${target})`, () => fs.closeSync(fd));
+      },
+    };
+  };
+
+  const commit = () => {
+    if (options.syncfs !== undefined) options.syncfs(partial);
+    else for (const file of files) sync(join(partial, file));
+    const inventory = join(path, INVENTORY);
+    if (before.includes(INVENTORY)) call(`unlink(${inventory})`, () => fs.unlinkSync(inventory));
+    for (const file of before)
+      if (file !== INVENTORY && !files.includes(file)) fs.rmSync(join(path, file), { force: true });
+    for (const file of files) if (file !== INVENTORY) move(partial, path, file);
+    if (files.includes(INVENTORY)) {
+      // What comes first has to be on the disk first.
+      sync(path);
+      move(partial, path, INVENTORY);
+    }
+    fs.rmdirSync(partial);
+    sync(path);
+  };
+
+  const abort = () => {
+    for (const fd of open) fs.closeSync(fd);
+    open.clear();
+    fs.rmSync(partial, { recursive: true, force: true });
+    if (made) removeIfEmpty(path);
+  };
+
+  try {
+    return draftOn({ create, commit, abort }, info);
+  } catch (error) {
+    abort();
+    throw error;
+  }
+}
+
+/** @throws SyscallError where there is no such directory */
+export function openDirectory(path: string): ImageStore {
+  const files = new Set(imageFiles(path));
+  return {
+    name: path,
+    names: () => [...files].sort(),
+    has: (file) => files.has(file),
+    open(file) {
+      if (!files.has(file)) throw missing(path, file);
+      return openFile(join(path, file));
+    },
+    close() {},
+  };
+}
+
+/** A file as a source. */
+export function openFile(path: string): Source {
+  const fd = call(`open(${path})`, () => fs.openSync(path, 'r'));
+  return {
+    name: path,
+    size: call(`fstat(${path})`, () => fs.fstatSync(fd)).size,
+    read: (into, position) => call(`pread(${path})`, () => fs.readSync(fd, into, 0, into.length, position)),
+    close: () => fs.closeSync(fd),
+  };
+}
+
+function imageFiles(path: string): string[] {
+  const entries = call(`readdir(${path})`, () => fs.readdirSync(path, { withFileTypes: true }));
+  return entries.filter((entry) => entry.isFile() && isImageFile(entry.name)).map((entry) => entry.name);
+}
+
+function move(from: string, to: string, file: string): void {
+  call(`rename(${join(to, file)})`, () => fs.renameSync(join(from, file), join(to, file)));
+}
+
+/** fsync(2) of a file or directory. */
+function sync(path: string): void {
+  const fd = call(`open(${path})`, () => fs.openSync(path, 'r'));
+  try {
+    call(`fsync(${path})`, () => fs.fsyncSync(fd));
+  } finally {
+    fs.closeSync(fd);
+  }
+}
+
+/** Removes partial images whose writers do not live any more. */
+function removeAbandoned(path: string): void {
+  for (const entry of fs.readdirSync(path)) {
+    const pid = PARTIAL.exec(entry)?.[1];
+    if (pid !== undefined && !lives(Number(pid))) fs.rmSync(join(path, entry), { recursive: true, force: true });
+  }
+}
+
+function lives(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
+}
+
+function removeIfEmpty(path: string): void {
+  try {
+    fs.rmdirSync(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOTEMPTY') throw error;
+  }
+}
+
+/** Node's error of a system call becomes ours. */
+function call<T>(text: string, perform: () => T): T {
+  try {
+    return perform();
+  } catch (error) {
+    const { errno, syscall } = error as NodeJS.ErrnoException;
+    if (errno === undefined) throw error;
+    throw new SyscallError(syscall ?? text, text, -errno);
+  }
+}

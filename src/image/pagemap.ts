@@ -1,0 +1,131 @@
+/**
+ * Which pages an image has: runs of {address, number of pages, flags}, whose contents stand in pages-N.img, page after page
+ * in the same order, where a run has PE_PRESENT. A process can have hundreds of thousands of runs: they are read and
+ * written here without an object for each.
+ */
+import { viewOf } from '../abi/struct.ts';
+import { FormatError } from '../errors.ts';
+import { ImageWriter, openImage, WINDOW, Window } from './file.ts';
+import { isExact } from './kinds.ts';
+import { PE_PARENT, PE_PRESENT, pagemap_entry } from './messages/memory.ts';
+import type { Sink, Source } from './store.ts';
+import { type ImageType, images } from './types.ts';
+import { Reader, TWO32 } from './wire.ts';
+
+/**
+ * The runs of a pagemap without an object for each: a process can have hundreds of thousands.
+ *
+ * @param run called with the address, the number of pages and PE_ flags, in the order of the file
+ * @returns the number N of pages-N.img
+ * @throws FormatError
+ */
+export function readPagemap(source: Source, run: (vaddr: number, nrPages: number, flags: number) => void): number {
+  const window = new Window(source);
+  const { name: file, size } = source;
+  let { at } = openImage(window, images.PAGEMAP as ImageType);
+  const entry = (): { from: number; length: number } => {
+    const length = viewOf(window.take(at, 4, 'pagemap_entry: size')).getUint32(0, true);
+    if (length > Math.min(size - at - 4, WINDOW - 4)) {
+      const [expected, found] = [`at most ${Math.min(size - at - 4, WINDOW - 4)}`, `${length}`];
+      throw new FormatError({ file, offset: at, field: 'pagemap_entry: size', expected, found });
+    }
+    window.take(at + 4, length, 'pagemap_entry');
+    const from = at + 4;
+    at = from + length;
+    return { from, length };
+  };
+  const head = entry();
+  const headBytes = window.take(head.from, head.length, 'pagemap_head');
+  const { pages_id } = images.PAGEMAP.head!.message.decode(headBytes, { file, offset: head.from });
+  let reader = new Reader(window.bytes, file, window.base);
+  while (at < size) {
+    const { from, length } = entry();
+    if (reader.bytes !== window.bytes) reader = new Reader(window.bytes, file, window.base);
+    reader.at = from - window.base;
+    reader.end = reader.at + length;
+    pagemapRun(reader, run);
+  }
+  return pages_id;
+}
+
+/** One pagemap_entry, by hand. Without flags it is an old one: present, unless in the parent image. */
+function pagemapRun(reader: Reader, run: (vaddr: number, nrPages: number, flags: number) => void): void {
+  const begin = reader.at;
+  let vaddr = 0;
+  let compat = 0;
+  let nrPages = 0;
+  let flags = 0;
+  let inParent = 0;
+  /** A bit for each field number that was met. */
+  let seen = 0;
+  reader.field = pagemap_entry.name;
+  while (reader.at < reader.end) {
+    const start = reader.at;
+    reader.varint();
+    const number = reader.lo >>> 3;
+    const wire = reader.lo & 7;
+    if (reader.hi !== 0 || number === 0) reader.fail(start, 'a field number', `${reader.hi * TWO32 + number}`);
+    if (number > 5) {
+      reader.skip(wire);
+      continue;
+    }
+    if (wire !== 0) reader.fail(start, 'wire type 0', `${wire}`);
+    if (seen & (1 << number)) reader.fail(start, 'one value', 'a second one');
+    seen |= 1 << number;
+    reader.varint();
+    const value = reader.hi * TWO32 + reader.lo;
+    const isFit = number === 1 || number === 5 ? isExact(reader.lo, reader.hi) : value < (number === 3 ? 2 : TWO32);
+    if (!isFit) reader.fail(start, `a value of field ${number}`, `${value}`);
+    if (number === 1) vaddr = value;
+    else if (number === 2) compat = value;
+    else if (number === 3) inParent = value;
+    else if (number === 4) flags = value;
+    else nrPages = value;
+  }
+  if ((seen & 6) !== 6) reader.fail(begin, 'vaddr and compat_nr_pages', 'an entry without');
+  if (inParent) flags |= PE_PARENT;
+  else if ((seen & (1 << 4)) === 0) flags = PE_PRESENT;
+  run(vaddr, seen & (1 << 5) ? nrPages : compat, flags);
+}
+
+/** Writes a pagemap run by run, in ascending order of addresses. */
+export class PagemapWriter {
+  readonly #writer: ImageWriter<never, { pages_id: number }>;
+  readonly #entry = new Uint8Array(48);
+
+  /** @param pagesId the N of pages-N.img */
+  constructor(sink: Sink, pagesId: number) {
+    this.#writer = new ImageWriter(sink, images.PAGEMAP as unknown as ImageType<never, { pages_id: number }, never>);
+    this.#writer.head({ pages_id: pagesId });
+  }
+
+  /** @param nrPages in pages of 4096 bytes */
+  run(vaddr: number, nrPages: number, flags: number): void {
+    // The order of the fields is that of their numbers; in_parent (3) is not written any more.
+    let at = this.#number(0, 0x08, vaddr);
+    at = this.#number(at, 0x10, Math.min(nrPages, 0xffff_ffff));
+    at = this.#number(at, 0x20, flags);
+    at = this.#number(at, 0x28, nrPages);
+    this.#writer.u32(at);
+    this.#writer.raw(this.#entry.subarray(0, at));
+  }
+
+  close(): void {
+    this.#writer.close();
+  }
+
+  #number(at: number, tag: number, value: number): number {
+    if (!(value >= 0 && Number.isSafeInteger(value)))
+      throw new RangeError(`pagemap_entry: ${value} does not fit uint64`);
+    const bytes = this.#entry;
+    let next = at;
+    bytes[next++] = tag;
+    let rest = value;
+    while (rest > 0x7f) {
+      bytes[next++] = (rest % 0x80) | 0x80;
+      rest = Math.floor(rest / 0x80);
+    }
+    bytes[next++] = rest;
+    return next;
+  }
+}

@@ -1,0 +1,266 @@
+/**
+ * Where images lie. A store has one image: files by name. It is written through a draft, which becomes the image when it
+ * is committed and leaves nothing behind when it is not; and it is read through sources. Everything is synchronous, as
+ * the processes are stopped meanwhile and the thread that traces them does the work.
+ *
+ * A store may be a stream that is read once and forwards. So small images come first, then pages, one pages-N.img after
+ * the other, each with its size said when it is created; they are read in the same order.
+ *
+ * Beside CRIU's files each image has two of ours:
+ *     tideover.json   first: who made it, where, for what machine (src/image/info.ts)
+ *     tideover.sums   last: size and CRC-32 of every file
+ */
+import { crc32 } from 'node:zlib';
+import { FormatError, VerifyError } from '../errors.ts';
+import { type ImageInfo, INFO_FILE, infoText } from './info.ts';
+import { SUMS_FILE, Sums } from './sums.ts';
+import { isRaw, typeOfFile } from './types.ts';
+
+/** One file of an image, to read. */
+export interface Source {
+  /** For errors: its path, or its name where it has none. */
+  readonly name: string;
+  /** In bytes. */
+  readonly size: number;
+  /** Reads up to `into.length` bytes at `position`; returns how many, 0 at the end. */
+  read(into: Uint8Array, position: number): number;
+  close(): void;
+}
+
+/** One file of an image, to write from its beginning to its end. */
+export interface Sink {
+  /** Takes all of `bytes`, which may be used again when this returns. SyscallError ENOSPC where there is no room. */
+  write(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** An image that is complete. */
+export interface ImageStore {
+  /** For messages: the directory, or what else it is. */
+  readonly name: string;
+  /** Names of all files that belong to an image; a stream knows those that have come. */
+  names(): string[];
+  has(file: string): boolean;
+  /** FormatError where there is no such file. */
+  open(file: string): Source;
+  close(): void;
+}
+
+/** An image that is being written. */
+export interface ImageDraft {
+  /**
+   * Begins a file.
+   * @param size in bytes; demanded of pages, a hint for others
+   * @throws Error for a name that no image has
+   */
+  create(file: string, size?: number): Sink;
+  /** All files are written: makes them the image. */
+  commit(): void;
+  /** Undoes everything. Also after a failed commit. */
+  abort(): void;
+}
+
+/** What a kind of store does for a draft. */
+export interface Backend {
+  create(file: string, size: number | undefined): Sink;
+  commit(): void;
+  abort(): void;
+}
+
+/** Names of the files of an image: CRIU's, those of its plugins, ours, and their forms in JSON. Never a path. */
+export function isImageFile(file: string): boolean {
+  if (file === INFO_FILE || file === SUMS_FILE) return true;
+  const plain = file.replace(/\.json$/, '');
+  return typeOfFile(plain) !== undefined || isRaw(plain) || /^[A-Za-z0-9][A-Za-z0-9._-]*\.img$/.test(plain);
+}
+
+/**
+ * A draft over a kind of store: it writes both files of ours, and sums up all others as they are written.
+ * @param info undefined where nobody knows, as of CRIU's images
+ */
+export function draftOn(backend: Backend, info: ImageInfo | undefined): ImageDraft {
+  const sums = new Sums();
+  const create = (file: string, size?: number): Sink => {
+    if (!isImageFile(file)) throw new Error(`${file} is not the name of an image`);
+    if (sums.has(file)) throw new Error(`${file} is written twice`);
+    const sink = backend.create(file, size);
+    let sum = 0;
+    let length = 0;
+    return {
+      write(bytes) {
+        sink.write(bytes);
+        sum = crc32(bytes, sum);
+        length += bytes.length;
+      },
+      close() {
+        sink.close();
+        sums.set(file, { size: length, crc32: sum });
+      },
+    };
+  };
+  const whole = (sink: Sink, text: string) => {
+    sink.write(Buffer.from(text));
+    sink.close();
+  };
+  if (info !== undefined) whole(create(INFO_FILE), infoText(info));
+  return {
+    create,
+    commit() {
+      whole(backend.create(SUMS_FILE, undefined), sums.text());
+      backend.commit();
+    },
+    abort: () => backend.abort(),
+  };
+}
+
+/** The error for a file that is not there. */
+export function missing(store: string, file: string): FormatError {
+  return new FormatError({ file: store, field: file, expected: 'the file', found: 'none' });
+}
+
+/** Calls `use` with an opened file, and closes it. */
+export function withSource<T>(store: ImageStore, file: string, use: (source: Source) => T): T {
+  const source = store.open(file);
+  try {
+    return use(source);
+  } finally {
+    source.close();
+  }
+}
+
+/** Copies a file from where it lies, in pieces. */
+export function copySource(source: Source, sink: Sink): void {
+  const buffer = new Uint8Array(256 << 10);
+  for (let at = 0, got = 0; at < source.size; at += got) {
+    got = source.read(buffer, at);
+    if (got === 0) {
+      const [expected, found] = [`${source.size} bytes`, `${at}`];
+      throw new FormatError({ file: source.name, offset: at, field: 'size', expected, found });
+    }
+    sink.write(buffer.subarray(0, got));
+  }
+  sink.close();
+}
+
+/** The bytes of a file that is small, at most `limit`. */
+export function readWhole(source: Source, limit: number): Uint8Array {
+  if (source.size > limit) {
+    throw new FormatError({ file: source.name, field: 'size', expected: `at most ${limit}`, found: `${source.size}` });
+  }
+  const bytes = new Uint8Array(source.size);
+  let done = 0;
+  while (done < bytes.length) {
+    const got = source.read(bytes.subarray(done), done);
+    if (got === 0) {
+      const [expected, found] = [`${bytes.length} bytes`, `${done}`];
+      throw new FormatError({ file: source.name, offset: done, field: 'size', expected, found });
+    }
+    done += got;
+  }
+  return bytes;
+}
+
+/**
+ * Checks a file while it is read for another purpose: what is read from its beginning on, without a gap, is summed up;
+ * finish() reads what is left and compares.
+ */
+export class CheckedSource implements Source {
+  readonly name: string;
+  readonly size: number;
+  readonly #source: Source;
+  readonly #expected: { size: number; crc32: number };
+  #done = 0;
+  #sum = 0;
+
+  /** @throws VerifyError where the size is another one */
+  constructor(source: Source, expected: { size: number; crc32: number }) {
+    this.name = source.name;
+    this.size = source.size;
+    this.#source = source;
+    this.#expected = expected;
+    if (source.size !== expected.size)
+      throw new VerifyError(`size of ${this.name}`, `${expected.size}`, `${source.size}`);
+  }
+
+  read(into: Uint8Array, position: number): number {
+    const got = this.#source.read(into, position);
+    if (position === this.#done) {
+      this.#sum = crc32(into.subarray(0, got), this.#sum);
+      this.#done += got;
+    }
+    return got;
+  }
+
+  /** @throws VerifyError where the content is not what was written */
+  finish(): void {
+    const buffer = new Uint8Array(256 << 10);
+    while (this.#done < this.size && this.read(buffer, this.#done) > 0);
+    const hex = (sum: number) => sum.toString(16).padStart(8, '0');
+    if (this.#done !== this.size) throw new VerifyError(`size of ${this.name}`, `${this.size}`, `${this.#done}`);
+    if (this.#sum !== this.#expected.crc32) {
+      throw new VerifyError(`CRC-32 of ${this.name}`, hex(this.#expected.crc32), hex(this.#sum));
+    }
+  }
+
+  close(): void {
+    this.#source.close();
+  }
+}
+
+/** Bytes as a source. */
+export function memorySource(name: string, bytes: Uint8Array): Source {
+  return {
+    name,
+    size: bytes.length,
+    read(into, position) {
+      const part = bytes.subarray(position, position + into.length);
+      into.set(part);
+      return part.length;
+    },
+    close() {},
+  };
+}
+
+/** An image in memory: for small ones, and for tests. */
+export class MemoryStore implements ImageStore {
+  readonly name: string;
+  readonly files: Map<string, Uint8Array>;
+
+  constructor(files: Map<string, Uint8Array> = new Map(), name = 'memory') {
+    this.files = files;
+    this.name = name;
+  }
+
+  /** A draft that becomes this store's image. */
+  draft(info?: ImageInfo): ImageDraft {
+    const files = new Map<string, Uint8Array>();
+    const create = (file: string): Sink => {
+      const parts: Uint8Array[] = [];
+      return {
+        write: (bytes) => parts.push(bytes.slice()),
+        close: () => files.set(file, Buffer.concat(parts)),
+      };
+    };
+    const commit = () => {
+      this.files.clear();
+      for (const [file, bytes] of files) this.files.set(file, bytes);
+    };
+    return draftOn({ create, commit, abort: () => files.clear() }, info);
+  }
+
+  names(): string[] {
+    return [...this.files.keys()].sort();
+  }
+
+  has(file: string): boolean {
+    return this.files.has(file);
+  }
+
+  open(file: string): Source {
+    const bytes = this.files.get(file);
+    if (bytes === undefined) throw missing(this.name, file);
+    return memorySource(file, bytes);
+  }
+
+  close(): void {}
+}

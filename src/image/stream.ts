@@ -1,0 +1,235 @@
+/**
+ * An image as a stream, `checkpoint -D - | ssh B tideover restore -D -`: a tar archive that is written and read once,
+ * forwards (docs/adr/0005-image-stream.md). `tar x` makes of it the directory that CRIU knows, `tar c` a stream of
+ * such a directory.
+ *
+ *     tideover.json, small images, pages-1.img, pages-2.img ..., tideover.sums
+ *
+ * Small images are kept in memory on both sides: the writer has to know a file's size before its first byte, and the reader
+ * is asked for them in any order. Pages pass through.
+ */
+import * as fs from 'node:fs';
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+import type { ImageInfo } from './info.ts';
+import {
+  draftOn,
+  type ImageDraft,
+  type ImageStore,
+  isImageFile,
+  memorySource,
+  missing,
+  type Sink,
+  type Source,
+} from './store.ts';
+import { SUMS_FILE } from './sums.ts';
+import { BLOCK, fileHeader, paddingOf, readHeader } from './tar.ts';
+import { isRaw } from './types.ts';
+
+/** Of all small images of one stream together, in bytes: a tree of a thousand processes has some 100 MiB. */
+const MAX_KEPT = 256 << 20;
+
+/** Memory is taken as the bytes come, not as a header promises them. */
+const PIECE = 1 << 20;
+
+/** Begins an image on a file descriptor. Abort only leaves the stream without its end, which the reader then says. */
+export function createStream(fd: number, info: ImageInfo | undefined): ImageDraft {
+  let kept = 0;
+  let pages: string | undefined;
+
+  const create = (file: string, size: number | undefined): Sink => {
+    if (pages !== undefined) throw new Error(`${file} is begun in a stream while ${pages} is being written`);
+    if (isRaw(file) && size !== undefined) {
+      pages = file;
+      return passing(file, size);
+    }
+    const parts: Uint8Array[] = [];
+    return {
+      write(bytes) {
+        kept += bytes.length;
+        if (kept > MAX_KEPT) throw tooLarge(file);
+        parts.push(bytes.slice());
+      },
+      close() {
+        if (pages !== undefined) throw new Error(`${file} ends in a stream while ${pages} is being written`);
+        const bytes = Buffer.concat(parts);
+        writeFully(fd, fileHeader(file, bytes.length));
+        writeFully(fd, bytes);
+        writeFully(fd, new Uint8Array(paddingOf(bytes.length)));
+        kept -= bytes.length;
+      },
+    };
+  };
+
+  const passing = (file: string, size: number): Sink => {
+    let left = size;
+    writeFully(fd, fileHeader(file, size));
+    return {
+      write(bytes) {
+        left -= bytes.length;
+        if (left < 0) throw new Error(`${file} has more than the ${size} bytes that it was begun with`);
+        writeFully(fd, bytes);
+      },
+      close() {
+        if (left > 0) throw new Error(`${file} lacks ${left} of the ${size} bytes that it was begun with`);
+        writeFully(fd, new Uint8Array(paddingOf(size)));
+        pages = undefined;
+      },
+    };
+  };
+
+  return draftOn({ create, commit: () => writeFully(fd, new Uint8Array(2 * BLOCK)), abort() {} }, info);
+}
+
+/**
+ * The image that comes from a file descriptor. Opening a small image reads on until it has come; pages have to be read in the
+ * order of the stream, and each byte once.
+ *
+ * @param name for messages
+ */
+export function openStream(fd: number, name = 'stream'): ImageStore {
+  const kept = new Map<string, Uint8Array>();
+  let keptBytes = 0;
+  let position = 0;
+  let ended = false;
+  /** The pages that the stream stands in, and how much of them, with the padding, is still to come. */
+  let current: { file: string; size: number; read: number } | undefined;
+
+  const readExactly = (count: number): Uint8Array => {
+    const bytes = new Uint8Array(count);
+    let done = 0;
+    while (done < count) {
+      const got = readSome(fd, bytes.subarray(done));
+      if (got === 0) {
+        const field = current?.file ?? 'archive';
+        throw new FormatError({
+          file: name,
+          offset: position + done,
+          field,
+          expected: 'more',
+          found: 'the end of the stream',
+        });
+      }
+      done += got;
+    }
+    position += count;
+    return bytes;
+  };
+
+  /** Goes to the next pages, or to the end, and keeps what comes before. Pages that were begun are passed over. */
+  const advance = (): void => {
+    while (current !== undefined) {
+      const left = current.size - current.read;
+      if (left === 0) {
+        readExactly(paddingOf(current.size));
+        current = undefined;
+      } else current.read += readExactly(Math.min(left, PIECE)).length;
+    }
+    for (;;) {
+      const header = readHeader(readExactly, name, () => position);
+      if (header === undefined) {
+        ended = true;
+        return;
+      }
+      const file = header.name.replace(/^(\.\/)+/, '');
+      if (header.type === '5') continue;
+      if (header.type !== '0' || !isImageFile(file)) {
+        throw new UnsupportedError({
+          what: `${name}: ${header.name}`,
+          why: `it is in the archive and no file of an image (type ${header.type})`,
+          remedy: 'unpack the archive and restore from the directory',
+        });
+      }
+      if (/^pages-/.test(file)) {
+        current = { file, size: header.size, read: 0 };
+        return;
+      }
+      keptBytes += header.size;
+      if (keptBytes > MAX_KEPT) throw tooLarge(file);
+      const parts: Uint8Array[] = [];
+      for (let left = header.size; left > 0; left -= parts.at(-1)!.length)
+        parts.push(readExactly(Math.min(left, PIECE)));
+      kept.set(file, Buffer.concat(parts));
+      readExactly(paddingOf(header.size));
+    }
+  };
+
+  const passedBy = (what: string): UnsupportedError =>
+    new UnsupportedError({
+      what,
+      why: `a stream is read once, and it stands at byte ${current?.read ?? 0} of ${current?.file ?? 'its end'}`,
+      remedy: 'unpack the archive and restore from the directory',
+    });
+
+  const passing = (of: { file: string; size: number; read: number }): Source => ({
+    name: `${name}: ${of.file}`,
+    size: of.size,
+    read(into, at) {
+      if (current !== of || at !== of.read) throw passedBy(`${of.file} at byte ${at}`);
+      const got = readSome(fd, into.subarray(0, Math.min(into.length, of.size - of.read)));
+      if (got === 0 && of.read < of.size && into.length > 0) readExactly(1);
+      position += got;
+      of.read += got;
+      return got;
+    },
+    close() {},
+  });
+
+  const seek = (file: string): void => {
+    // Sums stand at the end, behind all pages.
+    while (!ended && !kept.has(file) && current?.file !== file) {
+      if (current !== undefined && current.read < current.size && file !== SUMS_FILE) return;
+      advance();
+    }
+  };
+
+  return {
+    name,
+    names: () => [...kept.keys(), ...(current === undefined ? [] : [current.file])].sort(),
+    has(file) {
+      seek(file);
+      return kept.has(file) || current?.file === file;
+    },
+    open(file) {
+      seek(file);
+      const bytes = kept.get(file);
+      if (bytes !== undefined) return memorySource(`${name}: ${file}`, bytes);
+      if (current?.file === file) return passing(current);
+      throw ended ? missing(name, file) : passedBy(file);
+    },
+    close() {},
+  };
+}
+
+function tooLarge(file: string): UnsupportedError {
+  return new UnsupportedError({
+    what: file,
+    why: `with it a stream's small images take more than ${MAX_KEPT >> 20} MiB, which are kept in memory`,
+    remedy: 'use a directory for this image',
+  });
+}
+
+/** write(2) of all bytes, also to a pipe that is not blocking. */
+function writeFully(fd: number, bytes: Uint8Array): void {
+  for (let done = 0; done < bytes.length; ) done += patiently('write', () => fs.writeSync(fd, bytes, done));
+}
+
+/** read(2), also from a pipe that is not blocking; 0 at the end. */
+function readSome(fd: number, into: Uint8Array): number {
+  return into.length === 0 ? 0 : patiently('read', () => fs.readSync(fd, into, 0, into.length, null));
+}
+
+const pause = new Int32Array(new SharedArrayBuffer(4));
+
+function patiently(syscall: string, perform: () => number): number {
+  for (;;) {
+    try {
+      return perform();
+    } catch (error) {
+      const { code, errno } = error as NodeJS.ErrnoException;
+      if (code === 'EAGAIN') Atomics.wait(pause, 0, 0, 1);
+      else if (code === 'EOF') return 0;
+      else if (errno !== undefined) throw new SyscallError(syscall, `${syscall}(stream)`, -errno);
+      else throw error;
+    }
+  }
+}

@@ -1,0 +1,52 @@
+/**
+ * tideover.sums: size and CRC-32 of every file of an image.
+ *
+ *     5a0c3f91         1234 pstree.img
+ *     1b2c3d4e           52 tideover.sums       last line: of this file itself, up to this line
+ *
+ * CRC-32 is a check against damage, not against malice: whoever can change an image can also run programs in its place.
+ * node:zlib does 6.9 GB/s of it on the machine where SHA-256 reaches 2.0, and an image has the size of memory.
+ */
+import { crc32 } from 'node:zlib';
+import { FormatError } from '../errors.ts';
+
+export const SUMS_FILE = 'tideover.sums';
+
+export interface Sum {
+  /** In bytes. */
+  readonly size: number;
+  readonly crc32: number;
+}
+
+export class Sums extends Map<string, Sum> {
+  text(): string {
+    const lines = [...this].map(([file, sum]) => line(file, sum)).join('');
+    return lines + line(SUMS_FILE, { size: lines.length, crc32: crc32(lines) });
+  }
+
+  /** @throws FormatError where the text is not what text() made */
+  static parse(text: string, file: string): Sums {
+    const sums = new Sums();
+    let at = 0;
+    for (const each of text.split('\n')) {
+      const fail = (expected: string): never => {
+        throw new FormatError({ file, offset: at, field: 'sum', expected, found: JSON.stringify(each.slice(0, 80)) });
+      };
+      const [, sum, size, name] =
+        /^([0-9a-f]{8}) +(\d{1,16}) ([A-Za-z0-9._-]+)$/.exec(each) ?? fail('CRC-32, size and name');
+      if (name === SUMS_FILE) {
+        const own = line(SUMS_FILE, { size: at, crc32: crc32(text.slice(0, at)) });
+        if (text.slice(at) !== own) fail(JSON.stringify(own.trimEnd()));
+        return sums;
+      }
+      if (sums.has(name!)) fail(`one line for ${name}`);
+      sums.set(name!, { size: Number(size), crc32: Number.parseInt(sum!, 16) });
+      at += each.length + 1;
+    }
+    throw new FormatError({ file, offset: at, field: 'sum', expected: `a line for ${SUMS_FILE}`, found: 'the end' });
+  }
+}
+
+function line(file: string, { size, crc32 }: Sum): string {
+  return `${crc32.toString(16).padStart(8, '0')} ${size.toString().padStart(12)} ${file}\n`;
+}

@@ -1,0 +1,163 @@
+/**
+ * The xsave area of a thread (Intel SDM volume 1, chapter 13, standard format; what PTRACE_GETREGSET hands out for
+ * NT_X86_XSTATE) and CRIU's form of it, a list for each state component.
+ *
+ *     0    fxsave: x87, MMX, SSE     512
+ *     512  header: XSTATE_BV, ...    64
+ *     ...  components, each where CPUID leaf 0xD says: the places differ from CPU to CPU
+ *
+ * AMX (tiles) has no place in CRIU's images: an area with it in use is refused, never cut.
+ */
+import { viewOf } from '../abi/struct.ts';
+import { FormatError, UnsupportedError } from '../errors.ts';
+import type { user_x86_fpregs_entry, user_x86_xsave_entry } from './messages/machine.ts';
+import type { Value } from './proto.ts';
+
+export type FpregsEntry = Value<typeof user_x86_fpregs_entry>;
+type XsaveEntry = Value<typeof user_x86_xsave_entry>;
+
+/** Where a CPU keeps the components: the number of the XCR0 bit, and the byte in the area. */
+export interface XsaveLayout {
+  /** Of the area with all components, in bytes. */
+  readonly size: number;
+  readonly offsets: ReadonlyMap<number, number>;
+}
+
+interface Component {
+  readonly bit: number;
+  readonly field: 'ymmh_space' | 'bndreg_state' | 'bndcsr_state' | 'opmask_reg' | 'zmm_upper' | 'hi16_zmm' | 'pkru';
+  /** Bytes of an element of the list, and elements. */
+  readonly width: 4 | 8;
+  readonly count: number;
+}
+
+const COMPONENTS: readonly Component[] = [
+  { bit: 2, field: 'ymmh_space', width: 4, count: 64 },
+  { bit: 3, field: 'bndreg_state', width: 8, count: 8 },
+  { bit: 4, field: 'bndcsr_state', width: 8, count: 2 },
+  { bit: 5, field: 'opmask_reg', width: 8, count: 8 },
+  { bit: 6, field: 'zmm_upper', width: 8, count: 64 },
+  { bit: 7, field: 'hi16_zmm', width: 8, count: 128 },
+  { bit: 9, field: 'pkru', width: 4, count: 2 },
+];
+
+const HEADER = 512;
+/** Of what fxsave writes and of the header: every area begins so. */
+const LEGACY_SIZE = 576;
+
+/** The layout of Intel's CPUs with AVX-512, MPX and protection keys; gdb expects it in core files. */
+export const INTEL_LAYOUT: XsaveLayout = {
+  size: 2696,
+  offsets: new Map([
+    [2, 576],
+    [3, 960],
+    [4, 1024],
+    [5, 1088],
+    [6, 1152],
+    [7, 1664],
+    [9, 2688],
+  ]),
+};
+
+/**
+ * The registers of an xsave area. Components that the layout lacks are empty lists.
+ *
+ * @throws UnsupportedError where a component is in use that CRIU's images have no place for
+ */
+export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
+  const view = viewOf(area);
+  const words = (at: number, count: number) =>
+    Array.from({ length: count }, (_, i) => view.getUint32(at + 4 * i, true));
+  const xstate_bv = view.getBigUint64(HEADER, true);
+  demandKnown(xstate_bv);
+  const xsave: XsaveEntry = {
+    xstate_bv,
+    ymmh_space: [],
+    bndreg_state: [],
+    bndcsr_state: [],
+    opmask_reg: [],
+    zmm_upper: [],
+    hi16_zmm: [],
+    pkru: [],
+  };
+  for (const { bit, field, width, count } of COMPONENTS) {
+    const at = layout.offsets.get(bit);
+    if (at === undefined || at + width * count > area.length) continue;
+    const list = xsave[field] as (number | bigint)[];
+    for (let i = 0; i < count; i++) {
+      list.push(width === 4 ? view.getUint32(at + 4 * i, true) : view.getBigUint64(at + 8 * i, true));
+    }
+  }
+  return {
+    cwd: view.getUint16(0, true),
+    swd: view.getUint16(2, true),
+    twd: view.getUint16(4, true),
+    fop: view.getUint16(6, true),
+    rip: view.getBigUint64(8, true),
+    rdp: view.getBigUint64(16, true),
+    mxcsr: view.getUint32(24, true),
+    mxcsr_mask: view.getUint32(28, true),
+    st_space: words(32, 32),
+    xmm_space: words(160, 64),
+    padding: [],
+    xsave,
+  };
+}
+
+/**
+ * The xsave area of registers, by the layout of the CPU that shall load it.
+ *
+ * @throws FormatError where a list has not its length, UnsupportedError where a component in use has no place there
+ */
+export function areaOf(fpregs: FpregsEntry, layout: XsaveLayout, file: string): Uint8Array {
+  const area = new Uint8Array(Math.max(layout.size, LEGACY_SIZE));
+  const view = viewOf(area);
+  const list = (field: string, values: readonly (number | bigint)[], width: 4 | 8, count: number, at: number) => {
+    if (values.length !== count) {
+      throw new FormatError({ file, field, expected: `${count} elements`, found: `${values.length}` });
+    }
+    for (const [i, value] of values.entries()) {
+      if (width === 4) view.setUint32(at + 4 * i, value as number, true);
+      else view.setBigUint64(at + 8 * i, value as bigint, true);
+    }
+  };
+  view.setUint16(0, fpregs.cwd, true);
+  view.setUint16(2, fpregs.swd, true);
+  view.setUint16(4, fpregs.twd, true);
+  view.setUint16(6, fpregs.fop, true);
+  view.setBigUint64(8, fpregs.rip, true);
+  view.setBigUint64(16, fpregs.rdp, true);
+  view.setUint32(24, fpregs.mxcsr, true);
+  view.setUint32(28, fpregs.mxcsr_mask, true);
+  list('st_space', fpregs.st_space, 4, 32, 32);
+  list('xmm_space', fpregs.xmm_space, 4, 64, 160);
+  // Without the extended part the x87 and SSE states are what there is.
+  const used = fpregs.xsave?.xstate_bv ?? 3n;
+  demandKnown(used);
+  view.setBigUint64(HEADER, used, true);
+  for (const { bit, field, width, count } of fpregs.xsave === undefined ? [] : COMPONENTS) {
+    const values = fpregs.xsave![field];
+    const at = layout.offsets.get(bit);
+    const isUsed = ((used >> BigInt(bit)) & 1n) === 1n;
+    if (isUsed && at === undefined) {
+      throw new UnsupportedError({
+        what: `registers in ${file}`,
+        why: `they have ${field} (XCR0 bit ${bit}) in use, and this CPU has none`,
+        remedy: 'restore on a machine with the same CPU features',
+      });
+    }
+    if (at !== undefined && (isUsed || values.length > 0)) list(field, values, width, count, at);
+  }
+  return area;
+}
+
+function demandKnown(used: bigint): void {
+  const known = COMPONENTS.reduce((mask, { bit }) => mask | (1n << BigInt(bit)), 3n);
+  const other = used & ~known;
+  if (other === 0n) return;
+  throw new UnsupportedError({
+    what: `registers of XCR0 bits 0x${other.toString(16)}`,
+    why: 'they are in use, and CRIU images have no place for them',
+    remedy: 'checkpoint while the program does not use them (bits 17 and 18 are AMX)',
+  });
+}

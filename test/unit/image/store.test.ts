@@ -1,0 +1,286 @@
+import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { SyscallError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
+import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
+import { incompatibilities, infoText, parseInfo } from '../../../src/image/info.ts';
+import { CheckedSource, type ImageStore, MemoryStore, readWhole, withSource } from '../../../src/image/store.ts';
+import { createStream, openStream } from '../../../src/image/stream.ts';
+import { Sums } from '../../../src/image/sums.ts';
+import { fileHeader, readHeader } from '../../../src/image/tar.ts';
+import { verify } from '../../../src/image/verify.ts';
+import { info, sample, writeSample } from './sample.ts';
+
+function temporary(t: { after(action: () => void): void }): string {
+  const path = fs.mkdtempSync(join(tmpdir(), 'tideover-image-'));
+  t.after(() => fs.rmSync(path, { recursive: true, force: true }));
+  return path;
+}
+
+/** Everything that a store has, small files first as a stream demands. */
+function contents(store: ImageStore, names: readonly string[]): Map<string, string> {
+  const order = [...names].sort((a, b) => rank(a) - rank(b) || a.localeCompare(b, 'en', { numeric: true }));
+  return new Map(
+    order.map((file) => [
+      file,
+      withSource(store, file, (source) => Buffer.from(readWhole(source, 1 << 20)).toString('hex')),
+    ]),
+  );
+}
+
+/** The order of a stream: small images, pages, sums. */
+const rank = (file: string) => (file === 'tideover.sums' ? 2 : file.startsWith('pages-') ? 1 : 0);
+
+const names = sample().names();
+
+test('a directory has the image when it is committed, readable by its owner alone', (t) => {
+  const path = join(temporary(t), 'image');
+  const draft = createDirectory(path, info);
+  writeSample(draft);
+  assert.deepEqual(
+    fs.readdirSync(path).filter((file) => !file.startsWith('.partial-')),
+    [],
+    'nothing is seen before',
+  );
+  draft.commit();
+  assert.deepEqual(fs.readdirSync(path).sort(), names);
+  for (const file of names) assert.equal(fs.statSync(join(path, file)).mode & 0o777, 0o600, file);
+  assert.equal(fs.statSync(path).mode & 0o777, 0o700);
+  const store = openDirectory(path);
+  assert.deepEqual(contents(store, names), contents(sample(), names));
+  assert.deepEqual(verify(store), []);
+  assert.throws(() => store.open('core-9.img'), /core-9\.img: expected the file, found none/);
+});
+
+test('a draft that is given up leaves nothing, whatever was written', (t) => {
+  const folder = temporary(t);
+  const path = join(folder, 'image');
+  const draft = createDirectory(path, info);
+  draft.create('pages-1.img', 10).write(new Uint8Array(5));
+  draft.abort();
+  assert.deepEqual(fs.readdirSync(folder), []);
+
+  fs.mkdirSync(path);
+  fs.writeFileSync(join(path, 'dump.log'), 'mine');
+  const second = createDirectory(path, info);
+  writeSample(second);
+  second.abort();
+  assert.deepEqual(fs.readdirSync(path), ['dump.log']);
+});
+
+test('an image is replaced only when that is asked for, and then as a whole', (t) => {
+  const path = temporary(t);
+  const first = createDirectory(path, info);
+  writeSample(first);
+  first.create('core-999.img').close();
+  first.commit();
+  assert.throws(() => createDirectory(path, info), UnsupportedError);
+  const second = createDirectory(path, info, { replace: true });
+  writeSample(second);
+  second.commit();
+  assert.deepEqual(fs.readdirSync(path).sort(), names);
+});
+
+test('what a killed program left is removed, what a living one writes is not', (t) => {
+  const path = temporary(t);
+  const living = createDirectory(path, info);
+  fs.mkdirSync(join(path, '.partial-999999999-abcdef'));
+  fs.writeFileSync(join(path, '.partial-999999999-abcdef', 'core-1.img'), '');
+  const other = createDirectory(path, info);
+  assert.equal(fs.readdirSync(path).length, 2);
+  other.abort();
+  living.abort();
+  assert.deepEqual(fs.readdirSync(path), []);
+});
+
+test('the hooks get what they ask for', (t) => {
+  const path = temporary(t);
+  const calls: string[] = [];
+  const draft = createDirectory(path, info, {
+    fallocate: (fd, size) => calls.push(`fallocate ${typeof fd} ${size}`),
+    syncfs: (directory) => calls.push(`syncfs ${fs.readdirSync(directory).length}`),
+  });
+  writeSample(draft);
+  draft.commit();
+  assert.deepEqual(calls, [
+    'fallocate number 4096',
+    'fallocate number 12288',
+    'fallocate number 12288',
+    `syncfs ${names.length}`,
+  ]);
+});
+
+test('a name that is no image cannot be written', () => {
+  const draft = new MemoryStore().draft(info);
+  for (const name of ['../core-1.img', '/etc/passwd', '.img', 'a/b.img', 'x']) {
+    assert.throws(() => draft.create(name), /is not the name of an image/, name);
+  }
+  draft.create('core-1.img').close();
+  assert.throws(() => draft.create('core-1.img'), /written twice/);
+});
+
+/** A stream through a file, which stands for the pipe: it is written once and read once, forwards. */
+function streamed(path: string, write: (fd: number) => void): number {
+  const fd = fs.openSync(path, 'w', 0o600);
+  write(fd);
+  fs.closeSync(fd);
+  return fs.openSync(path, 'r');
+}
+
+test('a stream is a tar archive, and read once it is the image', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  const fd = streamed(path, (out) => {
+    const draft = createStream(out, info);
+    writeSample(draft);
+    draft.commit();
+  });
+  t.after(() => fs.closeSync(fd));
+  const store = openStream(fd);
+  assert(!store.has('seccomp.img'));
+  assert.deepEqual(contents(store, [...names]), contents(sample(), names));
+});
+
+test('pages of a stream are read in their order, and each once', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  const fd = streamed(path, (out) => {
+    const draft = createStream(out, info);
+    writeSample(draft);
+    draft.commit();
+  });
+  t.after(() => fs.closeSync(fd));
+  const store = openStream(fd);
+  assert.throws(() => store.open('pages-102.img'), /it stands at byte 0 of pages-1\.img/);
+  const shared = store.open('pages-1.img');
+  assert.equal(shared.read(new Uint8Array(5000), 0), 4096);
+  const first = store.open('pages-100.img');
+  const bytes = new Uint8Array(4096);
+  assert.throws(() => first.read(bytes, 4096), UnsupportedError);
+  for (let at = 0; at < first.size; at += bytes.length) assert.equal(first.read(bytes, at), 4096);
+  assert.equal(first.read(bytes, first.size), 0);
+  store.open('pages-102.img').read(bytes, 0);
+  assert.equal(bytes[0], 202);
+  assert.throws(() => first.read(bytes, 0), UnsupportedError);
+});
+
+test('a stream that is cut anywhere says so', (t) => {
+  const folder = temporary(t);
+  const whole = join(folder, 'whole.tar');
+  fs.closeSync(
+    streamed(whole, (out) => {
+      const draft = createStream(out, info);
+      writeSample(draft);
+      draft.commit();
+    }),
+  );
+  const bytes = fs.readFileSync(whole);
+  const cut = join(folder, 'cut.tar');
+  for (let length = 0; length < bytes.length - 1024; length += 509) {
+    fs.writeFileSync(cut, bytes.subarray(0, length));
+    const fd = fs.openSync(cut, 'r');
+    assert.throws(() => contents(openStream(fd), names), { name: 'FormatError', message: /the end of the stream/ });
+    fs.closeSync(fd);
+  }
+});
+
+test('a stream has one file of pages at a time, with the size that was said', (t) => {
+  const out = fs.openSync(join(temporary(t), 'x'), 'w');
+  t.after(() => fs.closeSync(out));
+  const draft = createStream(out, info);
+  const sink = draft.create('pages-1.img', 10);
+  assert.throws(() => draft.create('core-1.img'), /while pages-1\.img is being written/);
+  sink.write(new Uint8Array(8));
+  assert.throws(() => sink.close(), /lacks 2 of the 10 bytes/);
+  assert.throws(() => sink.write(new Uint8Array(3)), /more than the 10 bytes/);
+});
+
+test('tar headers have sizes of any length', () => {
+  for (const size of [0, 1, 8 ** 11 - 1, 8 ** 11, 2 ** 50]) {
+    const bytes = fileHeader('pages-1.img', size);
+    let at = 0;
+    const read = (count: number) => {
+      at += count;
+      return bytes.subarray(at - count, at);
+    };
+    assert.deepEqual(
+      readHeader(read, 'x', () => at),
+      { name: 'pages-1.img', type: '0', size },
+    );
+    assert.equal(at, bytes.length);
+  }
+  const flipped = fileHeader('pages-1.img', 1);
+  flipped[3]! ^= 1;
+  assert.throws(
+    () =>
+      readHeader(
+        () => flipped,
+        'x',
+        () => 512,
+      ),
+    /x at byte 512: tar checksum/,
+  );
+});
+
+test('a source is checked while it is read, in whatever order', () => {
+  const store = sample();
+  const sums = Sums.parse(Buffer.from(store.files.get('tideover.sums')!).toString(), 'tideover.sums');
+  const expected = sums.get('pages-100.img')!;
+  const buffer = new Uint8Array(1000);
+  const forwards = new CheckedSource(store.open('pages-100.img'), expected);
+  for (let at = 0; at < forwards.size; at += 1000) forwards.read(buffer, at);
+  forwards.finish();
+  const backwards = new CheckedSource(store.open('pages-100.img'), expected);
+  for (let at = 11_000; at >= 0; at -= 1000) backwards.read(buffer, at);
+  backwards.finish();
+  store.files.get('pages-100.img')![9000]! ^= 1;
+  const damaged = new CheckedSource(store.open('pages-100.img'), expected);
+  damaged.read(buffer, 0);
+  assert.throws(() => damaged.finish(), VerifyError);
+  assert.throws(() => new CheckedSource(store.open('pages-1.img'), expected), /size of pages-1\.img/);
+});
+
+test('a full disk is said by the call and its errno', () => {
+  const full = fs.openSync('/dev/full', 'w');
+  try {
+    assert.throws(
+      () => writeSample(createStream(full, info)),
+      (error: unknown) => error instanceof SyscallError && error.errnoName === 'ENOSPC',
+    );
+  } finally {
+    fs.closeSync(full);
+  }
+});
+
+test('sums that are damaged anywhere are refused', () => {
+  const sums = new Sums([['core-1.img', { size: 5, crc32: 0xabc }]]);
+  const text = sums.text();
+  assert.deepEqual(Sums.parse(text, 's'), sums);
+  for (let at = 0; at < text.length - 1; at++) {
+    const flipped = text.slice(0, at) + String.fromCharCode(text.charCodeAt(at) ^ 1) + text.slice(at + 1);
+    assert.throws(() => Sums.parse(flipped, 's'), { name: 'FormatError', file: 's' }, `byte ${at}`);
+    assert.throws(() => Sums.parse(text.slice(0, at), 's'), { name: 'FormatError' });
+  }
+});
+
+test('the image says who made it, and why it does not fit a machine', () => {
+  assert.deepEqual(parseInfo(infoText(info), 'i'), info);
+  assert.throws(() => parseInfo(infoText({ ...info, format: 2, tideover: '9.0' }), 'i'), /made by tideover 9\.0/);
+  for (const text of [
+    '',
+    '[]',
+    '{}',
+    'null',
+    JSON.stringify({ ...info, cpu: 1 }),
+    JSON.stringify({ ...info, kernel: null }),
+  ]) {
+    assert.throws(() => parseInfo(text, 'i'), { name: 'FormatError', file: 'i' }, text);
+  }
+  assert.deepEqual(incompatibilities(info, info), []);
+  const other = { ...info, machine: 'aarch64', pageSize: 65536, cpu: { ...info.cpu, features: ['sse2'] } };
+  assert.deepEqual(incompatibilities(info, other), [
+    'the image is of x86_64, this machine is aarch64',
+    'pages of the image have 4096 bytes, those of this machine 65536',
+    'this CPU lacks avx, which a CPU has',
+  ]);
+});
