@@ -1,8 +1,13 @@
 /** Loading a kernel, from files and a choice of system call: what `tideover kexec load` and the library's users call. */
 import { readFileSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
+import type { Range } from '../mem/range.ts';
+import { crashNotes, kernelMapping, vmcoreinfoNote } from '../sys/dying.ts';
 import { kexecFileLoad } from '../sys/probe/kexec.ts';
+import { readProcText } from '../sys/proc.ts';
+import { loadCapture, planCapture } from './capture.ts';
 import { loadFile } from './fileload.ts';
+import { jump, jumpBack, planJump, requireJump } from './jump.ts';
 import { readKernel } from './kernelfile.ts';
 import { load, requireKexecLoad } from './load.ts';
 import { readMachine } from './machine.ts';
@@ -51,6 +56,53 @@ export function loadKernel(files: KernelFiles, wishes: LayoutWishes = {}, system
   if (loading.plan !== undefined) load(loading.plan);
   else loadFile(files.kernel, initrdOf(files, wishes), files.commandLine);
   return loading;
+}
+
+/** Plans a capture kernel. @throws UnsupportedError, FormatError as the parts */
+export function planCaptureKernel(files: KernelFiles): Loading & { readonly plan: Plan } {
+  requireKexecLoad();
+  const request = { image: readKernel(files.kernel), initrd: initrdOf(files, {}), commandLine: files.commandLine };
+  const dying = { notes: [...crashNotes(), vmcoreinfoNote()], mapping: kernelMapping() };
+  return { systemCall: 'kexec_load', reason: 'own ELF headers', plan: planCapture(request, readMachine(), dying) };
+}
+
+/** Loads a capture kernel for the next panic. @throws UnsupportedError, FormatError, SyscallError as the parts */
+export function loadCaptureKernel(files: KernelFiles): Loading {
+  const loading = planCaptureKernel(files);
+  loadCapture(loading.plan);
+  return loading;
+}
+
+/**
+ * Jumps into a kernel, and comes back when that one jumps back.
+ *
+ * @param region for it to live in; what crashkernel= has reserved where not given
+ * @returns how long it was away
+ * @throws UnsupportedError, FormatError, SyscallError as the parts
+ */
+export function jumpIntoKernel(files: KernelFiles, region?: Range): { seconds: number } {
+  requireJump();
+  const machine = readMachine();
+  const within = region ?? machine.crashRanges[0];
+  if (within === undefined) {
+    throw new UnsupportedError({
+      what: 'jumping into a kernel',
+      why: 'there is no region for it to live in',
+      remedy: 'boot with crashkernel=192M, or give --region',
+    });
+  }
+  const request = { image: readKernel(files.kernel), initrd: initrdOf(files, {}), commandLine: files.commandLine };
+  const plan = planJump({ ...request, region: within }, machine);
+  // The monotonic clock stands still meanwhile.
+  const left = Date.now();
+  jump(plan);
+  return { seconds: (Date.now() - left) / 1000 };
+}
+
+/** Goes back to the kernel that jumped to this one; does not return. @throws UnsupportedError where there is none */
+export function jumpBackHere(): void {
+  requireKexecLoad();
+  jumpBack(readProcText('/proc/cmdline').trim(), readMachine());
 }
 
 function plan(files: KernelFiles, wishes: LayoutWishes): Plan {

@@ -39,7 +39,7 @@ function refuse(what: string, { answer, reason, remedy = '' }: Answer): void {
  * @param flags KEXEC_ON_CRASH, KEXEC_PRESERVE_CONTEXT
  * @throws SyscallError as kexec_load(2); what was loaded before is then still loaded
  */
-export function load({ segments, entry }: Plan, flags = 0): void {
+export function load({ segments, entry }: Pick<Plan, 'segments' | 'entry'>, flags = 0): void {
   if (segments.length > KEXEC_SEGMENT_MAX) throw new RangeError(`${segments.length} segments`);
   const records = new Uint8Array(segments.length * kexec_segment.size);
   // The kernel reads the contents from addresses: they are copied to where they have one.

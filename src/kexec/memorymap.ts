@@ -12,7 +12,7 @@ import {
 } from '../abi/e820.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import { type E820Entry, rangesOfType, sortE820 } from '../mem/e820.ts';
+import { type E820Entry, punch, rangesOfType, sortE820 } from '../mem/e820.ts';
 import { alignIn, alignOut, formatRange, intersect, type Range, subtract } from '../mem/range.ts';
 
 /** Memory that the next kernel must leave alone. */
@@ -56,6 +56,19 @@ export function nextMap(firmware: readonly E820Entry[], reserve: readonly Reserv
   }
   const kept = firmware.flatMap((entry) => subtract([entry], pages).map((range) => ({ ...range, type: entry.type })));
   return sortE820([...kept, ...pages], 'memory map of the next kernel');
+}
+
+/**
+ * The map for a kernel that lives in `region` beside another one, whose memory it must not use but wants to read: the
+ * first megabyte, which every kernel needs to start its processors, and the region are RAM, the rest of RAM is
+ * persistent memory. That type nothing claims, so that /dev/mem gives access to it also under CONFIG_IO_STRICT_DEVMEM.
+ *
+ * @param own parts of the region that the kernel must not use either
+ */
+export function regionMap(firmware: readonly E820Entry[], region: Range, own: readonly Range[] = []): E820Entry[] {
+  const outside = subtract(ramOf(firmware), [{ start: 0, end: MB }, region]);
+  const map = punch(firmware, outside, E820_TYPE_RAM, E820_TYPE_PMEM);
+  return punch(map, own, E820_TYPE_RAM, E820_TYPE_RESERVED);
 }
 
 /** RAM in a map. */

@@ -10,13 +10,13 @@
  */
 import { createHash, randomBytes } from 'node:crypto';
 import { RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
-import { purgatory } from '../asm/purgatory.ts';
+import { type PurgatoryParameters, purgatory } from '../asm/purgatory.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { E820Entry } from '../mem/e820.ts';
 import { alignUp, findOverlap, intersect, type Range, subtract } from '../mem/range.ts';
 import type { BootImage } from './bootimage.ts';
-import { bootParams, bootParamsSize } from './bootparams.ts';
+import { bootParams, bootParamsSize, COMMAND_LINE_OFFSET } from './bootparams.ts';
 import type { Machine } from './machine.ts';
 import { nextMap, type Reservation, ramOf, roomIn, wholePages } from './memorymap.ts';
 import { place } from './placement.ts';
@@ -73,13 +73,25 @@ export function joinInitrds(archives: readonly Uint8Array[]): Uint8Array {
   return Buffer.concat(archives.flatMap((archive) => [archive, new Uint8Array(-archive.length & 3)]));
 }
 
-interface Layout {
+/** What differs between a plain kexec, a jump and a capture kernel. */
+export interface Layout {
   readonly e820: readonly E820Entry[];
+  /** Where pieces may be placed. */
   readonly room: readonly Range[];
+  /** Segments that have their place already; those with `checked` have their digest taken. */
+  readonly fixed?: readonly (Segment & { readonly checked: boolean })[];
+  /** Memory that must be the image's own, whole: what no segment covers becomes a segment without content. */
+  readonly fill?: readonly Range[];
+  /** Load the kernel's bytes only and not the memory that it will use, where that is free anyway. */
+  readonly bytesOnly?: boolean;
+  /** Further parameters of the purgatory. @param commandLineAt physical address of the command line */
+  parameters?(commandLineAt: number): PurgatoryParameters;
 }
 
-function build(request: LoadRequest, machine: Machine, { e820, room }: Layout): Plan {
+/** Places and fills the pieces. @throws UnsupportedError as `planLoad` */
+export function build(request: LoadRequest, machine: Machine, layout: Layout): Plan {
   const { image, initrd, commandLine } = request;
+  const { e820, room, fixed = [], fill = [] } = layout;
   if (machine.fiveLevel && !image.fiveLevel) {
     throw new UnsupportedError({
       what: `${image.file}: xloadflags`,
@@ -100,45 +112,55 @@ function build(request: LoadRequest, machine: Machine, { e820, room }: Layout): 
   };
   const rest = { 'boot params': bootParamsSize(next), purgatory: purgatory({}).length };
   const at = place({ image, initrdSize: initrd.length, rest }, room);
+  const [paramsAt, entry] = [at.rest['boot params']!, at.rest.purgatory!];
   const params = bootParams(
     { ...next, kernelAt: at.kernel, initrd: next.initrd && { start: at.initrd!, size: initrd.length } },
-    at.rest['boot params']!,
+    paramsAt,
   );
 
-  const loaded: Segment[] = image.parts.map(({ offset, bytes, memorySize }) =>
-    segment('kernel', at.kernel + offset, bytes, memorySize),
+  const checked: Segment[] = image.parts.map(({ offset, bytes, memorySize }) =>
+    segment('kernel', at.kernel + offset, bytes, layout.bytesOnly ? bytes.length : memorySize),
   );
-  if (at.initrd !== undefined) loaded.push(segment('initrd', at.initrd, initrd));
-  loaded.push(segment('boot params', at.rest['boot params']!, params));
+  if (at.initrd !== undefined) checked.push(segment('initrd', at.initrd, initrd));
+  checked.push(segment('boot params', paramsAt, params), ...fixed.filter((each) => each.checked));
   const code = purgatory({
     flags: (request.resetVga ? RESET_VGA : 0) | (request.resetPic ? RESET_PIC : 0),
     entry: at.kernel + image.entry,
-    boot_params: at.rest['boot params']!,
+    boot_params: paramsAt,
     serial_port: machine.serialPort,
-    regions: loaded.map(({ start, bytes }) => ({ start, size: bytes.length, sha256: sha256(bytes) })),
+    regions: checked.map(({ start, bytes }) => ({ start, size: bytes.length, sha256: sha256(bytes) })),
+    ...layout.parameters?.(paramsAt + COMMAND_LINE_OFFSET),
   });
-  const entry = at.rest.purgatory!;
-  return { image, segments: [...loaded, segment('purgatory', entry, code)], entry, e820, commandLine };
+  const placed = [...checked, segment('purgatory', entry, code), ...fixed.filter((each) => !each.checked)];
+  const gaps = subtract(
+    fill,
+    placed.map(({ start, size }) => ({ start, end: start + size })),
+  );
+  const fillers = gaps.map(({ start, end }) => segment('filler', start, new Uint8Array(0), end - start));
+  return { image, segments: [...placed, ...fillers], entry, e820, commandLine };
 }
 
 /**
  * What must hold of any plan, whoever made it: whole pages, in RAM of the next kernel, apart from each other and from
  * what is reserved.
+ *
+ * @param own memory for segments that the next kernel must not take for RAM
  */
-export function checkPlan({ segments, e820 }: Plan, reserve: readonly Range[]): void {
+export function checkPlan({ segments, e820 }: Plan, reserve: readonly Range[], own: readonly Range[] = []): void {
   const ranges = segments.map(({ name, start, size }) => ({ name, start, end: start + size }));
   const wrong = (range: { name: string; start: number }, what: string) =>
     new Error(`segment ${range.name} at 0x${range.start.toString(16)} ${what}`);
   for (const range of ranges) {
     if (range.start % PAGE_SIZE !== 0 || range.end % PAGE_SIZE !== 0) throw wrong(range, 'is not whole pages');
-    if (subtract([range], ramOf(e820)).length > 0) throw wrong(range, 'is not in RAM');
+    if (subtract([range], [...ramOf(e820), ...own]).length > 0) throw wrong(range, 'is not in RAM');
     if (intersect([range], reserve).length > 0) throw wrong(range, 'lies in reserved memory');
   }
   const [one, other] = findOverlap(ranges) ?? [];
   if (one !== undefined) throw wrong(one, `overlaps ${other!.name}`);
 }
 
-function segment(name: string, start: number, bytes: Uint8Array, size = bytes.length): Segment {
+/** A segment of whole pages around some bytes. */
+export function segment(name: string, start: number, bytes: Uint8Array, size = bytes.length): Segment {
   return { name, start, size: alignUp(size, PAGE_SIZE), bytes };
 }
 

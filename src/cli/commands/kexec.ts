@@ -66,7 +66,35 @@ const exec = command({
 const unload = command({
   name: 'unload',
   summary: 'Drop the kernel that is loaded',
-  run: () => drop(),
+  flags: { panic: { long: 'panic', summary: 'the one that is loaded for a panic' } },
+  run: (_, { flags }) => drop(flags.panic ? 'crash' : 'reboot'),
+});
+
+const jumpFlags = {
+  initrd: loadFlags.initrd,
+  append: loadFlags.append,
+  reuse: loadFlags.reuse,
+  region: { long: 'region', value: 'FROM-TO', summary: 'memory to live in, as 0x10000000-0x15ffffff' },
+  back: { long: 'back', summary: 'go back to the kernel that jumped to this one' },
+} as const satisfies Flags;
+
+const jump = command({
+  name: 'jump',
+  summary: 'Jump into a second kernel, and come back when it jumps back',
+  description: [
+    'All programs stand still while the second kernel runs in a region of its own, which is the memory that crashkernel= ' +
+      'reserved, unless --region names another. In the second kernel, jump --back ends it and goes on here. The kernel must ' +
+      'be built with CONFIG_KEXEC_JUMP.',
+    'With --json: {"jumped", "seconds"}: how long the second kernel ran.',
+  ],
+  arguments: [{ name: 'KERNEL', summary: 'bzImage (vmlinuz) or vmlinux', optional: true }],
+  flags: jumpFlags,
+  exits: { 3: 'A privilege, a kernel feature or a region is missing; nothing was loaded.' },
+  examples: [
+    { line: 'tideover kexec jump /boot/vmlinuz --initrd second.img --append console=ttyS0', does: 'there and back' },
+    { line: 'tideover kexec jump --back', does: 'in the second kernel: back' },
+  ],
+  run: (_, { flags, args }) => jumpTo(args[0] as string | undefined, flags),
 });
 
 const statusCommand = command({
@@ -80,10 +108,16 @@ export const kexec: Command = command({
   name: 'kexec',
   group: 'This machine',
   summary: 'Start another kernel from this one',
-  description: ["The options of kexec-tools are taken too: -l, -e, -u, -S, with load's options after -l."],
-  commands: [load, exec, unload, statusCommand],
+  description: ["The options of kexec-tools are taken too: -l, -p, -e, -u, -S, with load's options after -l and -p."],
+  commands: [load, exec, unload, statusCommand, jump],
   flags: {
     load: { long: 'load', short: 'l', value: 'KERNEL', summary: 'as kexec load KERNEL' },
+    loadPanic: {
+      long: 'load-panic',
+      short: 'p',
+      value: 'KERNEL',
+      summary: 'load a capture kernel into the memory of crashkernel=, for a panic',
+    },
     exec: { long: 'exec', short: 'e', summary: 'as kexec exec' },
     unload: { long: 'unload', short: 'u', summary: 'as kexec unload' },
     status: { long: 'status', short: 'S', summary: 'as kexec status' },
@@ -92,8 +126,9 @@ export const kexec: Command = command({
   },
   async run(io, { flags }) {
     if (flags.load !== undefined) return loadKernelFile(io, flags.load, flags);
+    if (flags.loadPanic !== undefined) return loadCaptureKernel(io, flags.loadPanic, flags);
     if (flags.exec) return startNext(io, flags.now);
-    if (flags.unload) return drop();
+    if (flags.unload) return drop('reboot');
     if (flags.status) return showStatus();
     throw new UsageError("what to do is missing; try 'tideover kexec --help'");
   },
@@ -116,7 +151,33 @@ async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise
   return { json: loadingJson(loading, files), text: (view) => showLoading(loading, files.commandLine, view) };
 }
 
-async function commandLine({ append, commandLine, reuse }: LoadFlags): Promise<string> {
+async function loadCaptureKernel(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
+  const { loadCaptureKernel: loadIt, planCaptureKernel: planIt } = await import('../../kexec/kexec.ts');
+  const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
+  const loading = (flags.dryRun ? planIt : loadIt)(files);
+  io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} for a panic`);
+  return { json: loadingJson(loading, files), text: (view) => showLoading(loading, files.commandLine, view) };
+}
+
+async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpFlags>): Promise<Output> {
+  const { jumpBackHere, jumpIntoKernel } = await import('../../kexec/kexec.ts');
+  if (flags.back) jumpBackHere();
+  if (kernel === undefined) throw new UsageError('KERNEL is missing, or --back');
+  const { parseRange } = await import('../../mem/range.ts');
+  const region = flags.region === undefined ? undefined : parseRange(flags.region);
+  if (flags.region !== undefined && region === undefined) {
+    throw new UsageError(`--region ${flags.region}: not a range, like 0x10000000-0x15ffffff`);
+  }
+  const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
+  const { seconds } = jumpIntoKernel(files, region);
+  return { json: { jumped: true, seconds }, text: () => [`back after ${seconds.toFixed(1)} s`] };
+}
+
+async function commandLine({
+  append,
+  commandLine,
+  reuse,
+}: Pick<LoadFlags, 'append' | 'reuse'> & Partial<LoadFlags>): Promise<string> {
   if (append !== undefined && commandLine !== undefined)
     throw new UsageError('--append and --command-line are the same');
   const given = append ?? commandLine ?? '';
@@ -148,7 +209,7 @@ function loadingJson(
     systemCall,
     reason,
     kernel: { file, format, version },
-    commandLine,
+    commandLine: plan.commandLine,
     segments: plan.segments.map(({ name, start, size, bytes }) => ({ name, start, size, bytes: bytes.length })),
     e820: plan.e820,
     entry: plan.entry,
@@ -156,7 +217,7 @@ function loadingJson(
 }
 
 function showLoading({ plan }: Loading, commandLine: string, view: View): string[] {
-  const line = `command line: ${printableLine(commandLine)}`;
+  const line = `command line: ${printableLine(plan?.commandLine ?? commandLine)}`;
   if (plan === undefined) return [line];
   const range = (start: number, end: number) => [address(start), address(end)];
   return [
@@ -183,9 +244,9 @@ async function startNext(io: Io, atOnce: boolean): Promise<Output> {
   return { json: { started: true }, text: () => ['systemd is stopping the services; then the next kernel starts'] };
 }
 
-async function drop(): Promise<Output> {
+async function drop(kind: 'reboot' | 'crash'): Promise<Output> {
   const { unload } = await import('../../kexec/load.ts');
-  unload();
+  unload(kind);
   return { json: { loaded: false }, text: () => [] };
 }
 
