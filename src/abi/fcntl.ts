@@ -68,6 +68,8 @@ export const F_SETSIG = 10;
 export const F_GETSIG = 11;
 export const F_SETOWN_EX = 15;
 export const F_GETOWN_EX = 16;
+/** Real and effective user of F_SETOWN's caller, two u32; CONFIG_CHECKPOINT_RESTORE. */
+export const F_GETOWNER_UIDS = 17;
 export const F_OFD_GETLK = 36;
 export const F_OFD_SETLK = 37;
 export const F_OFD_SETLKW = 38;

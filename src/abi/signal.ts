@@ -1,5 +1,5 @@
 /** Signals: arch/x86/include/uapi/asm/signal.h, include/uapi/asm-generic/siginfo.h and signal-defs.h */
-import { bytes, i32, struct, u32, u64, u64n } from './struct.ts';
+import { array, bytes, i32, struct, u16, u32, u64, u64n } from './struct.ts';
 
 export const SIGHUP = 1;
 export const SIGINT = 2;
@@ -100,3 +100,51 @@ export const CLD_DUMPED = 3;
 export const CLD_TRAPPED = 4;
 export const CLD_STOPPED = 5;
 export const CLD_CONTINUED = 6;
+
+/** How timer_create(2) tells: SIGEV_SIGNAL 0, SIGEV_NONE 1, SIGEV_THREAD 2, and this bit for one thread. */
+export const SIGEV_THREAD_ID = 4;
+export const sigevent = struct('sigevent', 64, {
+  sigev_value: u64,
+  sigev_signo: i32,
+  sigev_notify: i32,
+  sigev_notify_thread_id: i32,
+  __pad: array(i32, 11),
+});
+
+/** uc_flags: an xsave area is there; ss is to be restored, strictly. */
+export const UC_FP_XSTATE = 0x1;
+export const UC_SIGCONTEXT_SS = 0x2;
+export const UC_STRICT_RESTORE_SS = 0x4;
+
+/**
+ * What rt_sigreturn(2) goes back to: struct ucontext of asm-generic/ucontext.h with the sigcontext_64 of
+ * arch/x86/include/uapi/asm/sigcontext.h in it.
+ */
+export const ucontext = struct('ucontext', 304, {
+  uc_flags: u64n,
+  uc_link: u64n,
+  uc_stack: stack_t,
+  ...{ r8: u64, r9: u64, r10: u64, r11: u64, r12: u64, r13: u64, r14: u64, r15: u64 },
+  ...{ rdi: u64, rsi: u64, rbp: u64, rbx: u64, rdx: u64, rax: u64, rcx: u64, rsp: u64, rip: u64, eflags: u64 },
+  ...{ cs: u16, gs: u16, fs: u16, ss: u16 },
+  err: u64,
+  trapno: u64,
+  oldmask: u64,
+  cr2: u64,
+  /** Address of the xsave area, a multiple of 64. */
+  fpstate: u64n,
+  reserved1: array(u64, 8),
+  uc_sigmask: u64,
+});
+
+/** What the kernel finds in the xsave area of a signal frame: struct _fpx_sw_bytes, at byte 464, and a word behind the area. */
+export const FP_XSTATE_MAGIC1 = 0x46505853;
+export const FP_XSTATE_MAGIC2 = 0x46505845;
+export const SW_BYTES_AT = 464;
+export const fpx_sw_bytes = struct('_fpx_sw_bytes', 48, {
+  magic1: u32,
+  extended_size: u32,
+  xfeatures: u64,
+  xstate_size: u32,
+  padding: array(u32, 7),
+});

@@ -1,7 +1,9 @@
 /** All commands of tideover. */
 import type { Command, Flags } from './command.ts';
 import { check } from './commands/check.ts';
+import { checkpoint } from './commands/checkpoint.ts';
 import { kexec } from './commands/kexec.ts';
+import { restore } from './commands/restore.ts';
 
 /** On every command, before it and after it. */
 export const globalFlags = {
@@ -24,6 +26,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, kexec],
+  commands: [check, checkpoint, restore, kexec],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

@@ -1,0 +1,74 @@
+import { command } from '../command.ts';
+import { ignoredFlags, imageFlags, logged, openDraft, refuseUnbuilt, unbuiltFlags } from '../criu.ts';
+import { UsageError } from '../exit.ts';
+import { byteSize } from '../progress.ts';
+
+export const checkpoint = command({
+  name: 'checkpoint',
+  aliases: ['dump'],
+  group: 'Processes',
+  summary: 'Write a process and all below it into an image',
+  description: [
+    'The processes are stopped, written and ended; with --leave-running they go on. What cannot be saved is named before ' +
+      'anything is stopped, and nothing is changed then.',
+    "The image is CRIU's: crit shows it. Files that programs have open are not part of it, but for deleted ones, and must be " +
+      'as they were when it is restored.',
+    'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen" (ms)}.',
+  ],
+  flags: {
+    tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },
+    ...imageFlags,
+    leaveRunning: { long: 'leave-running', short: 'R', summary: 'let the processes go on' },
+    leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
+    timeout: { long: 'timeout', value: 'SECONDS', summary: 'how long a process may take to stop; 10 if not given' },
+    ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
+    ...ignoredFlags,
+    ...unbuiltFlags,
+  },
+  exits: {
+    0: 'The image is complete.',
+    1: 'No room, or another failure; the processes go on, and there is no new image.',
+    3: 'Something cannot be saved, or a privilege is missing; the processes go on.',
+  },
+  examples: [
+    {
+      line: 'tideover checkpoint -t 1234 -D /var/tmp/image',
+      does: 'save process 1234 with its children, and end them',
+    },
+    {
+      line: 'tideover checkpoint -t 1234 -D - | ssh other tideover restore -D - -d',
+      does: 'move them to another machine',
+    },
+  ],
+  async run(io, { flags }) {
+    const pid = Number(flags.tree);
+    if (!Number.isInteger(pid) || pid < 1) throw new UsageError('checkpoint needs the process: -t PID');
+    refuseUnbuilt(flags);
+    const then = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
+    const directory = flags.imagesDir ?? '.';
+    const options = {
+      pid,
+      then,
+      shellJob: flags.shellJob,
+      timeout: 1000 * Number(flags.timeout ?? 10),
+      ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
+      fileLocks: flags.fileLocks,
+    } as const;
+    const result = await logged(flags, 'checkpoint', async () => {
+      const { checkpoint } = await import('../../process/checkpoint.ts');
+      return checkpoint(options, await openDraft(directory));
+    });
+    const { processes, threads, memory, frozen } = result;
+    io.info(
+      `${processes} processes with ${threads} threads and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms`,
+    );
+    return { json: result, text: () => [] };
+  },
+});
+
+/** 65536, 64K, 1M, 1G. */
+function sizeOf(text: string): number {
+  const match = /^(\d+)([KMG]?)$/i.exec(text);
+  if (match === null) throw new UsageError(`${text} is not a size; write 65536, 64K, 1M or 1G`);
+  return Number(match[1]) * 1024 ** ' KMG'.indexOf(match[2]!.toUpperCase() || ' ');
+}

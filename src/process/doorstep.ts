@@ -1,0 +1,110 @@
+/**
+ * The first system call within a stopped process, before it has any memory of ours, and the last one. A few instructions
+ * are laid behind the end of its vdso, where its last page has nothing but zeros, and taken away afterwards:
+ *
+ *     call:  syscall                     what we want
+ *            rt_sigprocmask(SET, mask)   the signal mask, all registers and
+ *            mov r.., value              the place that the thread had
+ *            jmp  *place
+ *
+ * If this process is killed at whatever moment, the thread finds its way back by itself.
+ */
+import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
+import { SIG_SETMASK } from '../abi/signal.ts';
+import { NR } from '../abi/unistd.ts';
+import { assemble, db, dq } from '../asm/assemble.ts';
+import { mov, syscall } from '../asm/instructions.ts';
+import { eax, edi, edx, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi } from '../asm/operands.ts';
+import { UnsupportedError } from '../errors.ts';
+import { close, openat, pread64, pwrite64 } from '../sys/files.ts';
+import type { Vma } from '../sys/maps.ts';
+import { resumable } from './registers.ts';
+import { type Registers, readRegisters, type Tracee, writeRegisters } from './tracee.ts';
+
+/** Of the code and what it refers to, in bytes. */
+const ROOM = 256;
+
+/** jmp qword [rip + 0] */
+const JUMP_TO_NEXT = [0xff, 0x25, 0, 0, 0, 0];
+
+export class Doorstep {
+  readonly #memory: number;
+  readonly #address: number;
+
+  /** @throws UnsupportedError (a process without vdso, or with one that fills its pages) */
+  constructor(pid: number, maps: readonly Vma[]) {
+    const vdso = maps.find(({ path }) => path === '[vdso]');
+    const refuse = (why: string) => new UnsupportedError({ what: 'vdso', pid, why, remedy: 'leave this process out' });
+    if (vdso === undefined) throw refuse('the process has none, and system calls begin there');
+    this.#address = vdso.end - ROOM;
+    this.#memory = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/mem`, flags: O_RDWR | O_CLOEXEC, mode: 0 });
+    const tail = new Uint8Array(ROOM);
+    pread64({ fd: this.#memory, buf: tail, count: tail.length, offset: this.#address });
+    if (tail.some((byte) => byte !== 0)) {
+      close({ fd: this.#memory });
+      throw refuse('it has no room at its end');
+    }
+  }
+
+  /**
+   * Performs a system call in a thread that stands where it was found, and leaves it there.
+   *
+   * @returns the result, or -errno
+   */
+  call(tracee: Tracee, nr: number, ...args: number[]): number {
+    this.#write(code(this.#address, resumable(tracee.registers), tracee.sigmask));
+    const registers = tracee.registers.clone();
+    registers.set('rax', nr);
+    // Else the kernel takes the call for the one that the stop interrupted, and starts that again.
+    registers.set('orig_rax', -1);
+    registers.set('rip', this.#address);
+    for (const [i, name] of ARGUMENTS.entries()) registers.set(name, args[i] ?? 0);
+    writeRegisters(tracee.tid, registers);
+    tracee.blockSignals();
+    tracee.throughSyscall();
+    const result = readRegisters(tracee.tid).number('rax');
+    tracee.putBack();
+    this.#write(new Uint8Array(ROOM));
+    return result;
+  }
+
+  [Symbol.dispose](): void {
+    close({ fd: this.#memory });
+  }
+
+  #write(bytes: Uint8Array): void {
+    const args = { fd: this.#memory, buf: bytes, count: bytes.length, offset: this.#address };
+    if (pwrite64(args) !== bytes.length) throw pwrite64.error(args, -14);
+  }
+}
+
+/** Of a system call, in order: syscall(2), architecture calling conventions. */
+const ARGUMENTS = ['rdi', 'rsi', 'rdx', 'r10', 'r8', 'r9'] as const;
+
+function code(address: number, back: Registers, mask: bigint): Uint8Array {
+  const maskAt = ROOM - 8;
+  const { bytes } = assemble(
+    syscall(),
+    mov(eax, NR.rt_sigprocmask),
+    mov(edi, SIG_SETMASK),
+    mov(rsi, BigInt(address + maskAt)),
+    mov(edx, 0),
+    mov(r10, 8n),
+    syscall(),
+    mov(rax, back.get('rax')),
+    mov(rdi, back.get('rdi')),
+    mov(rsi, back.get('rsi')),
+    mov(rdx, back.get('rdx')),
+    mov(r10, back.get('r10')),
+    mov(r8, back.get('r8')),
+    mov(r9, back.get('r9')),
+    mov(rcx, back.get('rcx')),
+    mov(r11, back.get('r11')),
+    db(Uint8Array.from(JUMP_TO_NEXT)),
+    dq(back.get('rip')),
+  );
+  const all = new Uint8Array(ROOM);
+  all.set(bytes);
+  new DataView(all.buffer).setBigUint64(maskAt, mask, true);
+  return all;
+}

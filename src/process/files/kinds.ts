@@ -1,0 +1,23 @@
+/** All kinds of open files. A new one is a file in this folder and a line here. */
+import { epoll } from './epoll.ts';
+import { eventfd } from './eventfd.ts';
+import type { FileKind, FileType, OpenFile } from './file.ts';
+import { memfd } from './memfd.ts';
+import { path } from './path.ts';
+import { fifo, pipe } from './pipe.ts';
+import { refusal } from './refused.ts';
+import { signalfd } from './signalfd.ts';
+import { timerfd } from './timerfd.ts';
+
+const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd];
+
+/** @throws UnsupportedError for a file that no kind knows */
+export function kindOf(file: OpenFile): FileKind {
+  const kind = kinds.find((each) => each.matches(file));
+  if (kind === undefined) throw refusal(file);
+  return kind;
+}
+
+export function kindOfType(type: FileType): FileKind | undefined {
+  return kinds.find((each) => each.type === type);
+}

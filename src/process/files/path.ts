@@ -1,0 +1,57 @@
+/** Files with a path: regular ones, directories, the devices of memory, and anything by O_PATH. */
+import { AT_FDCWD, O_CLOEXEC, O_PATH, SEEK_SET } from '../../abi/fcntl.ts';
+import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../abi/stat.ts';
+import { UnsupportedError } from '../../errors.ts';
+import { attributes, lseek, openat } from '../../sys/files.ts';
+import { type FileKind, KEPT_FLAGS, type OpenFile, restoreOwner, saveOwner } from './file.ts';
+
+/** null, zero, full, random, urandom: Documentation/admin-guide/devices.txt. */
+const MEMORY_MAJOR = 1;
+const MEMORY_MINORS = new Set([3, 5, 7, 8, 9]);
+
+/** __O_TMPFILE: the file has been made. */
+const O_TMPFILE_BIT = 0o20000000;
+
+export const path: FileKind = {
+  type: 'REG',
+
+  matches({ link, stat, flags }) {
+    if (!link.startsWith('/') || link.startsWith('/memfd:')) return false;
+    if ((flags & O_PATH) !== 0) return true;
+    const kind = stat.stx_mode & S_IFMT;
+    if (kind === S_IFCHR) return stat.stx_rdev_major === MEMORY_MAJOR && MEMORY_MINORS.has(stat.stx_rdev_minor);
+    return kind === S_IFREG || kind === S_IFDIR || kind === S_IFLNK;
+  },
+
+  save(file: OpenFile, saving) {
+    const at = `/proc/${file.pid}/fd/${file.fd}`;
+    const { id, flags, info } = file;
+    return { reg: saving.regular({ ...file, at }, { id, flags, pos: info.pos, fown: saveOwner(file) }) };
+  },
+
+  restore(entry, restoring) {
+    const reg = entry.reg!;
+    const flags = reg.flags & KEPT_FLAGS & ~O_TMPFILE_BIT;
+    const pathname = restoring.pathOf(reg);
+    const fd = openat({ dirfd: AT_FDCWD, pathname, flags: flags | O_CLOEXEC, mode: 0 });
+    if ((flags & O_PATH) !== 0) return fd;
+    const stat = attributes(fd, '', 0x1000);
+    if (reg.mode !== undefined && (reg.mode & S_IFMT) !== (stat.stx_mode & S_IFMT)) {
+      throw changed(pathname, 'it is of another type now');
+    }
+    if (reg.size !== undefined && reg.size !== stat.stx_size && (stat.stx_mode & S_IFMT) === S_IFREG) {
+      throw changed(pathname, `it had ${reg.size} bytes and has ${stat.stx_size} now`);
+    }
+    if (reg.pos !== 0) lseek({ fd, offset: reg.pos, whence: SEEK_SET });
+    restoreOwner(fd, reg.fown);
+    return fd;
+  },
+};
+
+function changed(pathname: string, why: string): UnsupportedError {
+  return new UnsupportedError({
+    what: `file ${pathname}`,
+    why: `${why}, so that the process would not find what it left`,
+    remedy: 'put the file back as it was when the image was made',
+  });
+}

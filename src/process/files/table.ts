@@ -1,0 +1,85 @@
+/** Tables of descriptors: every open file once, however many descriptors of however many processes refer to it. */
+import { Errno } from '../../abi/errno.ts';
+import { AT_EMPTY_PATH, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.ts';
+import { KCMP_FILE } from '../../abi/kcmp.ts';
+import { SyscallError } from '../../errors.ts';
+import type { fdinfo_entry } from '../../image/messages/files.ts';
+import type { Value } from '../../image/proto.ts';
+import { descriptorLink, listDescriptors, readFdinfo } from '../../sys/fdinfo.ts';
+import { attributes, close } from '../../sys/files.ts';
+import { pidfd_getfd, pidfd_open } from '../../sys/process.ts';
+import { ObjectSet } from '../objects.ts';
+import type { Saving } from '../saving.ts';
+import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
+import { kindOf } from './kinds.ts';
+import { checkPipes, pipe } from './pipe.ts';
+
+export type Descriptor = Value<typeof fdinfo_entry>;
+
+/** Collects the open files of processes, into `saving` and one table for each. */
+export class FileTables {
+  readonly #saving: Saving;
+  /** By what is cheap to compare; what is equal in it is asked of the kernel. */
+  readonly #known = new Map<string, ObjectSet<{ id: number; type: FileType }>>();
+  /** Those that are looked at again, with a descriptor of ours. */
+  readonly #kept: OpenFile[] = [];
+
+  constructor(saving: Saving) {
+    this.#saving = saving;
+  }
+
+  /** @throws UnsupportedError for a file that cannot be saved */
+  save(pid: number): Descriptor[] {
+    const pidfd = pidfd_open({ pid, flags: 0 });
+    try {
+      return listDescriptors(pid).map((fd) => this.#saveDescriptor(pid, pidfd, fd));
+    } finally {
+      close({ fd: pidfd });
+    }
+  }
+
+  /** What can only be said when all files are known. */
+  finish(): void {
+    checkPipes(this.#kept);
+  }
+
+  [Symbol.dispose](): void {
+    for (const { local } of this.#kept.splice(0)) close({ fd: local });
+  }
+
+  #saveDescriptor(pid: number, pidfd: number, fd: number): Descriptor {
+    const link = descriptorLink(pid, fd);
+    const info = readFdinfo(pid, fd);
+    const local = pidfd_getfd({ pidfd, targetfd: fd, flags: 0 });
+    let keep = false;
+    try {
+      const stat = attributes(local, '', AT_EMPTY_PATH);
+      const flags = info.flags & KEPT_FLAGS;
+      const key = `${link}|${stat.stx_dev_major}|${stat.stx_dev_minor}|${stat.stx_ino}|${flags}|${info.pos}`;
+      let same = this.#known.get(key);
+      if (same === undefined) {
+        same = new ObjectSet(KCMP_FILE);
+        this.#known.set(key, same);
+      }
+      const { id, type } = same.find({ pid, index: fd }, () => {
+        const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags };
+        const kind = kindOf(file);
+        kind.check?.(file, this.#saving);
+        if (kind === pipe) {
+          keep = true;
+          this.#kept.push(file);
+        }
+        this.#saving.files.push({ type: kind.type, id: file.id, ...kind.save(file, this.#saving) });
+        return { id: file.id, type: kind.type };
+      });
+      return { id, flags: (info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC, type, fd };
+    } finally {
+      if (!keep) close({ fd: local });
+    }
+  }
+}
+
+/** Whether an error only says that what was looked at is gone, as it may be while the processes run. */
+export function isGone(error: unknown): boolean {
+  return error instanceof SyscallError && [Errno.ENOENT, Errno.ESRCH, Errno.EBADF].includes(error.errno as 2);
+}

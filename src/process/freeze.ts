@@ -1,0 +1,149 @@
+/**
+ * Stops a process and all below it, until nothing new appears: a thread that runs makes threads, a process that runs
+ * makes children, so each is stopped before its own are listed, and the lists are read again after the last stop.
+ */
+
+import { readdirSync } from 'node:fs';
+import { Errno } from '../abi/errno.ts';
+import { PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
+import { readProcText } from '../sys/proc.ts';
+import { readStat, readStatus, type Status } from '../sys/stat.ts';
+import { setOptions, Tracee, TraceeGone } from './tracee.ts';
+
+/** A process with its threads stopped; a zombie has none. */
+export interface FrozenProcess {
+  readonly pid: number;
+  readonly ppid: number;
+  readonly zombie: boolean;
+  /** The leader first. */
+  readonly threads: readonly Tracee[];
+  readonly status: Status;
+}
+
+export class Frozen {
+  /** Parents before their children. */
+  readonly processes: readonly FrozenProcess[];
+
+  constructor(processes: readonly FrozenProcess[]) {
+    this.processes = processes;
+  }
+
+  /** Lets all go on where they were. What is gone already is passed over. */
+  release(): void {
+    for (const { threads } of this.processes) releaseAll(threads);
+  }
+}
+
+/**
+ * @param timeout in milliseconds, for each thread to stop
+ * @throws UnsupportedError (traced by another, or does not stop), SyscallError ESRCH, EPERM; nothing is left stopped then
+ */
+export function freezeTree(root: number, timeout: number): Frozen {
+  const found = new Map<number, { pid: number; ppid: number; zombie: boolean; threads: Map<number, Tracee> }>();
+  try {
+    for (let grew = true; grew; ) {
+      grew = false;
+      const visit = (pid: number, ppid: number): void => {
+        let process = found.get(pid);
+        if (process === undefined) {
+          process = { pid, ppid, zombie: readStat(pid).state === 'Z', threads: new Map() };
+          found.set(pid, process);
+          grew = true;
+        }
+        if (process.zombie) return;
+        if (stopThreads(pid, process.threads, timeout)) grew = true;
+        for (const child of childrenOf(pid)) visit(child, pid);
+      };
+      visit(root, 0);
+    }
+    return new Frozen(
+      [...found.values()].map(({ pid, ppid, zombie, threads }) => ({
+        pid,
+        ppid,
+        zombie,
+        threads: [...threads.values()],
+        status: readStatus(pid),
+      })),
+    );
+  } catch (error) {
+    for (const { threads } of found.values()) releaseAll(threads.values());
+    throw error;
+  }
+}
+
+/** Process ids below a process, in the order they were made. */
+export function childrenOf(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
+    (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number),
+  );
+}
+
+/** Stops the threads that are not in `threads` yet. @returns whether there were any */
+function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number): boolean {
+  let grew = false;
+  for (;;) {
+    const fresh: number[] = [];
+    for (const name of readdirSync(`/proc/${pid}/task`)) {
+      const tid = Number(name);
+      if (!threads.has(tid) && attach(pid, tid)) fresh.push(tid);
+    }
+    if (fresh.length === 0) return grew;
+    grew = true;
+    for (const [i, tid] of fresh.entries()) {
+      try {
+        const tracee = Tracee.stopped(pid, tid, timeout);
+        threads.set(tid, tracee);
+        setOptions(tid, PTRACE_O_TRACESYSGOOD | suspendSeccomp(pid, tid));
+      } catch (error) {
+        if (error instanceof TraceeGone) continue;
+        // Those after it are attached, not stopped yet, and let go by a stop that comes.
+        for (const other of fresh.slice(i)) abandon(pid, other);
+        throw error;
+      }
+    }
+  }
+}
+
+/** @returns whether the thread is there to be stopped */
+function attach(pid: number, tid: number): boolean {
+  try {
+    Tracee.attach(tid);
+    return true;
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+    if (error.errno === Errno.ESRCH) return false;
+    const { State, TracerPid } = readStatus(`${pid}/task/${tid}`);
+    if (State === 'Z' || State === 'X') return false;
+    if (TracerPid === 0) throw error;
+    throw new UnsupportedError({
+      what: `thread ${tid}`,
+      pid,
+      why: `process ${TracerPid} traces it`,
+      remedy: 'end that one (gdb, strace) and try again',
+    });
+  }
+}
+
+/** A filter would see the calls that we make in the process. Suspending it takes CAP_SYS_ADMIN. */
+function suspendSeccomp(pid: number, tid: number): number {
+  return readStatus(`${pid}/task/${tid}`).Seccomp === 0 ? 0 : PTRACE_O_SUSPEND_SECCOMP;
+}
+
+function abandon(pid: number, tid: number): void {
+  try {
+    Tracee.stopped(pid, tid, 100).release();
+  } catch {
+    // It does not stop: the kernel lets go of it when this process ends.
+  }
+}
+
+function releaseAll(threads: Iterable<Tracee>): void {
+  for (const tracee of threads) {
+    try {
+      tracee.release();
+    } catch (error) {
+      if (!(error instanceof SyscallError && error.errno === Errno.ESRCH)) throw error;
+    }
+  }
+}

@@ -1,0 +1,101 @@
+/** The address space of a process as a whole: its mappings, where its parts begin and end, its program. */
+
+import { O_RDONLY } from '../abi/fcntl.ts';
+import {
+  PR_GET_DUMPABLE,
+  PR_GET_THP_DISABLE,
+  PR_SET_DUMPABLE,
+  PR_SET_MM,
+  PR_SET_MM_MAP,
+  PR_SET_THP_DISABLE,
+  prctl_mm_map,
+} from '../abi/prctl.ts';
+import { NR } from '../abi/unistd.ts';
+import type { VmaEntry } from '../image/pages.ts';
+import type { MmEntry } from '../image/tree.ts';
+import { readSmaps, type SmapsVma } from '../sys/maps.ts';
+import { readProc } from '../sys/proc.ts';
+import { readStat } from '../sys/stat.ts';
+import { saveMappedMemfd } from './files/memfd.ts';
+import type { Remote } from './remote.ts';
+import type { Saving } from './saving.ts';
+import { saveVma } from './vma.ts';
+
+/** @throws UnsupportedError for a mapping that cannot be saved */
+export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
+  const link = (vma: SmapsVma) => `/proc/${pid}/map_files/${vma.start.toString(16)}-${vma.end.toString(16)}`;
+  const backing = {
+    file: (vma: SmapsVma, flags: number) => saving.path(pid, link(vma), flags),
+    shared(vma: SmapsVma) {
+      const shmid = Number(vma.inode);
+      saving.share(shmid, link(vma));
+      return shmid;
+    },
+    memfd: (vma: SmapsVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
+  };
+  return readSmaps(pid).map((vma) => saveVma(pid, vma, backing));
+}
+
+/** Asks for what only the process itself is told. */
+export function saveMm(remote: Remote, vmas: VmaEntry[], saving: Saving): () => MmEntry {
+  const { pid } = remote.scratch;
+  const brk = remote.call(NR.brk, 0);
+  const dumpable = remote.call(NR.prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
+  const thp = remote.call(NR.prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  const stat = readStat(pid);
+  const auxv = readProc(`/proc/${pid}/auxv`);
+  const view = new DataView(auxv.buffer, auxv.byteOffset, auxv.length);
+  const exe_file_id = saving.path(pid, `/proc/${pid}/exe`, O_RDONLY);
+  return () => {
+    const mm: MmEntry = {
+      mm_start_code: stat.startcode,
+      mm_end_code: stat.endcode,
+      mm_start_data: stat.start_data,
+      mm_end_data: stat.end_data,
+      mm_start_stack: stat.startstack,
+      mm_start_brk: stat.start_brk,
+      mm_brk: remote.result(brk),
+      mm_arg_start: stat.arg_start,
+      mm_arg_end: stat.arg_end,
+      mm_env_start: stat.env_start,
+      mm_env_end: stat.env_end,
+      exe_file_id,
+      mm_saved_auxv: Array.from({ length: Math.floor(auxv.length / 8) }, (_, i) => view.getBigUint64(8 * i, true)),
+      vmas,
+      dumpable: remote.result(dumpable),
+      aios: [],
+    };
+    return remote.result(thp) === 1 ? { ...mm, thp_disabled: true } : mm;
+  };
+}
+
+/** Adds the call that sets where the parts are. @param exeFd the program, in the process */
+export function restoreMm(remote: Remote, mm: MmEntry, exeFd: number): void {
+  const auxv = new Uint8Array(8 * mm.mm_saved_auxv.length);
+  const view = new DataView(auxv.buffer);
+  for (const [i, word] of mm.mm_saved_auxv.entries()) view.setBigUint64(8 * i, word, true);
+  const map = prctl_mm_map.write({
+    start_code: mm.mm_start_code,
+    end_code: mm.mm_end_code,
+    start_data: mm.mm_start_data,
+    end_data: mm.mm_end_data,
+    start_brk: mm.mm_start_brk,
+    brk: mm.mm_brk,
+    start_stack: mm.mm_start_stack,
+    arg_start: mm.mm_arg_start,
+    arg_end: mm.mm_arg_end,
+    env_start: mm.mm_env_start,
+    env_end: mm.mm_env_end,
+    auxv: remote.put(auxv),
+    auxv_size: auxv.length,
+    exe_fd: exeFd,
+  });
+  remote.call(NR.prctl, PR_SET_MM, PR_SET_MM_MAP, remote.put(map), map.length, 0);
+  if (mm.thp_disabled) remote.call(NR.prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+}
+
+/** Adds the call for core dumps and ptrace(2) access; a change of credentials before it would undo it. */
+export function restoreDumpable(remote: Remote, mm: MmEntry): void {
+  // 2 (only root may read a dump) is a system's setting and cannot be asked for; it comes with a change of credentials.
+  if (mm.dumpable === 0 || mm.dumpable === 1) remote.call(NR.prctl, PR_SET_DUMPABLE, mm.dumpable, 0, 0, 0);
+}

@@ -1,0 +1,177 @@
+/** Registers of a thread: in the image, and in the frame that takes it back to where it was. */
+import {
+  FP_XSTATE_MAGIC1,
+  FP_XSTATE_MAGIC2,
+  fpx_sw_bytes,
+  SW_BYTES_AT,
+  UC_FP_XSTATE,
+  UC_SIGCONTEXT_SS,
+  UC_STRICT_RESTORE_SS,
+  ucontext,
+} from '../abi/signal.ts';
+import { viewOf } from '../abi/struct.ts';
+import { NR } from '../abi/unistd.ts';
+import { UnsupportedError } from '../errors.ts';
+import type { thread_info_x86, user_x86_regs_entry } from '../image/messages/machine.ts';
+import type { Value } from '../image/proto.ts';
+import { areaOf, fpregsOf } from '../image/xsave.ts';
+import type { Remote } from './remote.ts';
+import { type RegisterName, Registers, readXstate, type Tracee, writeXstate } from './tracee.ts';
+import { xsaveLayout } from './xstate.ts';
+
+type ThreadInfo = Value<typeof thread_info_x86>;
+type Gpregs = Value<typeof user_x86_regs_entry>;
+
+/** The image's names of registers, in its order. */
+const names: readonly (readonly [field: Exclude<keyof Gpregs, 'mode' | symbol>, register: RegisterName])[] = [
+  ['r15', 'r15'],
+  ['r14', 'r14'],
+  ['r13', 'r13'],
+  ['r12', 'r12'],
+  ['bp', 'rbp'],
+  ['bx', 'rbx'],
+  ['r11', 'r11'],
+  ['r10', 'r10'],
+  ['r9', 'r9'],
+  ['r8', 'r8'],
+  ['ax', 'rax'],
+  ['cx', 'rcx'],
+  ['dx', 'rdx'],
+  ['si', 'rsi'],
+  ['di', 'rdi'],
+  ['orig_ax', 'orig_rax'],
+  ['ip', 'rip'],
+  ['cs', 'cs'],
+  ['flags', 'eflags'],
+  ['sp', 'rsp'],
+  ['ss', 'ss'],
+  ['fs_base', 'fs_base'],
+  ['gs_base', 'gs_base'],
+  ['ds', 'ds'],
+  ['es', 'es'],
+  ['fs', 'fs'],
+  ['gs', 'gs'],
+];
+
+/** Of 64-bit code. */
+const USER_CS = 0x33n;
+
+/** What a system call left in rax that was interrupted: include/linux/errno.h of the kernel, never seen by programs. */
+const ERESTARTSYS = -512;
+const ERESTARTNOINTR = -513;
+const ERESTARTNOHAND = -514;
+const ERESTART_RESTARTBLOCK = -516;
+const SIZEOF_SYSCALL = 2;
+
+/**
+ * Registers that go on without the kernel's help: a thread that was stopped within a system call makes it again. The kernel
+ * does so when it lets a stopped thread go on, by orig_rax; a restored one never made the call.
+ *
+ * nanosleep(2) has left in its second argument what there was to sleep, where the program gave it one.
+ */
+export function resumable(found: Registers): Registers {
+  const registers = found.clone();
+  const call = registers.number('orig_rax');
+  if (call >= 0) {
+    const result = registers.number('rax');
+    if (
+      result === ERESTARTSYS ||
+      result === ERESTARTNOINTR ||
+      result === ERESTARTNOHAND ||
+      result === ERESTART_RESTARTBLOCK
+    ) {
+      registers.set('rax', call);
+      registers.set('rip', registers.number('rip') - SIZEOF_SYSCALL);
+    }
+    if (result === ERESTART_RESTARTBLOCK) {
+      if (call === NR.nanosleep && registers.get('rsi') !== 0n) registers.set('rdi', registers.get('rsi'));
+      if (call === NR.clock_nanosleep && registers.get('r10') !== 0n) registers.set('rdx', registers.get('r10'));
+    }
+  }
+  registers.set('orig_rax', -1);
+  return registers;
+}
+
+/**
+ * @param registers those to go on with: resumable() ones
+ * @param clearTidAddress what set_tid_address(2) was given
+ */
+export function saveRegisters(tracee: Tracee, registers: Registers, clearTidAddress: number): ThreadInfo {
+  if (registers.get('cs') !== USER_CS) {
+    throw new UnsupportedError({
+      what: `thread ${tracee.tid}`,
+      pid: tracee.pid,
+      why: 'it runs 32-bit code',
+      remedy: 'leave this process out',
+    });
+  }
+  const area = readXstate(tracee.tid);
+  const gpregs = Object.fromEntries(names.map(([field, register]) => [field, registers.get(register)]));
+  return {
+    clear_tid_addr: BigInt(clearTidAddress),
+    gpregs: { ...(gpregs as unknown as Gpregs), mode: 'NATIVE' },
+    fpregs: fpregsOf(area, xsaveLayout(area.length, enabled(area))),
+    tls: [],
+  };
+}
+
+/** Components that the kernel keeps for programs: it puts XCR0 where a signal frame would say so. */
+function enabled(area: Uint8Array): bigint {
+  return viewOf(area).getBigUint64(SW_BYTES_AT, true);
+}
+
+/** The general registers of the image. */
+export function restoreGeneral({ gpregs }: ThreadInfo): Registers {
+  const registers = new Registers();
+  for (const [field, register] of names) registers.set(register, gpregs[field]);
+  registers.set('orig_rax', -1);
+  return registers;
+}
+
+/** Sets the extended state of a stopped thread. @throws UnsupportedError where this processor has no place for it */
+export function restoreXstate(tid: number, { gpregs, fpregs }: ThreadInfo): void {
+  if (gpregs.mode === 'COMPAT') {
+    throw new UnsupportedError({ what: `thread ${tid}`, why: 'it runs 32-bit code', remedy: 'restore it with CRIU' });
+  }
+  const model = readXstate(tid);
+  const area = areaOf(fpregs, xsaveLayout(model.length, enabled(model)), `core-${tid}.img`);
+  area.set(model.subarray(SW_BYTES_AT, SW_BYTES_AT + 8), SW_BYTES_AT);
+  writeXstate(tid, area);
+}
+
+/**
+ * Writes the frame by which a thread that loses its tracer goes back to where it was (src/asm/batch.ts), with registers and
+ * signal mask as they were found.
+ */
+export function writeFrame(remote: Remote): void {
+  const { tracee, frame } = remote;
+  const registers = resumable(tracee.registers);
+  const get = (name: RegisterName) => registers.get(name);
+  const area = readXstate(tracee.tid);
+  const fpstate = Math.ceil(ucontext.size / 64) * 64;
+  ucontext.write(
+    {
+      uc_flags: UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+      // A flag that sigaltstack(2) refuses leaves the alternate stack as it is.
+      uc_stack: { ss_sp: 0, ss_flags: 0x7f, ss_size: 0 },
+      ...{ r8: get('r8'), r9: get('r9'), r10: get('r10'), r11: get('r11'), r12: get('r12'), r13: get('r13') },
+      ...{ r14: get('r14'), r15: get('r15'), rdi: get('rdi'), rsi: get('rsi'), rbp: get('rbp'), rbx: get('rbx') },
+      ...{ rdx: get('rdx'), rax: get('rax'), rcx: get('rcx'), rsp: get('rsp'), rip: get('rip') },
+      eflags: get('eflags'),
+      ...{ cs: Number(get('cs')), ss: Number(get('ss')), fs: Number(get('fs')), gs: Number(get('gs')) },
+      fpstate: frame.address + fpstate,
+      uc_sigmask: tracee.sigmask,
+    },
+    frame.bytes,
+  );
+  frame.bytes.set(area, fpstate);
+  const view = viewOf(frame.bytes);
+  const xfeatures = view.getBigUint64(fpstate + SW_BYTES_AT, true);
+  fpx_sw_bytes.write(
+    { magic1: FP_XSTATE_MAGIC1, extended_size: area.length + 4, xfeatures, xstate_size: area.length },
+    frame.bytes,
+    fpstate + SW_BYTES_AT,
+  );
+  view.setUint32(fpstate + area.length, FP_XSTATE_MAGIC2, true);
+  remote.installFrame();
+}

@@ -1,0 +1,292 @@
+/**
+ * System calls inside a stopped process, in batches (src/asm/batch.ts), by code and data in a scratch mapping of it:
+ *
+ *     scratch   +--------+-----------------+-----------------+---
+ *               | runner | slot of thread 0| slot of thread 1| ...
+ *               +--------+-----------------+-----------------+---
+ *     slot      +-------+---------+------+
+ *               | frame | records | data |
+ *               +-------+---------+------+
+ *
+ * A mirror of the same layout lies here; records and data are written there and copied over when a batch starts, and
+ * come back when it is done. Each thread has its own slot, so that batches of many threads run at the same time.
+ */
+
+import { SIGCHLD, SIGTRAP, SIGURG, SIGWINCH } from '../abi/signal.ts';
+import { syscallName } from '../abi/unistd.ts';
+import { Batch, batch_record, endBySignal, endByTrap, remoteRunner } from '../asm/batch.ts';
+import { SyscallError } from '../errors.ts';
+import { readMemory, writeMemory } from '../sys/process_vm.ts';
+import { cont } from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+import { expectStop, type Tracee, writeRegisters } from './tracee.ts';
+
+const PAGE = 4096;
+/** eflags of a program that has set none: interrupts on, and bit 1, which is always set. */
+const INTERRUPTS = 0x202;
+
+/** Sizes of the parts of a slot, in bytes; whole pages. */
+export interface SlotLayout {
+  /** For the frame that takes a thread back, with its xsave area; 0 where it has nowhere to go back to. */
+  readonly frame: number;
+  readonly records: number;
+  readonly data: number;
+}
+
+/** Of a checkpoint: 200 calls and their answers. */
+export const saveLayout: SlotLayout = { frame: 4 * PAGE, records: 4 * PAGE, data: 8 * PAGE };
+
+export function scratchSize(layout: SlotLayout, threads: number): number {
+  return PAGE + threads * slotSize(layout);
+}
+
+function slotSize(layout: SlotLayout): number {
+  return layout.frame + layout.records + layout.data;
+}
+
+/** The scratch mapping of one process, and what lies in it. */
+export class Scratch {
+  readonly pid: number;
+  readonly address: number;
+  readonly size: number;
+  readonly layout: SlotLayout;
+  readonly mirror: Region;
+  /** With which signal a batch ends; SIGTRAP stands for a breakpoint. */
+  readonly endSignal: number;
+
+  /**
+   * @param address of a mapping of scratchSize() bytes, readable, writable and executable
+   * @param endSignal SIGTRAP, or one that does nothing to the process; see quietSignal()
+   */
+  constructor(pid: number, address: number, layout: SlotLayout, threads: number, endSignal: number) {
+    this.pid = pid;
+    this.address = address;
+    this.layout = layout;
+    this.size = scratchSize(layout, threads);
+    this.endSignal = endSignal;
+    this.mirror = new Region(this.size);
+    this.mirror.bytes.set(endSignal === SIGTRAP ? trapRunner() : signalRunner());
+  }
+
+  /** Copies the runner over; a child has that of its parent. */
+  install(): void {
+    copy(writeMemory, this.pid, this.address, this.mirror.address, PAGE);
+  }
+
+  [Symbol.dispose](): void {
+    this.mirror[Symbol.dispose]();
+  }
+}
+
+let runnerWithTrap: Uint8Array | undefined;
+let runnerWithSignal: Uint8Array | undefined;
+
+function trapRunner(): Uint8Array {
+  runnerWithTrap ??= remoteRunner(endByTrap());
+  return runnerWithTrap;
+}
+
+function signalRunner(): Uint8Array {
+  runnerWithSignal ??= remoteRunner(endBySignal());
+  return runnerWithSignal;
+}
+
+/** A signal that does nothing to a process if nobody traces it: one of three that are ignored unless handled. */
+export function quietSignal(caught: bigint): number {
+  const has = (signal: number) => (caught & (1n << BigInt(signal - 1))) !== 0n;
+  return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !has(signal)) ?? SIGURG;
+}
+
+/** One thread and its slot. */
+export class Remote {
+  readonly tracee: Tracee;
+  readonly scratch: Scratch;
+  readonly #batch: Batch;
+  readonly #records: number;
+  readonly #data: number;
+  readonly #end: number;
+  readonly #frame: number;
+  #top: number;
+  #ran = false;
+  readonly #must = new Set<number>();
+
+  constructor(tracee: Tracee, scratch: Scratch, slot: number) {
+    const { layout, mirror } = scratch;
+    const at = PAGE + slot * slotSize(layout);
+    this.tracee = tracee;
+    this.scratch = scratch;
+    this.#frame = at;
+    this.#records = at + layout.frame;
+    this.#data = this.#records + layout.records;
+    this.#end = this.#data + layout.data;
+    this.#top = this.#data;
+    this.#batch = new Batch(mirror.bytes.subarray(this.#records, this.#data));
+  }
+
+  /** Where the frame of `endBySignal` is to be written, in the process and here. */
+  get frame(): { address: number; bytes: Uint8Array } {
+    return {
+      address: this.scratch.address + this.#frame,
+      bytes: this.scratch.mirror.bytes.subarray(this.#frame, this.#records),
+    };
+  }
+
+  /** Copies the frame over. */
+  installFrame(): void {
+    const { address, mirror, pid, layout } = this.scratch;
+    copy(writeMemory, pid, address + this.#frame, mirror.address + this.#frame, layout.frame);
+  }
+
+  /** Puts the thread at the end of the runner, from where it goes back by itself if it is let go. */
+  enter(): void {
+    const { scratch, tracee } = this;
+    this.#setRegisters(0);
+    tracee.blockSignals(scratch.endSignal);
+  }
+
+  /** Free bytes of the data part. */
+  get free(): number {
+    this.#renew();
+    return this.#end - this.#top;
+  }
+
+  /** How many more calls fit. */
+  get freeRecords(): number {
+    this.#renew();
+    return this.scratch.layout.records / batch_record.size - this.#batch.length;
+  }
+
+  /** Makes sure that so many calls and bytes fit into one batch, by running what there is. */
+  reserve(calls: number, bytes: number): void {
+    if (this.freeRecords < calls || this.free < bytes) this.run();
+  }
+
+  /** Room in the data part: its address in the process, and its bytes here, which are the result after run(). */
+  room(size: number, align = 8): { address: number; bytes: Uint8Array } {
+    this.#renew();
+    const at = Math.ceil(this.#top / align) * align;
+    if (at + size > this.#end) throw new RangeError(`${size} bytes do not fit the scratch memory of a batch`);
+    this.#top = at + size;
+    const bytes = this.scratch.mirror.bytes.subarray(at, at + size);
+    bytes.fill(0);
+    return { address: this.scratch.address + at, bytes };
+  }
+
+  /** Puts bytes into the data part. @returns their address in the process */
+  put(bytes: Uint8Array, align = 8): number {
+    const { address, bytes: there } = this.room(bytes.length, align);
+    there.set(bytes);
+    return address;
+  }
+
+  /** Puts text and a NUL. */
+  text(value: Uint8Array): number {
+    const { address, bytes } = this.room(value.length + 1, 1);
+    bytes.set(value);
+    return address;
+  }
+
+  /** Adds a call that must succeed: run() throws what it answers otherwise. @returns its index */
+  call(nr: number, ...args: number[]): number {
+    this.#renew();
+    const index = this.#batch.addOrStop(nr, args[0], args[1], args[2], args[3], args[4], args[5]);
+    this.#must.add(index);
+    return index;
+  }
+
+  /** Adds a call whose failure is an answer. @returns its index */
+  attempt(nr: number, ...args: number[]): number {
+    this.#renew();
+    return this.#batch.add(nr, args[0], args[1], args[2], args[3], args[4], args[5]);
+  }
+
+  /** Makes the result of an earlier call an argument of a later one. */
+  passResult(from: number, to: number, argument: number): void {
+    this.#batch.passResult(from, to, argument);
+  }
+
+  /** What a call of the last batch returned, or -errno. */
+  result(index: number): number {
+    return this.#batch.result(index);
+  }
+
+  /** Performs what was added since the last batch. @throws SyscallError of the first call() that failed */
+  run(): void {
+    this.start();
+    this.finish();
+  }
+
+  start(): void {
+    this.#renew();
+    const { scratch, tracee } = this;
+    const from = scratch.mirror.address + this.#records;
+    const to = scratch.address + this.#records;
+    copy(writeMemory, scratch.pid, to, from, this.#batch.length * batch_record.size);
+    if (this.#top > this.#data) {
+      const offset = this.#data - this.#records;
+      copy(writeMemory, scratch.pid, to + offset, from + offset, this.#top - this.#data);
+    }
+    this.#setRegisters(this.#batch.length);
+    cont(tracee.tid);
+  }
+
+  /** Waits for the batch that was started. Its results can be read until the next one is begun. */
+  finish(): void {
+    const { scratch, tracee } = this;
+    expectStop(tracee.tid, ({ signal, event }) => event === 0 && signal === scratch.endSignal);
+    const from = scratch.address + this.#records;
+    const to = scratch.mirror.address + this.#records;
+    copy(readMemory, scratch.pid, from, to, this.#batch.length * batch_record.size);
+    if (this.#top > this.#data) {
+      const offset = this.#data - this.#records;
+      copy(readMemory, scratch.pid, from + offset, to + offset, this.#top - this.#data);
+    }
+    this.#ran = true;
+    this.#check();
+  }
+
+  #setRegisters(records: number): void {
+    const { scratch, tracee } = this;
+    const registers = tracee.registers.clone();
+    registers.set('rip', scratch.address);
+    registers.set('rbx', scratch.address + this.#records);
+    registers.set('r12', records);
+    registers.set('r14', scratch.endSignal);
+    registers.set('r15', scratch.address + this.#frame);
+    registers.set('orig_rax', -1);
+    // Direction and trap flags of the program are not those of the runner.
+    registers.set('eflags', INTERRUPTS);
+    writeRegisters(tracee.tid, registers);
+  }
+
+  #check(): void {
+    for (const index of this.#must) {
+      const result = this.#batch.done(index) ? this.#batch.result(index) : undefined;
+      if (result === undefined || (result < 0 && result >= -4095)) throw this.error(index, result ?? 0);
+    }
+  }
+
+  /** The error of a call of the batch that ran last. */
+  error(index: number, result: number): SyscallError {
+    const record = batch_record.read(this.scratch.mirror.bytes, this.#records + index * batch_record.size);
+    const name = syscallName(record.nr);
+    const shown = record.arg.map((value) => (value > 0xffff ? `0x${value.toString(16)}` : `${value}`)).join(', ');
+    return new SyscallError(name, `${name}(${shown}) in process ${this.scratch.pid}`, -result);
+  }
+
+  /** Begins a new batch after one that ran: its results could be read until now. */
+  #renew(): void {
+    if (!this.#ran) return;
+    this.#ran = false;
+    this.#batch.clear();
+    this.#must.clear();
+    this.#top = this.#data;
+  }
+}
+
+/** Copies all of a range, or throws as a fault does. */
+function copy(by: typeof readMemory, pid: number, remote: number, local: number, length: number): void {
+  if (length > 0 && by(pid, remote, local, length) !== length) {
+    throw new SyscallError(by.name, `${by.name}(${pid}, 0x${remote.toString(16)}, ${length})`, 14);
+  }
+}

@@ -1,0 +1,241 @@
+/** What is made of an image in this process before the restored ones get it: open files, shared memory, deleted files. */
+import { chmodSync, chownSync, ftruncateSync, linkSync, mkdirSync, rmdirSync, unlinkSync, utimesSync } from 'node:fs';
+import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_CREAT, O_EXCL, O_RDWR } from '../abi/fcntl.ts';
+import { MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import { S_IFDIR, S_IFMT } from '../abi/stat.ts';
+import { FormatError, UnsupportedError } from '../errors.ts';
+import { isRecord, readBlob, records } from '../image/file.ts';
+import type { pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
+import { ghost_chunk_entry, ghost_file_entry } from '../image/messages/files.ts';
+import { VMA_ANON_SHARED } from '../image/messages/memory.ts';
+import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
+import type { Value } from '../image/proto.ts';
+import { type ImageStore, withSource } from '../image/store.ts';
+import { entriesOf, type ImageTree } from '../image/tree.ts';
+import { fileName, images } from '../image/types.ts';
+import { attributes, close, openat, pwrite64 } from '../sys/files.ts';
+import { memfd_create, mmap, munmap } from '../sys/memory.ts';
+import type { FileEntry } from './files/file.ts';
+import { kindOfType } from './files/kinds.ts';
+import { fillFile } from './pages.ts';
+
+type Regular = Value<typeof reg_file_entry>;
+type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
+
+export class Restoring {
+  readonly tree: ImageTree;
+  readonly memfds: ImageTree['memfds'];
+  readonly pipesData: ReadonlyMap<number, PipeData>;
+  readonly fifosData: ReadonlyMap<number, PipeData>;
+  readonly #store: ImageStore;
+  readonly #open = new Map<number, number>();
+  readonly #made = new Map<string, unknown>();
+  readonly #ends: (() => void)[] = [];
+  readonly #ghosts: ReadonlyMap<number, number>;
+
+  constructor(store: ImageStore, tree: ImageTree) {
+    this.#store = store;
+    this.tree = tree;
+    this.memfds = tree.memfds;
+    this.pipesData = this.#pipeData(fileName(images.PIPES_DATA));
+    this.fifosData = this.#pipeData(fileName(images.FIFO_DATA));
+    const remaps = store.has(fileName(images.REMAP_FPATH)) ? entriesOf(store, images.REMAP_FPATH) : [];
+    this.#ghosts = new Map(
+      remaps.map(({ orig_id, remap_id, remap_type }) => {
+        if (remap_type === 'GHOST') return [orig_id, remap_id];
+        throw new UnsupportedError({
+          what: `file ${orig_id} of the image`,
+          why: `it is kept by another name (${remap_type}), which cannot be restored yet`,
+          remedy: 'restore it with CRIU',
+        });
+      }),
+    );
+  }
+
+  /** @throws FormatError where there is no such file */
+  entry(id: number): FileEntry {
+    const entry = this.tree.files.get(id);
+    if (entry !== undefined) return entry;
+    throw new FormatError({ file: fileName(images.FILES), field: 'id', expected: `file ${id}`, found: 'none' });
+  }
+
+  /** Opens a file of the image. @returns a descriptor of this process, always the same one */
+  open(id: number): number {
+    const known = this.#open.get(id);
+    if (known !== undefined) return known;
+    const entry = this.entry(id);
+    const kind = kindOfType(entry.type);
+    if (kind === undefined) {
+      throw new UnsupportedError({
+        what: `file ${id} of the image`,
+        why: `files of type ${entry.type} cannot be restored yet`,
+        remedy: 'restore it with CRIU',
+      });
+    }
+    const fd = kind.restore(entry, this);
+    this.#open.set(id, fd);
+    return fd;
+  }
+
+  /** What was made for a key when it was asked for first. */
+  once<T>(key: string, make: () => T): T {
+    if (!this.#made.has(key)) this.#made.set(key, make());
+    return this.#made.get(key) as T;
+  }
+
+  /** Whether this is the first time that a key is asked for. */
+  first(key: string): boolean {
+    if (this.#made.has(key)) return false;
+    this.#made.set(key, true);
+    return true;
+  }
+
+  /** Has something done when all processes have what they need, or when it all fails. */
+  atEnd(action: () => void): void {
+    this.#ends.push(action);
+  }
+
+  /** The path by which a file can be opened; a deleted one is made again for as long. */
+  pathOf(reg: Regular): string {
+    const ghost = this.#ghosts.get(reg.id);
+    return ghost === undefined
+      ? reg.name
+      : this.once(`ghost ${ghost} ${reg.name}`, () => this.#makeGhost(ghost, reg.name));
+  }
+
+  /** Shared anonymous memory, as a file that can be mapped. */
+  shared(shmid: number): number {
+    return this.once(`shared ${shmid}`, () => {
+      const size = this.#sizeOfShared(shmid);
+      const fd = sharedAnonymous(size);
+      this.fillShared(shmid, fd);
+      this.atEnd(() => close({ fd }));
+      return fd;
+    });
+  }
+
+  /** Puts the content of shared memory into a file. */
+  fillShared(shmid: number, fd: number): void {
+    if (!this.#store.has(fileName(images.PAGEMAP, `shmem-${shmid}`))) return;
+    const image = new MemoryImage(this.#store, `shmem-${shmid}`);
+    try {
+      fillFile(image, fd, attributes(fd, '', AT_EMPTY_PATH).stx_size);
+    } finally {
+      image.close();
+    }
+  }
+
+  /** All shared memory of the image, in the order of its contents there: a stream is read once. */
+  prepareShared(): void {
+    const order = this.#store
+      .names()
+      .flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? [])
+      .map((shmid) => {
+        const image = new MemoryImage(this.#store, `shmem-${shmid}`);
+        return { shmid: Number(shmid), pages: image.runs.pagesId };
+      })
+      .sort((a, b) => a.pages - b.pages);
+    for (const { shmid } of order) {
+      const memfd = [...this.memfds.values()].find((each) => each.shmid === shmid);
+      if (memfd === undefined) this.shared(shmid);
+      else this.open([...this.tree.files.values()].find((each) => each.memfd?.inode_id === memfd.inode_id)!.id);
+    }
+  }
+
+  /** Closes and removes what was only made for the sake of restoring. */
+  [Symbol.dispose](): void {
+    for (const action of this.#ends.splice(0).reverse()) action();
+    for (const fd of this.#open.values()) close({ fd });
+    this.#open.clear();
+  }
+
+  #pipeData(file: string): Map<number, PipeData> {
+    const found = new Map<number, PipeData>();
+    if (!this.#store.has(file)) return found;
+    withSource(this.#store, file, (source) => {
+      for (const record of records(source)) {
+        const entry = record.value as PipeData['entry'];
+        found.set(entry.pipe_id, { entry, bytes: readBlob(source, record) });
+      }
+    });
+    return found;
+  }
+
+  #sizeOfShared(shmid: number): number {
+    const vmas = this.tree.tasks.flatMap(({ mm }) => mm?.vmas ?? []);
+    const ends = vmas
+      .filter((vma) => (vma.status & VMA_ANON_SHARED) !== 0 && sharedMemoryOf(this.tree, vma) === shmid)
+      .map((vma) => vma.pgoff + vma.end - vma.start);
+    return Math.max(4096, ...ends);
+  }
+
+  #makeGhost(id: number, name: string): string {
+    const file = fileName(images.GHOST_FILE, id);
+    return withSource(this.#store, file, (source) => {
+      let path = name;
+      let fd = -1;
+      for (const record of records(source)) {
+        if (isRecord(record, ghost_file_entry)) {
+          const { mode, uid, gid, size, atim, mtim } = record.value;
+          path = this.#createGhost(id, name, (mode & S_IFMT) === S_IFDIR);
+          if ((mode & S_IFMT) !== S_IFDIR) {
+            fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
+            if (size !== undefined) ftruncateSync(fd, size);
+            if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
+          }
+          chownSync(path, uid, gid);
+          chmodSync(path, mode & 0o7777);
+          if (atim !== undefined && mtim !== undefined) utimesSync(path, Number(atim.tv_sec), Number(mtim.tv_sec));
+        } else if (isRecord(record, ghost_chunk_entry)) {
+          writeAt(fd, readBlob(source, record), record.value.off);
+        }
+      }
+      if (fd >= 0) close({ fd });
+      return path;
+    });
+  }
+
+  /** Under its own name, so that it is seen under that after it is deleted again; or, if that is taken, under one beside it. */
+  #createGhost(id: number, name: string, directory: boolean): string {
+    const before = [...this.#made].find(([key]) => key.startsWith(`ghost ${id} `))?.[1] as string | undefined;
+    const make = (path: string): string => {
+      if (before !== undefined && !directory) linkSync(before, path);
+      else if (directory) mkdirSync(path);
+      else
+        close({
+          fd: openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode: 0o600 }),
+        });
+      this.atEnd(() => (directory ? rmdirSync(path) : unlinkSync(path)));
+      return path;
+    };
+    try {
+      return make(name);
+    } catch {
+      return make(`${name}.${process.pid}.ghost`);
+    }
+  }
+}
+
+function writeAt(fd: number, bytes: Uint8Array, offset: number): void {
+  for (let done = 0; done < bytes.length; ) {
+    const buf = bytes.subarray(done, done + (1 << 19));
+    done += pwrite64({ fd, buf, count: buf.length, offset: offset + done });
+  }
+}
+
+/**
+ * A file of anonymous shared memory. Opened through /proc/self/map_files it is the very same that mmap(2) makes, and is called
+ * /dev/zero; without the right to do that (CAP_CHECKPOINT_RESTORE) a memfd does the same under another name.
+ */
+function sharedAnonymous(length: number): number {
+  const prot = PROT_READ | PROT_WRITE;
+  const addr = mmap({ addr: 0, length, prot, flags: MAP_SHARED | MAP_ANONYMOUS, fd: -1, offset: 0 });
+  const end = addr + Math.ceil(length / 4096) * 4096;
+  const pathname = `/proc/self/map_files/${addr.toString(16)}-${end.toString(16)}`;
+  const fd = openat.attempt({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 });
+  munmap({ addr, length });
+  if (fd >= 0) return fd;
+  const memory = memfd_create({ name: 'dev/zero', flags: 1 });
+  ftruncateSync(memory, length);
+  return memory;
+}

@@ -1,0 +1,203 @@
+/** What an image is to hold, while it is being collected: entries of the files that all processes have in common. */
+
+import { Errno } from '../abi/errno.ts';
+import { AT_FDCWD, O_CLOEXEC, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
+import { S_IFDIR, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
+import { UnsupportedError } from '../errors.ts';
+import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
+import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
+import type { Value } from '../image/proto.ts';
+import { attributes, close, lseek, openat, pread64, readlink } from '../sys/files.ts';
+import type { FileEntry } from './files/file.ts';
+
+type Regular = Value<typeof reg_file_entry>;
+
+export interface SaveOptions {
+  /** Largest deleted file that is saved, in bytes. */
+  readonly ghostLimit: number;
+  readonly fileLocks: boolean;
+}
+
+/** A piece of a file that is not a hole. */
+export interface Piece {
+  readonly offset: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A file that has no path any more. */
+export interface Ghost {
+  readonly id: number;
+  readonly entry: Value<typeof ghost_file_entry>;
+  readonly pieces: readonly Piece[];
+}
+
+/** Memory that several processes share, and a descriptor here that reads it. */
+export interface SharedMemory {
+  readonly shmid: number;
+  readonly fd: number;
+  /** In bytes. */
+  readonly size: number;
+}
+
+const DELETED = ' (deleted)';
+
+export class Saving {
+  readonly options: SaveOptions;
+  readonly files: FileEntry[] = [];
+  readonly remaps: Value<typeof remap_file_path_entry>[] = [];
+  readonly ghosts = new Map<string, Ghost>();
+  readonly pipesData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
+  readonly fifosData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
+  readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
+  readonly shared = new Map<number, SharedMemory>();
+  readonly #paths = new Map<string, number>();
+  #lastId = 0;
+
+  constructor(options: SaveOptions) {
+    this.options = options;
+  }
+
+  /** A number for one more open file. */
+  newId(): number {
+    return ++this.#lastId;
+  }
+
+  /**
+   * A file that is not open under a descriptor: of a mapping, the program, a working directory. The same file with the same
+   * flags stands once.
+   *
+   * @param at link of /proc that leads to it, also when it is deleted
+   * @returns its id
+   */
+  path(pid: number, at: string, flags: number): number {
+    const stat = attributes(AT_FDCWD, at);
+    const link = readlink(at);
+    const key = `${stat.stx_dev_major}:${stat.stx_dev_minor}:${stat.stx_ino}:${flags}:${link}`;
+    const known = this.#paths.get(key);
+    if (known !== undefined) return known;
+    const id = this.newId();
+    this.#paths.set(key, id);
+    const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
+    const reg = this.regular({ pid, id, at, link, stat }, { id, flags, pos: 0, fown });
+    this.files.push({ type: 'REG', id, reg });
+    return id;
+  }
+
+  /** The entry of a file with a path; one that was deleted becomes a ghost. */
+  regular(
+    file: { pid: number; fd?: number; id: number; at: string; link: string; stat: Statx },
+    entry: Pick<Regular, 'id' | 'flags' | 'pos' | 'fown'>,
+  ): Regular {
+    const { stat, link } = file;
+    let name = link;
+    if (!leadsTo(link, stat)) {
+      name = link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
+      this.#addGhost(file, name);
+    }
+    const mode = stat.stx_mode & S_IFMT;
+    const reg: Regular = { ...entry, name, mnt_id: -1, mode: stat.stx_mode, build_id: [] };
+    return mode === S_IFREG ? { ...reg, size: stat.stx_size } : reg;
+  }
+
+  #addGhost(file: { pid: number; fd?: number; id: number; at: string; stat: Statx }, name: string): void {
+    const { stat, pid } = file;
+    const refuse = (why: string, remedy: string): never => {
+      const place = file.fd === undefined ? { pid } : { pid, fd: file.fd };
+      throw new UnsupportedError({ ...place, what: `file ${name}`, why, remedy });
+    };
+    const kind = stat.stx_mode & S_IFMT;
+    if (stat.stx_nlink > 0 && kind !== S_IFDIR) {
+      refuse(
+        'its path leads to another file now, and it has other names',
+        'give it its name back (--link-remap is not built yet)',
+      );
+    }
+    if (kind !== S_IFREG && kind !== S_IFDIR)
+      refuse('it was deleted, and is neither a file nor a directory', 'close it');
+    if (kind === S_IFREG && stat.stx_size > this.options.ghostLimit) {
+      refuse(
+        `it was deleted and has ${stat.stx_size} bytes, more than the limit of ${this.options.ghostLimit}`,
+        `raise the limit: --ghost-limit ${stat.stx_size}`,
+      );
+    }
+    const key = `${stat.stx_dev_major}:${stat.stx_dev_minor}:${stat.stx_ino}`;
+    let ghost = this.ghosts.get(key);
+    if (ghost === undefined) {
+      const dev = (stat.stx_dev_major << 20) | stat.stx_dev_minor;
+      ghost = {
+        id: this.ghosts.size + 1,
+        entry: {
+          ...{ uid: stat.stx_uid, gid: stat.stx_gid, mode: stat.stx_mode, dev: dev >>> 0, ino: stat.stx_ino },
+          atim: { tv_sec: BigInt(stat.stx_atime.tv_sec), tv_usec: Math.floor(stat.stx_atime.tv_nsec / 1000) },
+          mtim: { tv_sec: BigInt(stat.stx_mtime.tv_sec), tv_usec: Math.floor(stat.stx_mtime.tv_nsec / 1000) },
+          ...(kind === S_IFREG ? { chunks: true, size: stat.stx_size } : {}),
+        },
+        pieces: kind === S_IFREG ? readPieces(file.at, stat.stx_size) : [],
+      };
+      this.ghosts.set(key, ghost);
+    }
+    this.remaps.push({ orig_id: file.id, remap_id: ghost.id, remap_type: 'GHOST' });
+  }
+
+  /** Notes shared memory. @param at a path by which it can be opened to be read */
+  share(shmid: number, at: string): void {
+    if (this.shared.has(shmid)) return;
+    const fd = openat({ dirfd: AT_FDCWD, pathname: at, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+    this.shared.set(shmid, { shmid, fd, size: attributes(fd, '', 0x1000).stx_size });
+  }
+
+  /** Closes what was opened for the sake of saving. */
+  [Symbol.dispose](): void {
+    for (const { fd } of this.shared.values()) close({ fd });
+    this.shared.clear();
+  }
+}
+
+/** Whether a path leads to the very file. */
+function leadsTo(path: string, stat: Statx): boolean {
+  try {
+    const there = attributes(AT_FDCWD, path);
+    return (
+      there.stx_ino === stat.stx_ino &&
+      there.stx_dev_major === stat.stx_dev_major &&
+      there.stx_dev_minor === stat.stx_dev_minor
+    );
+  } catch {
+    return false;
+  }
+}
+
+/** The parts of a file that are not holes, of at most a mebibyte each. */
+function readPieces(at: string, size: number): Piece[] {
+  const fd = openat({ dirfd: AT_FDCWD, pathname: at, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  try {
+    return dataRanges(fd, size).map(([offset, end]) => {
+      const bytes = new Uint8Array(end - offset);
+      for (let done = 0; done < bytes.length; ) {
+        const buf = new Uint8Array(Math.min(bytes.length - done, 1 << 19));
+        const got = pread64({ fd, buf, count: buf.length, offset: offset + done });
+        if (got === 0) break;
+        bytes.set(buf.subarray(0, got), done);
+        done += got;
+      }
+      return { offset, bytes };
+    });
+  } finally {
+    close({ fd });
+  }
+}
+
+/** Ranges of a file that hold data: start and end of each, in bytes. */
+export function dataRanges(fd: number, size: number): [start: number, end: number][] {
+  const ranges: [number, number][] = [];
+  for (let offset = 0; offset < size; ) {
+    const args = { fd, offset, whence: SEEK_DATA };
+    const start = lseek.attempt(args);
+    if (start === -Errno.ENXIO) break;
+    if (start < 0) throw lseek.error(args, start);
+    const end = Math.min(lseek({ fd, offset: start, whence: SEEK_HOLE }), size);
+    ranges.push([start, end]);
+    offset = end;
+  }
+  return ranges;
+}

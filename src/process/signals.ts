@@ -1,0 +1,111 @@
+/** Signals of a process and of its threads: actions, pending ones, alternate stacks. Masks go with the registers. */
+
+import { PTRACE_PEEKSIGINFO_SHARED } from '../abi/ptrace.ts';
+import * as abi from '../abi/signal.ts';
+import { NR } from '../abi/unistd.ts';
+import type { sa_entry, siginfo_entry, thread_sas_entry } from '../image/messages/task.ts';
+import type { Value } from '../image/proto.ts';
+import { peekSiginfo } from '../sys/ptrace.ts';
+import type { Status } from '../sys/stat.ts';
+import type { Remote } from './remote.ts';
+
+type Action = Value<typeof sa_entry>;
+type Siginfo = Value<typeof siginfo_entry>;
+type AlternateStack = Value<typeof thread_sas_entry>;
+
+const SIZEOF_SIGSET = 8;
+
+/** Every signal whose action can be set, in the order of task_core_entry.sigactions. */
+const settable = Array.from({ length: abi._NSIG }, (_, i) => i + 1).filter(
+  (signal) => signal !== abi.SIGKILL && signal !== abi.SIGSTOP,
+);
+
+/** Asks for the actions. @returns what reads the answers once the batch has run */
+export function saveActions(remote: Remote): () => Action[] {
+  const rooms = settable.map((signal) => {
+    const room = remote.room(abi.sigaction.size);
+    remote.call(NR.rt_sigaction, signal, 0, room.address, SIZEOF_SIGSET);
+    return room;
+  });
+  return () =>
+    rooms.map(({ bytes }) => {
+      const action = raw_sigaction(bytes);
+      return { sigaction: action.handler, flags: action.flags, restorer: action.restorer, mask: action.mask };
+    });
+}
+
+export function restoreActions(remote: Remote, actions: readonly Action[]): void {
+  for (const [i, { sigaction, flags, restorer, mask }] of actions.entries()) {
+    const signal = settable[i]!;
+    const { address, bytes } = remote.room(abi.sigaction.size);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+    view.setBigUint64(abi.sigaction.offsets.sa_handler, sigaction, true);
+    view.setBigUint64(abi.sigaction.offsets.sa_flags, flags, true);
+    view.setBigUint64(abi.sigaction.offsets.sa_restorer, restorer, true);
+    view.setBigUint64(abi.sigaction.offsets.sa_mask, mask, true);
+    remote.call(NR.rt_sigaction, signal, address, 0, SIZEOF_SIGSET);
+  }
+}
+
+/** All 64 bits of each field: handlers may be any number that the program chose. */
+function raw_sigaction(bytes: Uint8Array): { handler: bigint; flags: bigint; restorer: bigint; mask: bigint } {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+  const { sa_handler, sa_flags, sa_restorer, sa_mask } = abi.sigaction.offsets;
+  return {
+    handler: view.getBigUint64(sa_handler, true),
+    flags: view.getBigUint64(sa_flags, true),
+    restorer: view.getBigUint64(sa_restorer, true),
+    mask: view.getBigUint64(sa_mask, true),
+  };
+}
+
+/** Asks for the alternate stack of the thread. */
+export function saveAlternateStack(remote: Remote): () => AlternateStack {
+  const { address, bytes } = remote.room(abi.stack_t.size);
+  remote.call(NR.sigaltstack, 0, address);
+  return () => {
+    const { ss_sp, ss_flags, ss_size } = abi.stack_t.read(bytes);
+    return { ss_sp: BigInt(ss_sp), ss_size: BigInt(ss_size), ss_flags: ss_flags >>> 0 };
+  };
+}
+
+export function restoreAlternateStack(remote: Remote, { ss_sp, ss_size, ss_flags }: AlternateStack): void {
+  // SS_ONSTACK is what the stack pointer says, and not to be set.
+  const flags = (ss_flags & ~abi.SS_ONSTACK) | 0;
+  const stack = abi.stack_t.write({ ss_sp: Number(ss_sp), ss_size: Number(ss_size), ss_flags: flags });
+  remote.call(NR.sigaltstack, remote.put(stack), 0);
+}
+
+/** Signals that wait for a thread, or with `shared` for the process, with all that came with them. */
+export function savePending(tid: number, status: Status, shared: boolean): Siginfo[] {
+  if ((shared ? status.ShdPnd : status.SigPnd) === 0n) return [];
+  const flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0;
+  const found: Siginfo[] = [];
+  const into = new Uint8Array(32 * abi.siginfo.size);
+  for (;;) {
+    const count = peekSiginfo(tid, { off: found.length, flags, nr: 32 }, into);
+    if (count === 0) return found;
+    for (let i = 0; i < count; i++) {
+      found.push({ siginfo: into.slice(i * abi.siginfo.size, (i + 1) * abi.siginfo.size) });
+    }
+  }
+}
+
+/**
+ * Puts signals back into the queues. They are sent by the thread to itself: only so may a siginfo say that it comes
+ * from the kernel or from kill(2).
+ */
+export function restorePending(
+  remote: Remote,
+  pid: number,
+  tid: number,
+  signals: readonly Siginfo[],
+  shared: boolean,
+): void {
+  for (const { siginfo } of signals) {
+    const { si_signo } = abi.siginfo.read(siginfo);
+    const info = remote.put(siginfo);
+    if (shared) remote.call(NR.rt_sigqueueinfo, pid, si_signo, info);
+    else remote.call(NR.rt_tgsigqueueinfo, pid, tid, si_signo, info);
+  }
+}

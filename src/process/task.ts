@@ -1,0 +1,214 @@
+/** One process as a whole, from being stopped to the entries of the image. */
+import { readlinkSync } from 'node:fs';
+import { KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM } from '../abi/kcmp.ts';
+import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import { PR_GET_CHILD_SUBREAPER } from '../abi/prctl.ts';
+import { SIG_IGN, SIGTRAP } from '../abi/signal.ts';
+import { NR } from '../abi/unistd.ts';
+import { SyscallError } from '../errors.ts';
+import { TASK_ALIVE, TASK_DEAD, TASK_STOPPED } from '../image/messages/task.ts';
+import type { VmaEntry } from '../image/pages.ts';
+import type { CoreEntry, FsEntry, IdsEntry, MmEntry } from '../image/tree.ts';
+import { readMaps } from '../sys/maps.ts';
+import { readProcText } from '../sys/proc.ts';
+import { readStat } from '../sys/stat.ts';
+import { Doorstep } from './doorstep.ts';
+import type { Descriptor, FileTables } from './files/table.ts';
+import type { FrozenProcess } from './freeze.ts';
+import { saveLimits } from './limits.ts';
+import { saveMm, saveVmas } from './mm.ts';
+import { ObjectSet } from './objects.ts';
+import { findPages, type Runs } from './pages.ts';
+import { writeFrame } from './registers.ts';
+import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
+import type { Saving } from './saving.ts';
+import { saveActions, savePending } from './signals.ts';
+import { leaveCriticalSection, saveThread } from './thread.ts';
+import { saveTimers } from './timers.ts';
+
+/** The entries of one process. A zombie has but `cores` and its place in the tree. */
+export interface SavedTask {
+  readonly pid: number;
+  readonly ppid: number;
+  readonly pgid: number;
+  readonly sid: number;
+  readonly zombie: boolean;
+  readonly threads: readonly { readonly tid: number; readonly core: CoreEntry }[];
+  readonly ids: IdsEntry;
+  readonly mm?: MmEntry;
+  readonly fs?: FsEntry;
+  readonly descriptors?: readonly Descriptor[];
+  readonly vmas: readonly VmaEntry[];
+  readonly pages: Runs;
+}
+
+/** Numbers of kernel objects: processes that share one have the same number. */
+export class SharedObjects {
+  readonly #sets = [KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND].map((type) => new ObjectSet<number>(type));
+  readonly #namespaces = new Map<string, number>();
+  #last = 0;
+
+  of(pid: number): IdsEntry {
+    const [vm_id, files_id, fs_id, sighand_id] = this.#sets.map((set) =>
+      set.find({ pid, index: 0 }, () => ++this.#last),
+    );
+    return { vm_id: vm_id!, files_id: files_id!, fs_id: fs_id!, sighand_id: sighand_id!, ...this.namespaces(pid) };
+  }
+
+  /** @param pid a process, or `self` */
+  namespaces(pid: number | 'self') {
+    const number = (name: string): number => {
+      const link = readlinkSync(`/proc/${pid}/ns/${name}`);
+      const known = this.#namespaces.get(link) ?? this.#namespaces.size + 1;
+      this.#namespaces.set(link, known);
+      return known;
+    };
+    return {
+      pid_ns_id: number('pid'),
+      net_ns_id: number('net'),
+      ipc_ns_id: number('ipc'),
+      uts_ns_id: number('uts'),
+      mnt_ns_id: number('mnt'),
+      user_ns_id: number('user'),
+      cgroup_ns_id: number('cgroup'),
+      time_ns_id: number('time'),
+    };
+  }
+}
+
+/** The memory and the helpers that a stopped process gets for as long as it is saved. */
+export class Guest {
+  readonly process: FrozenProcess;
+  readonly remotes: readonly Remote[];
+  readonly #doorstep: Doorstep;
+  readonly #scratch: Scratch;
+  #left = false;
+
+  /** Maps the scratch memory. @param vmas of the process, read before */
+  constructor(process: FrozenProcess) {
+    const { pid, threads, status } = process;
+    const leader = threads[0]!;
+    this.process = process;
+    for (const thread of threads) leaveCriticalSection(thread);
+    this.#doorstep = new Doorstep(pid, readMaps(pid));
+    const size = scratchSize(saveLayout, threads.length);
+    const [prot, flags] = [PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS];
+    const address = this.#doorstep.call(leader, NR.mmap, 0, size, prot, flags, -1, 0);
+    if (address < 0) throw new SyscallError('mmap', `mmap(${size} bytes) in process ${pid}`, -address);
+    this.#scratch = new Scratch(pid, address, saveLayout, threads.length, quietSignal(status.SigCgt));
+    this.#scratch.install();
+    this.remotes = threads.map((thread, slot) => new Remote(thread, this.#scratch, slot));
+    for (const remote of this.remotes) {
+      writeFrame(remote);
+      remote.enter();
+    }
+  }
+
+  /** Takes the scratch memory away. The threads stand where they were found. */
+  leave(): void {
+    if (this.#left) return;
+    this.#left = true;
+    const { pid, threads } = this.process;
+    for (const thread of threads) thread.putBack();
+    const result = this.#doorstep.call(threads[0]!, NR.munmap, this.#scratch.address, this.#scratch.size);
+    if (result < 0) throw new SyscallError('munmap', `munmap(scratch) in process ${pid}`, -result);
+  }
+
+  [Symbol.dispose](): void {
+    this.#doorstep[Symbol.dispose]();
+    this.#scratch[Symbol.dispose]();
+  }
+}
+
+/** What is collected of a process before code runs in it. */
+export interface Outside {
+  readonly vmas: VmaEntry[];
+  readonly descriptors: readonly Descriptor[];
+  readonly ids: IdsEntry;
+  readonly fs: FsEntry;
+  readonly pages: Runs;
+}
+
+/** What /proc tells. @throws UnsupportedError for what cannot be saved */
+export function saveOutside(
+  process: { readonly pid: number; readonly umask: number | undefined },
+  saving: Saving,
+  tables: FileTables,
+  objects: SharedObjects,
+): Outside {
+  const { pid, umask } = process;
+  const ids = objects.of(pid);
+  const descriptors = tables.save(pid);
+  const vmas = saveVmas(pid, saving);
+  const cwd_id = saving.path(pid, `/proc/${pid}/cwd`, 0);
+  const root_id = saving.path(pid, `/proc/${pid}/root`, 0);
+  const fs = { cwd_id, root_id, ...(umask === undefined ? {} : { umask }) };
+  return { vmas, descriptors, ids, fs, pages: findPages(pid, vmas) };
+}
+
+/** What only the process itself can tell, together with what was collected. */
+export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedTask {
+  const { process, remotes } = guest;
+  const { pid, ppid, status, threads } = process;
+  const leader = remotes[0]!;
+  const actions = saveActions(leader);
+  const mm = saveMm(leader, outside.vmas, saving);
+  const limits = saveLimits(leader);
+  const reaper = leader.room(4);
+  leader.call(NR.prctl, PR_GET_CHILD_SUBREAPER, reaper.address, 0, 0, 0);
+  leader.run();
+  const sigactions = actions();
+  // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
+  if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);
+  const [mmEntry, rlimits] = [mm(), limits()];
+  const subreaper = reaper.bytes[0] !== 0;
+  const timers = saveTimers(leader);
+  leader.run();
+  const timersEntry = timers();
+  const cores = remotes.map((remote) => {
+    const answer = saveThread(remote);
+    remote.start();
+    return { remote, answer };
+  });
+  for (const { remote } of cores) remote.finish();
+  const saved = cores.map(({ remote, answer }) => ({ tid: remote.tracee.tid, core: answer() }));
+  const stat = readStat(pid);
+  const stopped = threads[0]!.stopSignal;
+  saved[0]!.core.tc = {
+    task_state: stopped === 0 ? TASK_ALIVE : TASK_STOPPED,
+    exit_code: 0,
+    personality: Number.parseInt(readProcText(`/proc/${pid}/personality`), 16),
+    flags: stat.flags,
+    blk_sigset: threads[0]!.sigmask,
+    comm: status.Name,
+    timers: timersEntry,
+    rlimits: { rlimits },
+    signals_s: { signals: savePending(threads[0]!.tid, status, true) },
+    ...loginuid(pid),
+    oom_score_adj: Number(readProcText(`/proc/${pid}/oom_score_adj`)),
+    sigactions,
+    child_subreaper: subreaper,
+    ...(stopped === 0 ? {} : { stop_signo: stopped }),
+  };
+  const { pgrp: pgid, session: sid } = stat;
+  return { pid, ppid, pgid, sid, zombie: false, threads: saved, mm: mmEntry, ...outside };
+}
+
+/** A process that ended and that nobody has waited for. */
+export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
+  const { exit_code, comm, pgrp: pgid, session: sid } = readStat(pid);
+  const tc = { task_state: TASK_DEAD, exit_code, personality: 0, flags: 0, blk_sigset: 0n, comm, sigactions: [] };
+  const core: CoreEntry = { mtype: 'X86_64', tc };
+  const ids = { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0 };
+  const pages = { bounds: new Float64Array(0), size: 0 };
+  return { pid, ppid, pgid, sid, zombie: true, threads: [{ tid: pid, core }], ids, vmas: [], pages };
+}
+
+/** A kernel without CONFIG_AUDIT has no such file. */
+function loginuid(pid: number): { loginuid?: number } {
+  try {
+    return { loginuid: Number(readProcText(`/proc/${pid}/loginuid`)) };
+  } catch {
+    return {};
+  }
+}

@@ -1,0 +1,129 @@
+/** What a thread has of its own, beyond registers: name, robust futexes, restartable sequence, scheduling. */
+import { robust_list_head } from '../abi/futex.ts';
+import { PR_GET_PDEATHSIG, PR_GET_TID_ADDRESS, PR_SET_NAME, PR_SET_PDEATHSIG } from '../abi/prctl.ts';
+import { rseq, rseq_cs } from '../abi/rseq.ts';
+import { SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
+import { bytesOf } from '../abi/text.ts';
+import { NR } from '../abi/unistd.ts';
+import type { CoreEntry } from '../image/tree.ts';
+import { get_robust_list, sched_getattr } from '../sys/process.ts';
+import { readMemory } from '../sys/process_vm.ts';
+import { getRseqConfiguration } from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+import { readStatus } from '../sys/stat.ts';
+import { saveCredentials } from './credentials.ts';
+import { resumable, saveRegisters } from './registers.ts';
+import type { Remote } from './remote.ts';
+import { restoreAlternateStack, saveAlternateStack, savePending } from './signals.ts';
+import type { Tracee } from './tracee.ts';
+
+type ThreadCore = NonNullable<CoreEntry['thread_core']>;
+type Rseq = NonNullable<ThreadCore['rseq_entry']>;
+
+/** Asks for the state of one thread. */
+export function saveThread(remote: Remote): () => CoreEntry {
+  const { tracee } = remote;
+  const { pid, tid } = tracee;
+  const tidAddress = askTidAddress(remote);
+  const pdeath = remote.room(4);
+  remote.call(NR.prctl, PR_GET_PDEATHSIG, pdeath.address, 0, 0, 0);
+  const sas = saveAlternateStack(remote);
+  const creds = saveCredentials(remote);
+  const robust = robustList(tid);
+  const registers = resumable(tracee.registers);
+  const rseq_entry = saveRseq(tid);
+  const status = readStatus(`${pid}/task/${tid}`);
+  const attr = sched_attr.write({});
+  sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
+  const { sched_nice, sched_policy, sched_priority } = sched_attr.read(attr);
+  return () => {
+    const thread_core: ThreadCore = {
+      futex_rla: BigInt(robust.head),
+      futex_rla_len: robust.length,
+      sched_nice,
+      sched_policy: sched_policy & ~SCHED_RESET_ON_FORK,
+      sched_prio: sched_priority,
+      blk_sigset: tracee.sigmask,
+      sas: sas(),
+      signals_p: { signals: savePending(tid, status, false) },
+      creds: creds(),
+      comm: status.Name,
+      ...(rseq_entry === undefined ? {} : { rseq_entry }),
+    };
+    const pdeath_sig = new DataView(pdeath.bytes.buffer, pdeath.bytes.byteOffset, 4).getInt32(0, true);
+    if (pdeath_sig !== 0) thread_core.pdeath_sig = pdeath_sig;
+    return { mtype: 'X86_64', thread_info: saveRegisters(tracee, registers, tidAddress()), thread_core };
+  };
+}
+
+/** Adds what the thread does itself; its registers come last, from outside. */
+export function restoreThread(remote: Remote, core: CoreEntry): void {
+  const { thread_info, thread_core } = core;
+  remote.call(NR.set_tid_address, Number(thread_info!.clear_tid_addr));
+  if (thread_core === undefined) return;
+  const { futex_rla, futex_rla_len, sas, rseq_entry, comm } = thread_core;
+  if (futex_rla !== 0n) remote.call(NR.set_robust_list, Number(futex_rla), futex_rla_len);
+  if (sas !== undefined) restoreAlternateStack(remote, sas);
+  if (rseq_entry !== undefined && rseq_entry.rseq_abi_pointer !== 0) {
+    const { rseq_abi_pointer, rseq_abi_size, signature } = rseq_entry;
+    remote.call(NR.rseq, rseq_abi_pointer, rseq_abi_size, 0, signature);
+  }
+  const name = comm ?? core.tc?.comm;
+  if (name !== undefined) remote.call(NR.prctl, PR_SET_NAME, remote.text(bytesOf(name)));
+  const { sched_policy, sched_prio, sched_nice } = thread_core;
+  if (sched_policy !== undefined && (sched_policy !== 0 || (sched_nice ?? 0) !== 0)) {
+    const attr = sched_attr.write({
+      size: 48,
+      sched_policy,
+      sched_nice: sched_nice ?? 0,
+      sched_priority: sched_prio ?? 0,
+    });
+    remote.call(NR.sched_setattr, 0, remote.put(attr), 0);
+  }
+}
+
+/** Adds what a change of credentials would undo. */
+export function restoreParentDeathSignal(remote: Remote, { thread_core }: CoreEntry): void {
+  if (thread_core?.pdeath_sig) remote.call(NR.prctl, PR_SET_PDEATHSIG, thread_core.pdeath_sig, 0, 0, 0);
+}
+
+function askTidAddress(remote: Remote): () => number {
+  const room = remote.room(8);
+  remote.call(NR.prctl, PR_GET_TID_ADDRESS, room.address, 0, 0, 0);
+  const view = new DataView(room.bytes.buffer, room.bytes.byteOffset, 8);
+  return () => view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
+}
+
+function robustList(tid: number): { head: number; length: number } {
+  const [head, length] = [new Uint8Array(8), new Uint8Array(8)];
+  get_robust_list({ pid: tid, head_ptr: head, len_ptr: length });
+  const number = (bytes: Uint8Array) => {
+    const view = new DataView(bytes.buffer);
+    return view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
+  };
+  return { head: number(head), length: number(head) === 0 ? robust_list_head.size : number(length) };
+}
+
+let scratch: Region | undefined;
+
+function saveRseq(tid: number): Rseq | undefined {
+  const { rseq_abi_pointer, rseq_abi_size, signature } = getRseqConfiguration(tid);
+  return rseq_abi_pointer === 0 ? undefined : { rseq_abi_pointer, rseq_abi_size, signature };
+}
+
+/**
+ * A thread that was stopped within a critical section goes on at its abort handler, as the kernel makes it do whenever it
+ * took the processor away: code of ours that runs in it meanwhile makes the kernel forget the section. rseq(2)
+ */
+export function leaveCriticalSection({ pid, tid, registers }: Tracee): void {
+  const { rseq_abi_pointer } = getRseqConfiguration(tid);
+  if (rseq_abi_pointer === 0) return;
+  scratch ??= new Region(4096);
+  const { address, bytes, view } = scratch;
+  if (readMemory(pid, rseq_abi_pointer + rseq.offsets.rseq_cs, address, 8) !== 8) return;
+  const section = view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
+  if (section === 0 || readMemory(pid, section, address, rseq_cs.size) !== rseq_cs.size) return;
+  const { start_ip, post_commit_offset, abort_ip } = rseq_cs.read(bytes);
+  const at = registers.number('rip');
+  if (at >= start_ip && at < start_ip + post_commit_offset) registers.set('rip', abort_ip);
+}

@@ -1,0 +1,253 @@
+/**
+ * One thread of another process, stopped and put back as if nothing had happened: ptrace(2) by PTRACE_SEIZE, which sends no
+ * signal. If this process is killed meanwhile, the kernel lets its tracees go on where their registers point; so
+ * code of ours that runs in one ends by going back there (doorstep.ts, src/asm/batch.ts).
+ */
+import * as abi from '../abi/ptrace.ts';
+import { SIGTRAP } from '../abi/signal.ts';
+import { viewOf } from '../abi/struct.ts';
+import type { WaitStatus } from '../abi/wait.ts';
+import { TideoverError, UnsupportedError } from '../errors.ts';
+import {
+  cont,
+  detach,
+  getRegset,
+  getSigmask,
+  interrupt,
+  ptrace,
+  seize,
+  setRegset,
+  setSigmask,
+  waitTracee,
+} from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+
+const { offsets, size: REGS_SIZE } = abi.user_regs_struct;
+export type RegisterName = keyof typeof offsets;
+
+/** A user_regs_struct, its registers by name. */
+export class Registers {
+  readonly bytes: Uint8Array;
+  readonly #view: DataView;
+
+  constructor(bytes: Uint8Array = new Uint8Array(REGS_SIZE)) {
+    this.bytes = bytes;
+    this.#view = viewOf(bytes);
+  }
+
+  get(name: RegisterName): bigint {
+    return this.#view.getBigUint64(offsets[name], true);
+  }
+
+  /** As a signed number, for results, addresses and small values. */
+  number(name: RegisterName): number {
+    return this.#view.getInt32(offsets[name] + 4, true) * 2 ** 32 + this.#view.getUint32(offsets[name], true);
+  }
+
+  set(name: RegisterName, value: bigint | number): void {
+    if (typeof value === 'bigint') this.#view.setBigUint64(offsets[name], BigInt.asUintN(64, value), true);
+    else {
+      this.#view.setUint32(offsets[name], value >>> 0, true);
+      this.#view.setInt32(offsets[name] + 4, Math.floor(value / 2 ** 32), true);
+    }
+  }
+
+  clone(): Registers {
+    return new Registers(this.bytes.slice());
+  }
+}
+
+/** Where register sets lie while ptrace(2) reads and fills them; AMX makes the largest, 11 KiB. */
+let buffer: Region | undefined;
+const ROOM = 16384;
+
+export function readRegisters(tid: number): Registers {
+  buffer ??= new Region(ROOM);
+  getRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
+  return new Registers(buffer.bytes.slice(0, REGS_SIZE));
+}
+
+export function writeRegisters(tid: number, registers: Registers): void {
+  buffer ??= new Region(ROOM);
+  buffer.bytes.set(registers.bytes);
+  setRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
+}
+
+/** The whole xsave area, in its standard form. */
+export function readXstate(tid: number): Uint8Array {
+  buffer ??= new Region(ROOM);
+  const size = getRegset(tid, abi.NT_X86_XSTATE, buffer.address, ROOM);
+  return buffer.bytes.slice(0, size);
+}
+
+export function writeXstate(tid: number, area: Uint8Array): void {
+  buffer ??= new Region(ROOM);
+  buffer.bytes.set(area);
+  setRegset(tid, abi.NT_X86_XSTATE, buffer.address, area.length);
+}
+
+/** A thread that ended while it was to be stopped. */
+export class TraceeGone extends TideoverError {
+  readonly code = 'gone';
+
+  constructor(tid: number) {
+    super(`thread ${tid} ended while it was being stopped`);
+  }
+}
+
+export class Tracee {
+  readonly pid: number;
+  readonly tid: number;
+  /** As it was found; what it goes on with. */
+  registers: Registers;
+  /** As it was found; what it goes on with. */
+  sigmask: bigint;
+  /** The signal that stopped the process before we came (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), or 0. */
+  readonly stopSignal: number;
+  #released = false;
+
+  private constructor(pid: number, tid: number, stopSignal: number) {
+    this.pid = pid;
+    this.tid = tid;
+    this.stopSignal = stopSignal;
+    this.registers = readRegisters(tid);
+    this.sigmask = getSigmask(tid);
+  }
+
+  /** Asks a thread to stop; `stopped` waits for it. @throws SyscallError ESRCH (gone), EPERM (no access, or traced) */
+  static attach(tid: number): void {
+    seize(tid);
+    interrupt(tid);
+  }
+
+  /**
+   * Waits until an attached thread has stopped. A signal that it was about to get is delivered first, so that
+   * its handler's frame is part of the state.
+   *
+   * @param timeout in milliseconds
+   * @throws TraceeGone, UnsupportedError (it does not stop: it waits in the kernel, as in vfork)
+   */
+  static stopped(pid: number, tid: number, timeout: number): Tracee {
+    for (;;) {
+      const status = waitTracee(tid, timeout);
+      if (status === undefined) throw doesNotStop(pid, tid, timeout);
+      if (status.kind !== 'stopped') throw new TraceeGone(tid);
+      if (status.event === abi.PTRACE_EVENT_STOP) {
+        return new Tracee(pid, tid, status.signal === SIGTRAP ? 0 : status.signal);
+      }
+      cont(tid, status.signal);
+    }
+  }
+
+  /** A tracee that is stopped already: a child that CLONE_PTRACE gave us. */
+  static stoppedChild(pid: number, tid: number): Tracee {
+    expectStop(tid, (status) => status.event === abi.PTRACE_EVENT_STOP);
+    return new Tracee(pid, tid, 0);
+  }
+
+  /** A tracee that is known to be stopped. */
+  static found(pid: number, tid: number): Tracee {
+    return new Tracee(pid, tid, 0);
+  }
+
+  unblockSignals(): void {
+    setSigmask(this.tid, 0n);
+  }
+
+  /** Blocks signals, so that none is handled by code of the process while code of ours runs in it. @param but one that is not */
+  blockSignals(but = 0): void {
+    setSigmask(this.tid, but === 0 ? ALL : ALL & ~(1n << BigInt(but - 1)));
+  }
+
+  /**
+   * Goes through one system call, for which the registers are set, and stops at its exit. Not by PTRACE_SINGLESTEP, whose trap
+   * resets a SIGTRAP that the process ignores.
+   */
+  throughSyscall(): void {
+    for (let stop = 0; stop < 2; stop++) {
+      goToSyscall(this.tid);
+      expectStop(
+        this.tid,
+        (status) => status.signal === SYSCALL_STOP,
+        () => goToSyscall(this.tid),
+      );
+    }
+  }
+
+  /** Puts mask and registers back, in this order: code of ours takes a thread without tracer back by itself. */
+  putBack(): void {
+    setSigmask(this.tid, this.sigmask);
+    writeRegisters(this.tid, this.registers);
+  }
+
+  /** Puts registers and signal mask back and lets go. */
+  release(): void {
+    if (this.#released) return;
+    this.putBack();
+    this.letGo();
+  }
+
+  /** Lets go of the thread as it is. */
+  letGo(): void {
+    this.#released = true;
+    detach(this.tid);
+  }
+
+  /** It is killed and reaped, or nobody's business any more. */
+  forget(): void {
+    this.#released = true;
+  }
+
+  get released(): boolean {
+    return this.#released;
+  }
+}
+
+/** With PTRACE_O_TRACESYSGOOD, ptrace(2). */
+const SYSCALL_STOP = SIGTRAP | 0x80;
+
+function goToSyscall(tid: number): void {
+  ptrace({ request: abi.PTRACE_SYSCALL, pid: tid, addr: 0, data: 0 });
+}
+
+const ALL = 0xffff_ffff_ffff_ffffn;
+
+/**
+ * Waits for one stop of a running tracee. Stops that an earlier PTRACE_INTERRUPT or a group-stop left behind are gone past.
+ *
+ * @param again how the tracee is made to go on after one of those
+ * @throws TraceeGone; UnsupportedError on a stop that nothing explains
+ */
+export function expectStop(
+  tid: number,
+  wanted: (status: WaitStatus & { kind: 'stopped' }) => boolean,
+  again: () => void = () => cont(tid),
+): void {
+  for (;;) {
+    const status = waitTracee(tid);
+    if (status.kind !== 'stopped') throw new TraceeGone(tid);
+    if (wanted(status)) return;
+    if (status.event !== abi.PTRACE_EVENT_STOP) {
+      throw new UnsupportedError({
+        what: `thread ${tid}`,
+        why: `code that tideover runs in it got signal ${status.signal} (event ${status.event})`,
+        remedy: 'try again; if it happens again, report it with the program',
+      });
+    }
+    again();
+  }
+}
+
+/** Sets PTRACE_O_* of a stopped tracee. */
+export function setOptions(tid: number, options: number): void {
+  ptrace({ request: abi.PTRACE_SETOPTIONS, pid: tid, addr: 0, data: options });
+}
+
+function doesNotStop(pid: number, tid: number, timeout: number): UnsupportedError {
+  return new UnsupportedError({
+    what: `thread ${tid}`,
+    pid,
+    why: `it did not stop within ${timeout / 1000} s: it waits in the kernel for something that cannot be interrupted (see /proc/${tid}/stack)`,
+    remedy: 'try again when that is done, or with a longer --timeout',
+  });
+}

@@ -1,0 +1,318 @@
+/** The process tree made anew: with the same ids, sessions, groups and zombies, each process in a memory that is still empty. */
+
+import {
+  ELFCLASS64,
+  ELFDATA2LSB,
+  Elf64_Ehdr,
+  Elf64_Phdr,
+  EM_X86_64,
+  ET_EXEC,
+  EV_CURRENT,
+  PF_R,
+  PF_W,
+  PF_X,
+  PT_LOAD,
+} from '../abi/elf.ts';
+import { Errno } from '../abi/errno.ts';
+import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
+import { PTRACE_EVENT_EXEC, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.ts';
+import { CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
+import { SIGCHLD, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
+import { timespec } from '../abi/time.ts';
+import { NR } from '../abi/unistd.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
+import type { ImageTask, ImageTree } from '../image/tree.ts';
+import { clone3, pausedAt } from '../sys/clone.ts';
+import { close, write } from '../sys/files.ts';
+import { memfd_create } from '../sys/memory.ts';
+import { sleep } from '../sys/process.ts';
+import { cont, interrupt, seize, waitTracee } from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { expectStop, readRegisters, Tracee, writeRegisters } from './tracee.ts';
+
+/** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
+export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
+
+/** A process that is being made. */
+export interface Made {
+  readonly task: ImageTask;
+  readonly scratch: Scratch;
+  readonly leader: Remote;
+}
+
+/** Where the scratch memory of all processes is: free in each of them. */
+export function findHole(tree: ImageTree): { address: number; size: number } {
+  const threads = Math.max(...tree.tasks.map((task) => task.threads.length));
+  const size = scratchSize(makeLayout, threads);
+  const vmas = tree.tasks.flatMap(({ mm }) => mm?.vmas ?? []).sort((a, b) => a.start - b.start);
+  let address = 0x1000_0000;
+  for (const { start, end } of vmas) {
+    if (start >= address + size) break;
+    if (end > address) address = Math.ceil(end / 0x10000) * 0x10000 + 0x10000;
+  }
+  return { address, size };
+}
+
+/**
+ * Makes the root with all below it. All of them are tracees that die with this process.
+ *
+ * @param keep descriptor that the root inherits
+ * @throws UnsupportedError (an id is taken), SyscallError EPERM
+ */
+export function makeTree(tree: ImageTree, hole: { address: number; size: number }, keep: number): Made[] {
+  const root = tree.tasks[0]!;
+  const made: Made[] = [];
+  try {
+    const first = makeRoot(root, hole);
+    made.push(first);
+    const { leader } = first;
+    // The standard descriptors of this process are not close-on-exec.
+    if (keep > 0) leader.call(NR.close_range, 0, keep - 1, 0);
+    leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
+    leader.call(NR.munmap, 0, hole.address);
+    leader.call(NR.munmap, hole.address + hole.size, TASK_SIZE - hole.address - hole.size);
+    leader.run();
+    return made;
+  } catch (error) {
+    killMade(made);
+    throw error;
+  }
+}
+
+const TASK_SIZE = 0x7fff_ffff_f000;
+
+/** Makes what is below a process, and theirs. */
+export function makeChildren(parent: Made, tree: ImageTree, hole: { address: number }, made: Made[]): void {
+  const { task, leader } = parent;
+  const children = tree.tasks.filter(({ ppid }) => ppid === task.pid);
+  const early = (child: ImageTask) => {
+    const born = bornIn(child, tree);
+    return task.sid === task.pid && born !== undefined && born !== task.pid;
+  };
+  const make = (child: ImageTask): void => {
+    const flags =
+      CLONE_PTRACE |
+      (child.ids?.files_id === task.ids?.files_id && !child.isZombie ? CLONE_FILES : 0) |
+      (child.ids?.fs_id === task.ids?.fs_id && !child.isZombie ? CLONE_FS : 0);
+    cloneAs(leader, child.pid, flags, SIGCHLD);
+    const tracee = Tracee.stoppedChild(child.pid, child.pid);
+    const scratch = new Scratch(child.pid, hole.address, makeLayout, child.threads.length, endSignal(child));
+    const one = { task: child, scratch, leader: new Remote(tracee, scratch, 0) };
+    made.push(one);
+    tracee.blockSignals(scratch.endSignal);
+    makeChildren(one, tree, hole, made);
+  };
+  for (const child of children.filter(early)) make(child);
+  if (task.sid === task.pid) {
+    leader.call(NR.setsid);
+    leader.run();
+  }
+  for (const child of children) if (!early(child)) make(child);
+}
+
+/** The session in which a process was made, where that can be told: it, or what it made before, is still there. */
+function bornIn(task: ImageTask, tree: ImageTree): number | undefined {
+  if (task.sid !== task.pid) return task.sid;
+  for (const child of tree.tasks.filter(({ ppid }) => ppid === task.pid)) {
+    const born = bornIn(child, tree);
+    if (born !== undefined && born !== task.pid) return born;
+  }
+  return undefined;
+}
+
+/** Adds the call that makes a child or thread with an id. */
+export function addClone(remote: Remote, id: number, flags: number, exit_signal: number): number {
+  remote.reserve(1, 256);
+  const ids = new Uint8Array(4);
+  new DataView(ids.buffer).setInt32(0, id, true);
+  const args = clone_args.write({ flags, exit_signal, set_tid: remote.put(ids), set_tid_size: 1 });
+  return remote.attempt(NR.clone3, remote.put(args), args.length);
+}
+
+function cloneAs(remote: Remote, id: number, flags: number, exit_signal: number): void {
+  for (let left = ATTEMPTS; ; left--) {
+    const index = addClone(remote, id, flags, exit_signal);
+    remote.run();
+    const result = remote.result(index);
+    if (result === id) return;
+    if (result !== -Errno.EEXIST || left === 0) throw notMade(remote.error(index, result), id);
+    sleep(WAIT);
+  }
+}
+
+/** An id is taken until somebody has waited for the process that had it; what has just been killed goes in a moment. */
+const ATTEMPTS = 200;
+const WAIT = 10_000_000;
+
+export function notMade(error: SyscallError, id: number): Error {
+  if (error.errno !== Errno.EEXIST) return error;
+  return new UnsupportedError({
+    what: `process id ${id}`,
+    why: 'another process or thread has it',
+    remedy: `end that one (ps -L -p ${id}; a zombie goes when its parent waits for it), or restore in a new pid namespace`,
+  });
+}
+
+/** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
+function makeRoot(task: ImageTask, hole: { address: number; size: number }): Made {
+  const program = makeProgram(hole);
+  try {
+    const pid = cloneRoot(task.pid);
+    seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
+    interrupt(pid);
+    expectStop(pid, ({ event }) => event === 128);
+    execute(pid, program);
+    const scratch = new Scratch(pid, hole.address, makeLayout, task.threads.length, endSignal(task));
+    scratch.install();
+    const tracee = Tracee.found(pid, pid);
+    tracee.blockSignals(scratch.endSignal);
+    return { task, scratch, leader: new Remote(tracee, scratch, 0) };
+  } finally {
+    close({ fd: program });
+  }
+}
+
+function cloneRoot(pid: number): number {
+  for (let left = ATTEMPTS; ; left--) {
+    try {
+      return clone3({ flags: CLONE_VM | CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, set_tid: [pid] }).pid;
+    } catch (error) {
+      if (!(error instanceof SyscallError)) throw error;
+      if (error.errno !== Errno.EEXIST || left === 0) throw notMade(error, pid);
+      sleep(WAIT);
+    }
+  }
+}
+
+/** Makes a paused child of ours execute a program. */
+function execute(pid: number, program: number): void {
+  const strings = new Region(4096);
+  try {
+    const registers = readRegisters(pid);
+    registers.set('rax', NR.execveat);
+    registers.set('orig_rax', -1);
+    registers.set('rip', pausedAt());
+    registers.set('rdi', program);
+    // An empty name, and empty lists of arguments and environment.
+    registers.set('rsi', strings.address + 64);
+    registers.set('rdx', strings.address);
+    registers.set('r10', strings.address);
+    registers.set('r8', AT_EMPTY_PATH);
+    writeRegisters(pid, registers);
+    cont(pid);
+    expectStop(pid, ({ event }) => event === PTRACE_EVENT_EXEC);
+  } finally {
+    strings[Symbol.dispose]();
+  }
+}
+
+/** An ELF program of one segment without content: memory that can be read, written and executed, and belongs to no file. */
+function makeProgram({ address, size }: { address: number; size: number }): number {
+  const fd = memfd_create({ name: 'tideover', flags: 1 });
+  const bytes = new Uint8Array(Elf64_Ehdr.size + Elf64_Phdr.size);
+  const e_ident = Uint8Array.from([0x7f, 0x45, 0x4c, 0x46, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ...Array(9).fill(0)]);
+  Elf64_Ehdr.write(
+    {
+      e_ident,
+      e_type: ET_EXEC,
+      e_machine: EM_X86_64,
+      e_version: EV_CURRENT,
+      e_entry: BigInt(address),
+      e_phoff: BigInt(Elf64_Ehdr.size),
+      e_ehsize: Elf64_Ehdr.size,
+      e_phentsize: Elf64_Phdr.size,
+      e_phnum: 1,
+    },
+    bytes,
+  );
+  Elf64_Phdr.write(
+    {
+      p_type: PT_LOAD,
+      p_flags: PF_R | PF_W | PF_X,
+      p_vaddr: BigInt(address),
+      p_paddr: BigInt(address),
+      p_memsz: BigInt(size),
+      p_align: 4096n,
+    },
+    bytes,
+    Elf64_Ehdr.size,
+  );
+  write({ fd, buf: bytes, count: bytes.length });
+  return fd;
+}
+
+/** A signal to end batches with that does not wait for the process in the image. */
+function endSignal(task: ImageTask): number {
+  const queues = task.threads.flatMap(({ core }) => [core.tc?.signals_s, core.thread_core?.signals_p]);
+  const waiting = new Set(
+    queues.flatMap((queue) => (queue?.signals ?? []).map((each) => siginfo.read(each.siginfo).si_signo)),
+  );
+  return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !waiting.has(signal)) ?? SIGURG;
+}
+
+/** Process groups: leaders first, then their members. */
+export function makeGroups(made: readonly Made[]): void {
+  const here = new Set(made.map(({ task }) => task.pid));
+  const join = ({ task, leader }: Made): void => {
+    // The group of a session's leader comes with the session; one of a shell outside the tree is that of this process.
+    if (task.isZombie || task.pgid === task.sid || !here.has(task.pgid)) return;
+    leader.call(NR.setpgid, 0, task.pgid);
+    leader.run();
+  };
+  for (const one of made) if (one.task.pgid === one.task.pid) join(one);
+  for (const one of made) if (one.task.pgid !== one.task.pid) join(one);
+}
+
+/** Lets those end that had ended, in the way they did. */
+export function makeZombies(made: readonly Made[]): void {
+  for (const { task, leader } of made) {
+    if (!task.isZombie) continue;
+    const code = task.threads[0]!.core.tc!.exit_code;
+    const signal = code & 0x7f;
+    if (signal === 0) leader.call(NR.exit_group, (code >> 8) & 0xff);
+    else leader.call(NR.kill, task.pid, signal);
+    leader.start();
+    if (signal !== 0) endBySignal(leader.tracee, signal);
+    else while (waitTracee(task.pid).kind === 'stopped') cont(task.pid);
+    leader.tracee.forget();
+    const parent = made.find((each) => each.task.pid === task.ppid);
+    if (parent !== undefined) dropChildSignal(parent.leader);
+  }
+}
+
+/** Takes the SIGCHLD back that a process got for a zombie; had it waited, the image has it. */
+function dropChildSignal(remote: Remote): void {
+  const set = new Uint8Array(8);
+  new DataView(set.buffer).setBigUint64(0, 1n << BigInt(SIGCHLD - 1), true);
+  remote.attempt(NR.rt_sigtimedwait, remote.put(set), 0, remote.put(new Uint8Array(timespec.size)), set.length);
+  remote.run();
+}
+
+function endBySignal(tracee: Tracee, signal: number): void {
+  // Blocked as everything is; let it through.
+  tracee.unblockSignals();
+  for (;;) {
+    const status = waitTracee(tracee.tid);
+    if (status.kind !== 'stopped') return;
+    cont(tracee.tid, status.event === 0 ? signal : 0);
+  }
+}
+
+/** Kills what was made and waits for it, so that nothing is left. */
+export function killMade(made: readonly Made[]): void {
+  for (const { task } of made) {
+    try {
+      process.kill(task.pid, 'SIGKILL');
+    } catch {
+      // It is gone already.
+    }
+  }
+  for (const { leader } of [...made].reverse()) {
+    try {
+      while (waitTracee(leader.tracee.tid).kind === 'stopped');
+    } catch {
+      // Nobody's child any more.
+    }
+  }
+}

@@ -1,0 +1,150 @@
+/**
+ * Mappings of a process: from /proc/PID/smaps to vma_entry, and back by mmap(2), mprotect(2), madvise(2).
+ * What is in them is the business of pages.ts; what files they are of, that of files/.
+ */
+
+import { O_RDONLY, O_RDWR } from '../abi/fcntl.ts';
+import * as mman from '../abi/mman.ts';
+import { NR } from '../abi/unistd.ts';
+import { UnsupportedError } from '../errors.ts';
+import * as area from '../image/messages/memory.ts';
+import type { VmaEntry } from '../image/pages.ts';
+import type { SmapsVma } from '../sys/maps.ts';
+import type { Remote } from './remote.ts';
+
+/** How a mapping is joined to what lies behind it: gives the id of a file or of shared memory. */
+export interface Backing {
+  /** A file that has a path or had one. @param flags O_RDONLY or O_RDWR */
+  file(vma: SmapsVma, flags: number): number;
+  /** Shared memory without a file. */
+  shared(vma: SmapsVma): number;
+  /** A memfd. @param flags O_RDONLY or O_RDWR */
+  memfd(vma: SmapsVma, flags: number): number;
+}
+
+/** VmFlags that are madvise(2)'s doing: proc_pid_smaps(5). */
+const ADVICE: Readonly<Record<string, number>> = {
+  sr: mman.MADV_SEQUENTIAL,
+  rr: mman.MADV_RANDOM,
+  dc: mman.MADV_DONTFORK,
+  dd: mman.MADV_DONTDUMP,
+  mg: mman.MADV_MERGEABLE,
+  hg: mman.MADV_HUGEPAGE,
+  nh: mman.MADV_NOHUGEPAGE,
+  wf: mman.MADV_WIPEONFORK,
+};
+
+/** VmFlags that are mmap(2)'s doing. */
+const FLAGS: Readonly<Record<string, number>> = {
+  gd: mman.MAP_GROWSDOWN,
+  lo: mman.MAP_LOCKED,
+  nr: mman.MAP_NORESERVE,
+  ht: mman.MAP_HUGETLB,
+};
+
+/** The kernel's own, which are mapped anew. */
+export const KERNEL_AREAS = area.VMA_AREA_VDSO | area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL;
+
+/** @throws UnsupportedError for a mapping of a kind that is not known */
+export function saveVma(pid: number, vma: SmapsVma, backing: Backing): VmaEntry {
+  let flags = vma.shared ? mman.MAP_SHARED : mman.MAP_PRIVATE;
+  let madv = 0n;
+  for (const flag of vma.flags) {
+    flags |= FLAGS[flag] ?? 0;
+    if (ADVICE[flag] !== undefined) madv |= 1n << BigInt(ADVICE[flag]);
+  }
+  const entry: VmaEntry = {
+    start: vma.start,
+    end: vma.end,
+    pgoff: vma.offset,
+    shmid: 0,
+    prot: vma.prot,
+    flags,
+    status: area.VMA_AREA_REGULAR,
+    fd: -1,
+  };
+  if (madv !== 0n) entry.madv = madv;
+  const anonymous = (status: number): VmaEntry => ({
+    ...entry,
+    flags: flags | mman.MAP_ANONYMOUS,
+    pgoff: 0,
+    status: area.VMA_AREA_REGULAR | status,
+  });
+  const { path } = vma;
+  if (path === '[vdso]') return anonymous(area.VMA_AREA_VDSO | area.VMA_ANON_PRIVATE);
+  if (path === '[vvar]' || path === '[vvar_vclock]') return anonymous(area.VMA_AREA_VVAR | area.VMA_ANON_PRIVATE);
+  if (path === '[vsyscall]')
+    return { ...anonymous(area.VMA_ANON_PRIVATE), status: area.VMA_AREA_VSYSCALL | area.VMA_ANON_PRIVATE };
+  if (vma.flags.has('io') || vma.flags.has('pf')) throw refused(pid, vma, 'it is memory of a device');
+  if (vma.flags.has('ht')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
+  if (vma.flags.has('um') || vma.flags.has('uw')) throw refused(pid, vma, 'a userfaultfd watches it');
+  if (vma.flags.has('ss')) throw refused(pid, vma, 'it is a shadow stack');
+  if (path === '[uprobes]') throw refused(pid, vma, 'a probe is set in it');
+  if (path === '[heap]') return anonymous(area.VMA_AREA_HEAP | area.VMA_ANON_PRIVATE);
+  if (path === '[stack]') return anonymous(area.VMA_AREA_STACK | area.VMA_ANON_PRIVATE);
+  if (vma.inode === 0n && !path.startsWith('/')) return anonymous(area.VMA_ANON_PRIVATE);
+  if (path === '/[aio]') throw refused(pid, vma, 'it is a ring of io_setup(2)');
+  if (path.startsWith('/SYSV')) throw refused(pid, vma, 'it is System V shared memory');
+  if (path.startsWith('socket:')) throw refused(pid, vma, 'it is a buffer of a socket');
+  if (path.startsWith('anon_inode:')) throw refused(pid, vma, `it is of ${path}`);
+  if (path.startsWith('/anon_hugepage')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
+  if (path.startsWith('[anon_shmem') || (path === '/dev/zero' && vma.shared && vma.deleted)) {
+    const shmid = backing.shared(vma);
+    return { ...entry, flags: flags | mman.MAP_ANONYMOUS, shmid, status: entry.status | area.VMA_ANON_SHARED };
+  }
+  // A shared mapping keeps its right to be made writable only of a file that was opened so.
+  const fdflags = vma.shared && vma.flags.has('mw') ? O_RDWR : O_RDONLY;
+  const kind = vma.shared ? area.VMA_FILE_SHARED : area.VMA_FILE_PRIVATE;
+  if (path.startsWith('/memfd:')) {
+    const shmid = backing.memfd(vma, fdflags);
+    return { ...entry, shmid, fdflags, status: entry.status | kind | area.VMA_AREA_MEMFD };
+  }
+  if (!path.startsWith('/')) throw refused(pid, vma, `it is of ${path}`);
+  return { ...entry, shmid: backing.file(vma, fdflags), fdflags, status: entry.status | kind };
+}
+
+function refused(pid: number, vma: SmapsVma, why: string): UnsupportedError {
+  const range = `${vma.start.toString(16)}-${vma.end.toString(16)}`;
+  return new UnsupportedError({
+    what: `mapping ${range}${vma.path === '' ? '' : ` (${vma.path})`}`,
+    pid,
+    why: `${why}, which cannot be saved yet`,
+    remedy: 'let the program give it back, or leave this process out',
+  });
+}
+
+/** Whether the image has pages of a mapping: of private ones that belong to the process. */
+export function hasPages(vma: VmaEntry): boolean {
+  if ((vma.status & (area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL)) !== 0) return false;
+  return (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0;
+}
+
+/** The part of flags that mmap(2) takes; the rest is done afterwards. */
+const MMAP_FLAGS =
+  mman.MAP_SHARED | mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_GROWSDOWN | mman.MAP_NORESERVE | mman.MAP_HUGETLB;
+
+/**
+ * Adds the call that makes a mapping, writable for as long as it is being filled.
+ *
+ * @param fd of what lies behind it, in the process, or -1
+ * @param filled whether pages will be written into it
+ */
+export function restoreVma(remote: Remote, vma: VmaEntry, fd: number, filled: boolean): number {
+  const prot = filled ? vma.prot | mman.PROT_WRITE : vma.prot;
+  let flags = (vma.flags & MMAP_FLAGS) | mman.MAP_FIXED_NOREPLACE;
+  if (fd >= 0) flags &= ~mman.MAP_ANONYMOUS;
+  return remote.call(NR.mmap, vma.start, vma.end - vma.start, prot, flags, fd, fd < 0 ? 0 : vma.pgoff);
+}
+
+/** Adds the calls that give a filled mapping its protection, its advice and its lock. */
+export function finishVma(remote: Remote, vma: VmaEntry, filled: boolean): void {
+  const length = vma.end - vma.start;
+  if (filled && (vma.prot & mman.PROT_WRITE) === 0) remote.call(NR.mprotect, vma.start, length, vma.prot);
+  for (let bits = vma.madv ?? 0n, advice = 0; bits !== 0n; bits >>= 1n, advice++) {
+    if ((bits & 1n) !== 0n) remote.call(NR.madvise, vma.start, length, advice);
+  }
+  if ((vma.flags & mman.MAP_LOCKED) !== 0) remote.call(NR.mlock2, vma.start, length, MLOCK_ONFAULT);
+}
+
+/** What was not in memory is not to be brought there; what was has been. mlock2(2) */
+const MLOCK_ONFAULT = 1;

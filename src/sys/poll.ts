@@ -1,0 +1,25 @@
+/** Descriptors that tell of events: poll(2), eventfd(2), signalfd(2), timerfd_create(2), epoll_create(2). */
+import { pollfd } from '../abi/poll.ts';
+import { hex, input, int, output, syscall } from './syscall.ts';
+
+const pollCall = syscall('poll', 7, { fds: output, nfds: int, timeout: int });
+
+/** @param events POLL* to ask for @returns those and the errors that one descriptor has, at once */
+export function poll(fd: number, events: number): number {
+  const fds = pollfd.write({ fd, events, revents: 0 });
+  pollCall({ fds, nfds: 1, timeout: 0 });
+  return pollfd.read(fds).revents;
+}
+
+/** @param initval of 32 bits @returns a descriptor */
+export const eventfd2 = syscall('eventfd2', 290, { initval: int, flags: hex });
+/** @param fd -1 for a new one @param mask 8 bytes @returns a descriptor */
+export const signalfd4 = syscall('signalfd4', 289, { fd: int, mask: input, sizemask: int, flags: hex });
+/** @returns a descriptor */
+export const timerfd_create = syscall('timerfd_create', 283, { clockid: int, flags: hex });
+/** @param utmr an itimerspec */
+export const timerfd_settime = syscall('timerfd_settime', 286, { ufd: int, flags: hex, utmr: input, otmr: output });
+/** @param tp room for a timespec */
+export const clock_gettime = syscall('clock_gettime', 228, { clockid: int, tp: output });
+/** @returns a descriptor */
+export const epoll_create1 = syscall('epoll_create1', 291, { flags: hex });
