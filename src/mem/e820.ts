@@ -6,34 +6,6 @@ import { boot_e820_entry } from '../abi/bootparam.ts';
 import { FormatError } from '../errors.ts';
 import { findOverlap, formatRange, intersect, normalise, type Range, subtract } from './range.ts';
 
-export const E820_TYPE_RAM = 1;
-export const E820_TYPE_RESERVED = 2;
-export const E820_TYPE_ACPI = 3;
-export const E820_TYPE_NVS = 4;
-export const E820_TYPE_UNUSABLE = 5;
-export const E820_TYPE_PMEM = 7;
-/** Persistent memory as it was marked before ACPI 6. */
-export const E820_TYPE_PRAM = 12;
-/** EFI_MEMORY_SP: memory kept for a special purpose. */
-export const E820_TYPE_SOFT_RESERVED = 0xefffffff;
-
-/** e820_type_to_string(): the names in /sys/firmware/memmap. */
-const typeNames: ReadonlyMap<string, number> = new Map([
-  ['System RAM', E820_TYPE_RAM],
-  ['Reserved', E820_TYPE_RESERVED],
-  ['ACPI Tables', E820_TYPE_ACPI],
-  ['ACPI Non-volatile Storage', E820_TYPE_NVS],
-  ['Unusable memory', E820_TYPE_UNUSABLE],
-  ['Persistent Memory', E820_TYPE_PMEM],
-  ['Persistent Memory (legacy)', E820_TYPE_PRAM],
-  ['Soft Reserved', E820_TYPE_SOFT_RESERVED],
-]);
-
-/** The type that the kernel calls so; a name that it does not have here is memory to be left alone: reserved. */
-export function e820TypeOf(name: string): number {
-  return typeNames.get(name) ?? E820_TYPE_RESERVED;
-}
-
 /** One range and what it is: E820_TYPE_*. */
 export interface E820Entry extends Range {
   readonly type: number;

@@ -2,17 +2,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { FormatError } from '../../../src/errors.ts';
 import {
-  checkE820,
   E820_TYPE_NVS,
   E820_TYPE_PMEM,
   E820_TYPE_PRAM,
   E820_TYPE_RAM,
   E820_TYPE_RESERVED,
   E820_TYPE_SOFT_RESERVED,
-  type E820Entry,
   e820TypeOf,
+} from '../../../src/abi/e820.ts';
+import { FormatError } from '../../../src/errors.ts';
+import {
+  checkE820,
+  type E820Entry,
   punch,
   rangesOfType,
   readE820,
