@@ -7,7 +7,7 @@
  */
 import * as sched from '../abi/sched.ts';
 import { SyscallError } from '../errors.ts';
-import { signal } from './process.ts';
+import { getpid, signal } from './process.ts';
 import { mapCode, Region } from './region.ts';
 import { type Address, flags } from './syscall.ts';
 
@@ -16,24 +16,45 @@ export interface CloneArguments {
   readonly flags: number;
   /** What the parent gets when the child ends: SIGCHLD, or 0 for nothing (then wait with __WALL). */
   readonly exit_signal: number;
+  /**
+   * What the child gets when the thread that made it ends (PR_SET_PDEATHSIG): SIGKILL for one that nobody else could end.
+   * Executing a program does not take it away.
+   */
+  readonly pdeath_sig?: number;
   /** Process id in each pid namespace, innermost first. Needs CAP_CHECKPOINT_RESTORE in them. */
   readonly set_tid?: readonly number[];
   /** Descriptor of a cgroup v2 folder, with CLONE_INTO_CGROUP. */
   readonly cgroup?: number;
 }
 
-/** clone3(&args, size) in rdi and rsi; the child pauses for ever. No stack, no registers that the parent needs. */
+/**
+ * clone3(&args, size) in rdi and rsi, the child's pdeath_sig in edx, our process id in r8d. No stack, no registers that the
+ * parent needs. The child pauses for ever, or ends where its parent did before it could ask to be told: its parent is
+ * then another one. A parent outside of its pid namespace is 0 to it.
+ */
 const CODE = Uint8Array.of(
   ...[0xb8, 0xb3, 0x01, 0x00, 0x00], // mov eax, 435 (clone3)
   ...[0x0f, 0x05], // syscall
   ...[0x48, 0x85, 0xc0], // test rax, rax
   ...[0x74, 0x01], // jz child
   0xc3, // ret
-  ...[0xb8, 0x22, 0x00, 0x00, 0x00], // child: mov eax, 34 (pause)
+  ...[0x89, 0xd6], // child: mov esi, edx
+  ...[0xbf, 0x01, 0x00, 0x00, 0x00], // mov edi, 1 (PR_SET_PDEATHSIG)
+  ...[0xb8, 0x9d, 0x00, 0x00, 0x00], // mov eax, 157 (prctl)
   ...[0x0f, 0x05], // syscall
-  ...[0xeb, 0xf7], // jmp child
+  ...[0xb8, 0x6e, 0x00, 0x00, 0x00], // mov eax, 110 (getppid)
+  ...[0x0f, 0x05], // syscall
+  ...[0x85, 0xc0], // test eax, eax
+  ...[0x74, 0x0c], // jz wait
+  ...[0x44, 0x39, 0xc0], // cmp eax, r8d
+  ...[0x74, 0x07], // je wait
+  ...[0xb8, 0x3c, 0x00, 0x00, 0x00], // mov eax, 60 (exit)
+  ...[0x0f, 0x05], // syscall
+  ...[0xb8, 0x22, 0x00, 0x00, 0x00], // wait: mov eax, 34 (pause)
+  ...[0x0f, 0x05], // syscall
+  ...[0xeb, 0xf7], // jmp wait
 );
-const PAUSE_SYSCALL = 18;
+const PAUSE_SYSCALL = 55;
 
 const ARGUMENTS = 0;
 const SET_TID = 128;
@@ -71,7 +92,7 @@ export function clone3(args: CloneArguments): { pid: number; pidfd: number | und
     region.bytes,
     ARGUMENTS,
   );
-  const pid = call(region.address + ARGUMENTS, sched.clone_args.size);
+  const pid = call(region.address + ARGUMENTS, sched.clone_args.size, args.pdeath_sig ?? 0, 0, getpid({}));
   if (pid < 0) throw new SyscallError('clone3', shown(args), -pid);
   return { pid, pidfd: (args.flags & sched.CLONE_PIDFD) === 0 ? undefined : region.view.getInt32(PIDFD, true) };
 }
@@ -85,7 +106,7 @@ export function pausedAt(): Address {
 }
 
 function loadStub(): Stub {
-  stub ??= { ...mapCode(CODE, 2), region: new Region(4096) };
+  stub ??= { ...mapCode(CODE, 5), region: new Region(4096) };
   return stub;
 }
 

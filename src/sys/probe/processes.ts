@@ -111,7 +111,7 @@ export function namespaces(): Answer {
 /** @returns the name of the errno; a child that was made against all expectation is ended */
 function tryClone(flags: number, set_tid: readonly number[]): string {
   try {
-    const { pid } = clone3({ flags: flags + sched.CLONE_VM, exit_signal: 0, set_tid });
+    const { pid } = clone3({ flags: flags + sched.CLONE_VM, exit_signal: 0, pdeath_sig: SIGKILL, set_tid });
     kill({ pid, sig: SIGKILL });
     wait4({ pid, wstatus: 0, options: __WALL, rusage: 0 });
     return 'a child';

@@ -30,7 +30,7 @@ const NO_TRACING = 'allow ptrace: see the seccomp filter of a container and kern
 
 /** Lets `probe` look at a stopped tracee, if one can be had. */
 function withTracee(probe: (pid: number) => Answer): Answer {
-  const { pid } = clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: 0 });
+  const { pid } = clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: 0, pdeath_sig: SIGKILL });
   try {
     seize(pid, PTRACE_O_EXITKILL);
     interrupt(pid);

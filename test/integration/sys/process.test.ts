@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { fstatSync } from 'node:fs';
 import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { CAP_SYS_ADMIN } from '../../../src/abi/capability.ts';
 import { Errno } from '../../../src/abi/errno.ts';
 import { KCMP_FILE, KCMP_FILES, KCMP_VM } from '../../../src/abi/kcmp.ts';
+import { POLLIN } from '../../../src/abi/poll.ts';
 import {
   PR_GET_DUMPABLE,
   PR_GET_NAME,
@@ -21,6 +25,7 @@ import { clone3 } from '../../../src/sys/clone.ts';
 import { close } from '../../../src/sys/files.ts';
 import { readIomem } from '../../../src/sys/iomem.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
+import { poll } from '../../../src/sys/poll.ts';
 import { readProcText } from '../../../src/sys/proc.ts';
 import * as sys from '../../../src/sys/process.ts';
 import { readStat, readStatus } from '../../../src/sys/stat.ts';
@@ -67,6 +72,32 @@ test('clone3 makes a child, and waitid on its pidfd tells how it ended', () => {
   assert.deepEqual([stat.pid, stat.ppid, stat.exit_signal], [pid, process.pid, SIGCHLD]);
   const info = end(pidfd!);
   assert.deepEqual([info.si_signo, info.si_code, info.si_pid, info.si_status], [SIGCHLD, CLD_KILLED, pid, SIGKILL]);
+});
+
+test('a child of clone3 with a pdeath_sig ends with a parent that is killed, one without it does not', async (t) => {
+  const makeTwo = `
+    import { clone3 } from ${JSON.stringify(import.meta.resolve('../../../src/sys/clone.ts'))};
+    const make = (pdeath_sig) => clone3({ flags: ${CLONE_VM + CLONE_CLEAR_SIGHAND}, exit_signal: 0, pdeath_sig }).pid;
+    console.log(JSON.stringify([make(${SIGKILL}), make(0)]));
+    setInterval(() => {}, 1000);`;
+  const parent = spawn(process.execPath, ['--input-type=module', '-e', makeTwo], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  t.after(() => parent.kill('SIGKILL'));
+  const [line] = (await once(parent.stdout, 'data')) as [Buffer];
+  const pids = JSON.parse(line.toString()) as [number, number];
+  const [bound, free] = pids.map((pid) => sys.pidfd_open({ pid, flags: 0 })) as [number, number];
+  t.after(() => {
+    for (const pidfd of [bound, free]) {
+      sys.pidfd_send_signal.attempt({ pidfd, sig: SIGKILL, info: 0, flags: 0 });
+      close({ fd: pidfd });
+    }
+  });
+  assert.deepEqual([poll(bound, POLLIN), poll(free, POLLIN)], [0, 0]);
+  parent.kill('SIGKILL');
+  for (let waited = 0; poll(bound, POLLIN) === 0 && waited < 10_000; waited += 10) await setTimeout(10);
+  assert.equal(poll(bound, POLLIN) & POLLIN, POLLIN);
+  assert.equal(poll(free, POLLIN), 0);
 });
 
 test('clone3 gives the child the id that is asked for', {
