@@ -39,11 +39,13 @@ export interface BootImage {
   /** Where it would like to lie, and must lie if it is not relocatable. */
   readonly preferred: number;
   readonly relocatable: boolean;
-  /** Offset of the 64-bit entry from the load address. */
-  readonly entry: number;
+  /** Offset of the 64-bit entry from the load address; undefined where the kernel has the 32-bit one only. */
+  readonly entry64: number | undefined;
+  /** Offset of the 32-bit entry from the load address; undefined where the kernel has the 64-bit one only. */
+  readonly entry32: number | undefined;
   /** Kernel, initrd, command line and boot_params may lie above 4 GB. */
   readonly above4G: boolean;
-  /** May be entered with 5-level paging active. */
+  /** Its 64-bit entry may be taken with 5-level paging active. */
   readonly fiveLevel: boolean;
   /** Takes EFI's tables from a kernel that has used them. */
   readonly efiKexec: boolean;
@@ -54,10 +56,11 @@ export interface BootImage {
 }
 
 /** The 64-bit entry of a bzImage: boot.rst, "64-bit Boot Protocol". */
-export const BZIMAGE_ENTRY_64 = 0x200;
+const BZIMAGE_ENTRY_64 = 0x200;
 
 /** init_size and pref_address are there from 2.10 on, xloadflags from 2.12 on. */
-const OLDEST_PROTOCOL = 0x020c;
+const OLDEST_PROTOCOL = 0x020a;
+const XLOADFLAGS_PROTOCOL = 0x020c;
 
 /** Physical addresses have at most 52 bits. */
 const TOP_OF_MEMORY = 2n ** 52n;
@@ -74,7 +77,7 @@ export function isBzImage(bytes: Uint8Array): boolean {
  *
  * @param file its name, for messages
  * @throws FormatError where the file is cut or is no bzImage
- * @throws UnsupportedError for images that cannot be entered from a 64-bit kernel; it names the field that says so
+ * @throws UnsupportedError for images that cannot be loaded; it names the field that says so
  */
 export function readBzImage(bytes: Uint8Array, file: string): BootImage {
   const wrong = (field: keyof typeof setup_header.offsets, expected: string, found: string) =>
@@ -91,15 +94,12 @@ export function readBzImage(bytes: Uint8Array, file: string): BootImage {
   if (header.version < OLDEST_PROTOCOL) {
     throw unsupported(
       'version',
-      `boot protocol ${protocolText(header.version)} is too old, ${protocolText(OLDEST_PROTOCOL)} is the oldest that tells of a 64-bit entry`,
-      'take a kernel of Linux 3.8 or later',
+      `boot protocol ${protocolText(header.version)} is too old, ${protocolText(OLDEST_PROTOCOL)} is the oldest that tells where a kernel may lie`,
+      'take a kernel of Linux 2.6.31 or later',
     );
   }
   if ((header.loadflags & LOADED_HIGH) === 0) {
     throw unsupported('loadflags', 'LOADED_HIGH is not set, this is a zImage', 'build a bzImage');
-  }
-  if ((header.xloadflags & XLF_KERNEL_64) === 0) {
-    throw unsupported('xloadflags', 'XLF_KERNEL_64 is not set, this is a 32-bit kernel', 'take a 64-bit kernel');
   }
   // A count of 0 means 4, for kernels older than the field: boot.rst.
   const kernelAt = ((header.setup_sects || 4) + 1) * 512;
@@ -121,7 +121,8 @@ export function readBzImage(bytes: Uint8Array, file: string): BootImage {
   if (headerEnd < SETUP_HEADER_OFFSET + setup_header.offsets.init_size + 4 || headerEnd > 0x290) {
     throw wrong('jump', 'a header that ends behind init_size and before 0x290', `its end at ${hex(headerEnd)}`);
   }
-  const above4G = (header.xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) !== 0;
+  const xloadflags = header.version < XLOADFLAGS_PROTOCOL ? 0 : header.xloadflags;
+  const above4G = (xloadflags & XLF_CAN_BE_LOADED_ABOVE_4G) !== 0;
   return {
     file,
     format: 'bzImage',
@@ -132,10 +133,11 @@ export function readBzImage(bytes: Uint8Array, file: string): BootImage {
     alignment: header.kernel_alignment,
     preferred: Number(header.pref_address),
     relocatable: header.relocatable_kernel !== 0,
-    entry: BZIMAGE_ENTRY_64,
+    entry64: (xloadflags & XLF_KERNEL_64) === 0 ? undefined : BZIMAGE_ENTRY_64,
+    entry32: 0,
     above4G,
-    fiveLevel: (header.xloadflags & XLF_5LEVEL) !== 0,
-    efiKexec: (header.xloadflags & XLF_EFI_KEXEC) !== 0,
+    fiveLevel: (xloadflags & XLF_5LEVEL) !== 0,
+    efiKexec: (xloadflags & XLF_EFI_KEXEC) !== 0,
     commandLineMax: header.cmdline_size,
     // The field is for the 32-bit ramdisk_image; with ext_ramdisk_image there is no limit.
     initrdMax: above4G ? Number.MAX_SAFE_INTEGER : header.initrd_addr_max,

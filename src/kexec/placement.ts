@@ -36,9 +36,10 @@ const NO_LIMIT = Number.MAX_SAFE_INTEGER;
  * @throws UnsupportedError where a piece finds no place; says how much is missing
  */
 export function place({ image, initrdSize, rest }: Pieces, room: readonly Range[]): Placement {
+  const bound = image.above4G ? '' : ' below 4 GB, as XLF_CAN_BE_LOADED_ABOVE_4G is not set in xloadflags';
   let free: readonly Range[] = image.above4G ? room : intersect(room, [{ start: 0, end: FOUR_GB }]);
   const take = (what: string, hole: Range | undefined, size: number, hint: string) => {
-    if (hole === undefined) throw tooLittleRoom(what, size, free, hint);
+    if (hole === undefined) throw tooLittleRoom(what, size, free, `${hint}${bound}`);
     free = subtract(free, [hole]);
     return hole.start;
   };

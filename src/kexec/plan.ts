@@ -9,7 +9,7 @@
  *     purgatory    checks the others and enters the kernel
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
+import { ENTRY_32, RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
 import { type PurgatoryParameters, purgatory } from '../asm/purgatory.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
@@ -92,13 +92,7 @@ export interface Layout {
 export function build(request: LoadRequest, machine: Machine, layout: Layout): Plan {
   const { image, initrd, commandLine } = request;
   const { e820, room, fixed = [], fill = [] } = layout;
-  if (machine.fiveLevel && !image.fiveLevel) {
-    throw new UnsupportedError({
-      what: `${image.file}: xloadflags`,
-      why: 'XLF_5LEVEL is not set and the running kernel uses 5-level page tables, in which this one cannot start',
-      remedy: 'boot the running kernel with no5lvl, or take a newer kernel',
-    });
-  }
+  const entry32 = mustEnterIn32Bits(image, machine);
   const next = {
     image,
     commandLine,
@@ -111,7 +105,8 @@ export function build(request: LoadRequest, machine: Machine, layout: Layout): P
     initrd: initrd.length === 0 ? undefined : { start: 0, size: initrd.length },
   };
   const rest = { 'boot params': bootParamsSize(next), purgatory: purgatory({}).length };
-  const at = place({ image, initrdSize: initrd.length, rest }, room);
+  const below = entry32 ? intersect(room, [{ start: 0, end: FOUR_GB }]) : room;
+  const at = place({ image, initrdSize: initrd.length, rest }, below);
   const [paramsAt, entry] = [at.rest['boot params']!, at.rest.purgatory!];
   const params = bootParams(
     { ...next, kernelAt: at.kernel, initrd: next.initrd && { start: at.initrd!, size: initrd.length } },
@@ -124,8 +119,8 @@ export function build(request: LoadRequest, machine: Machine, layout: Layout): P
   if (at.initrd !== undefined) checked.push(segment('initrd', at.initrd, initrd));
   checked.push(segment('boot params', paramsAt, params), ...fixed.filter((each) => each.checked));
   const code = purgatory({
-    flags: (request.resetVga ? RESET_VGA : 0) | (request.resetPic ? RESET_PIC : 0),
-    entry: at.kernel + image.entry,
+    flags: (request.resetVga ? RESET_VGA : 0) | (request.resetPic ? RESET_PIC : 0) | (entry32 ? ENTRY_32 : 0),
+    entry: at.kernel + (entry32 ? image.entry32! : image.entry64!),
     boot_params: paramsAt,
     serial_port: machine.serialPort,
     regions: checked.map(({ start, bytes }) => ({ start, size: bytes.length, sha256: sha256(bytes) })),
@@ -138,6 +133,19 @@ export function build(request: LoadRequest, machine: Machine, layout: Layout): P
   );
   const fillers = gaps.map(({ start, end }) => segment('filler', start, new Uint8Array(0), end - start));
   return { image, segments: [...placed, ...fillers], entry, e820, commandLine };
+}
+
+const FOUR_GB = 2 ** 32;
+
+/** The 64-bit entry keeps the paging mode, so a kernel that does not know 5 levels is entered without paging. */
+function mustEnterIn32Bits({ file, entry64, entry32, fiveLevel }: BootImage, machine: Machine): boolean {
+  if (entry64 !== undefined && (fiveLevel || !machine.fiveLevel)) return false;
+  if (entry32 !== undefined) return true;
+  throw new UnsupportedError({
+    what: `${file}: xloadflags`,
+    why: 'XLF_5LEVEL is not set and the running kernel uses 5-level page tables, in which this one cannot start',
+    remedy: 'boot the running kernel with no5lvl, or take a newer kernel',
+  });
 }
 
 /**

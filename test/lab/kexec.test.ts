@@ -4,6 +4,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { type BootOptions, boot } from '../../lab/boot.ts';
+import { emptyDisk } from '../../lab/disk.ts';
 import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { guestRoot } from '../../lab/root.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
@@ -38,6 +39,16 @@ async function bring(vm: Vm, name: KernelName): Promise<string> {
   return release;
 }
 
+/** Copies the sources and a program of test/lab/guest that uses them into the guest. @returns its path there */
+async function bringProgram(vm: Vm, name: string): Promise<string> {
+  await vm.check('mkdir -p /tmp/t/test/lab');
+  await vm.copyIn(join(project, 'src'), '/tmp/t/src');
+  await vm.copyIn(join(project, 'dist/koffi.node'), '/tmp/t/src/koffi.node');
+  await vm.copyIn(join(project, 'test/lab/guest'), '/tmp/t/test/lab/guest');
+  await vm.copyIn(join(project, 'package.json'), '/tmp/t/package.json');
+  return `/tmp/t/test/lab/guest/${name}`;
+}
+
 /** Loads what `bring` has brought and goes there. */
 async function changeKernel(vm: Vm, name: KernelName): Promise<void> {
   const release = await bring(vm, name);
@@ -51,7 +62,8 @@ async function changeKernel(vm: Vm, name: KernelName): Promise<void> {
 }
 
 const machines = [
-  { cpus: 1, firmware: 'bios' },
+  // The processor has 5-level paging, and the kernels use it unless they are told not to.
+  { cpus: 1, firmware: 'bios', append: 'no5lvl' },
   { cpus: 2, firmware: 'uefi' },
   ...(process.env.TIDEOVER_FULL
     ? ([
@@ -86,18 +98,26 @@ for (const machine of machines) {
 test('a byte that was changed after loading stops the purgatory, which says so on the serial port', () =>
   inGuest({ kernel: '6.12', memory: 1024 }, async (vm) => {
     await bring(vm, '6.12');
-    await vm.check('mkdir -p /tmp/t/test/lab');
-    await vm.copyIn(join(project, 'src'), '/tmp/t/src');
-    await vm.copyIn(join(project, 'dist/koffi.node'), '/tmp/t/src/koffi.node');
-    await vm.copyIn(join(project, 'test/lab/guest'), '/tmp/t/test/lab/guest');
-    await vm.copyIn(join(project, 'package.json'), '/tmp/t/package.json');
-    const script = 'node /tmp/t/test/lab/guest/load-damaged.ts /tmp/vmlinuz';
-    await vm.check([...script.split(' '), await vm.check('cat /proc/cmdline'), 'initrd'], { timeout: 120_000 });
+    const program = await bringProgram(vm, 'load-damaged.ts');
+    const commandLine = await vm.check('cat /proc/cmdline');
+    await vm.check(['node', program, '/tmp/vmlinuz', commandLine, 'initrd'], { timeout: 120_000 });
     const since = vm.console.text.length;
     void vm.run('tideover kexec exec').catch(() => {});
     const said = /tideover purgatory: segment 1 of the next kernel was changed after it was loaded .*Stopped\./;
     await vm.waitFor(said, NEXT_KERNEL_MS, since);
     assert.doesNotMatch(vm.console.text.slice(since), /Linux version/);
+  }));
+
+test('a kernel is entered in 32 bits out of 5-level paging', () =>
+  inGuest({ kernel: '6.12', memory: 1024 }, async (vm) => {
+    assert.match(await vm.check("grep -m1 '^flags' /proc/cpuinfo"), /\bla57\b/);
+    const release = await bring(vm, '6.18');
+    const program = await bringProgram(vm, 'load-in-32-bits.ts');
+    const commandLine = (await vm.check('cat /proc/cmdline')).trim();
+    await vm.check(['node', program, '/tmp/vmlinuz', '/tmp/initrd', commandLine], { timeout: 120_000 });
+    const before = vm.agent.greeting;
+    void vm.run('tideover kexec exec').catch(() => {});
+    assert.equal((await vm.nextKernel(before, NEXT_KERNEL_MS)).release, release);
   }));
 
 test('refusals come before anything is loaded, with exit status 3', () =>
@@ -163,4 +183,68 @@ test('a capture kernel loaded by hand boots after a panic, and has the first 640
     const note = headers.find(({ p_type }) => p_type === PT_NOTE)!;
     const notes = `dd if=/proc/vmcore bs=1 skip=${note.p_offset} count=${note.p_filesz} 2>/dev/null`;
     assert.match(await vm.check(`${notes} | grep -a OSRELEASE=`), /OSRELEASE=6\.12/);
+  }));
+
+/** Jumps into the kernel that `bring` has brought, and back from there. Everything in the first kernel is asleep meanwhile. */
+async function jumpAndBack(vm: Vm, options: string): Promise<void> {
+  const first = vm.agent.greeting;
+  const command = `tideover kexec jump /tmp/vmlinuz --initrd /tmp/initrd ${options}`;
+  // Not under the agent, which forgets what it runs when another kernel's agent speaks.
+  await vm.check(
+    `rm -f /tmp/jumped; (setsid sh -c "${command} >/tmp/jump.log 2>&1; echo \\$? >/tmp/jumped" &) </dev/null`,
+  );
+  const second = await vm.nextKernel(first, NEXT_KERNEL_MS);
+  assert.match(await vm.check('cat /proc/cmdline'), /kexec_jump_back_entry=0x[0-9a-f]{16}/);
+  void vm.run('tideover kexec jump --back').catch(() => {});
+  const { agent } = await vm.nextKernel(second, NEXT_KERNEL_MS);
+  assert.equal(agent, first?.agent, 'the first kernel goes on with the processes it had');
+  await vm.check('until [ -s /tmp/jumped ]; do sleep 0.1; done; cat /tmp/jump.log; exit $(cat /tmp/jumped)');
+  assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).loaded, false, 'what was run is dropped');
+}
+
+const second = "--append 'console=ttyS0 panic=-1 mitigations=off'";
+
+test('there and back five times, with a process, a disk and a network card that go on', async () => {
+  const disk = emptyDisk(256 << 20);
+  try {
+    const machine = { kernel: 'jump', memory: 1024, cpus: 2, disks: [disk], programs: ['mkfs.ext4'] } as const;
+    await inGuest({ ...machine, append: 'crashkernel=320M' }, async (vm) => {
+      await bring(vm, 'jump');
+      await vm.check('mkfs.ext4 -q /dev/vda && mkdir -p /mnt && mount /dev/vda /mnt');
+      await vm.check(
+        '(i=0; while :; do i=$((i + 1)); echo $i >/tmp/counter; sleep 0.1; done) </dev/null >/dev/null 2>&1 &',
+      );
+      await vm.check('head -c 16000000 /dev/urandom >/tmp/random; md5sum /tmp/random >/tmp/random.md5');
+      const count = async () => Number(await vm.check('cat /tmp/counter'));
+      for (let round = 1; round <= 5; round++) {
+        const before = await count();
+        await jumpAndBack(vm, second);
+        const after = await count();
+        assert.ok(after >= before && after < before + 600, `${before} and then ${after}`);
+        await vm.check(`until [ "$(cat /tmp/counter)" -gt ${after} ]; do sleep 0.1; done`);
+        await vm.check('md5sum -c /tmp/random.md5');
+        const write = `head -c 8000000 /dev/urandom >/mnt/${round} && md5sum /mnt/${round} >>/mnt/md5 && sync`;
+        await vm.check(`${write} && echo 3 >/proc/sys/vm/drop_caches && md5sum -c /mnt/md5`);
+        await vm.check('ping -c 1 -W 5 10.0.2.2');
+        assert.equal((await vm.check('nproc')).trim(), '2');
+      }
+    });
+  } finally {
+    disk.remove();
+  }
+});
+
+test('there and back with a region whose pages the first kernel owns, which are swapped', () =>
+  inGuest({ kernel: 'jump', memory: 2048 }, async (vm) => {
+    await bring(vm, 'jump');
+    await vm.check('head -c 300000000 /dev/urandom >/tmp/random; md5sum /tmp/random >/tmp/random.md5');
+    await jumpAndBack(vm, `${second} --region 0x40000000-0x4fffffff`);
+    await vm.check('md5sum -c /tmp/random.md5', { timeout: 120_000 });
+  }));
+
+test('a kernel that is not built for jumps is refused with the option it lacks', () =>
+  inGuest({ kernel: '6.12', memory: 512, append: 'crashkernel=128M' }, async (vm) => {
+    const { status, stderr } = await vm.run('tideover kexec jump /nowhere');
+    assert.equal(status, 3);
+    assert.match(stderr.toString(), /CONFIG_KEXEC_JUMP=y/);
   }));

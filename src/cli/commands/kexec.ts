@@ -104,12 +104,27 @@ const statusCommand = command({
   run: () => showStatus(),
 });
 
+const purgatory = command({
+  name: 'purgatory',
+  summary: 'Write the purgatory for another boot loader',
+  description: [
+    'The machine code that checks a loaded kernel and enters it, position independent, with an empty parameter block for ' +
+      'the loader to fill: docs/spec/purgatory.md.',
+    'With --json: {"file", "size"} in bytes.',
+  ],
+  flags: { output: { long: 'output', short: 'o', value: 'FILE', summary: 'where to write it' } },
+  examples: [
+    { line: 'tideover kexec purgatory -o purgatory.bin', does: 'the code, to be loaded with two kernels at boot' },
+  ],
+  run: (_, { flags }) => writePurgatory(flags.output),
+});
+
 export const kexec: Command = command({
   name: 'kexec',
   group: 'This machine',
   summary: 'Start another kernel from this one',
   description: ["The options of kexec-tools are taken too: -l, -p, -e, -u, -S, with load's options after -l and -p."],
-  commands: [load, exec, unload, statusCommand, jump],
+  commands: [load, exec, unload, statusCommand, jump, purgatory],
   flags: {
     load: { long: 'load', short: 'l', value: 'KERNEL', summary: 'as kexec load KERNEL' },
     loadPanic: {
@@ -248,6 +263,15 @@ async function drop(kind: 'reboot' | 'crash'): Promise<Output> {
   const { unload } = await import('../../kexec/load.ts');
   unload(kind);
   return { json: { loaded: false }, text: () => [] };
+}
+
+async function writePurgatory(file: string | undefined): Promise<Output> {
+  if (file === undefined) throw new UsageError('-o FILE is missing');
+  const { purgatory: code } = await import('../../asm/purgatory.ts');
+  const { writeFileSync } = await import('node:fs');
+  const bytes = code({});
+  writeFileSync(file, bytes);
+  return { json: { file, size: bytes.length }, text: () => [`${bytes.length} bytes in ${file}`] };
 }
 
 async function showStatus(): Promise<Output> {

@@ -13,7 +13,7 @@ test('a bzImage tells all that a loader needs', () => {
   assert.equal(image.size, 0x2000000);
   assert.equal(image.alignment, 0x200000);
   assert.equal(image.preferred, 0x1000000);
-  assert.equal(image.entry, 0x200);
+  assert.deepEqual([image.entry64, image.entry32], [0x200, 0]);
   assert.equal(image.commandLineMax, 2047);
   assert.deepEqual([image.relocatable, image.above4G, image.fiveLevel], [true, true, true]);
   assert.deepEqual(
@@ -40,7 +40,6 @@ test('an image that is limited to 32-bit addresses limits its initrd too', () =>
 for (const [field, change] of [
   ['version', { version: 0x206 }],
   ['loadflags', { loadflags: 0xff & ~LOADED_HIGH }],
-  ['xloadflags', { xloadflags: 0xffff & ~XLF_KERNEL_64 }],
 ] as const) {
   test(`an image that cannot be entered is refused with ${field}`, () => {
     assert.throws(
@@ -65,6 +64,12 @@ for (const [field, change] of [
     );
   });
 }
+
+test('a kernel without a 64-bit entry has the 32-bit one, and so has one too old to tell', () => {
+  assert.equal(readBzImage(bzImage({ xloadflags: 0 }), 'k').entry64, undefined);
+  const old = readBzImage(bzImage({ version: 0x20a }), 'k');
+  assert.deepEqual([old.entry64, old.entry32, old.above4G], [undefined, 0, false]);
+});
 
 test('a truncated image is refused wherever it ends', () => {
   const whole = bzImage();

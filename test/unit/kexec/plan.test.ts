@@ -10,7 +10,7 @@ import {
   setup_data,
 } from '../../../src/abi/bootparam.ts';
 import { E820_TYPE_ACPI, E820_TYPE_PRAM, E820_TYPE_RAM, E820_TYPE_RESERVED } from '../../../src/abi/e820.ts';
-import { PARAMETERS_OFFSET, purgatory_parameters, RESET_VGA } from '../../../src/asm/parameters.ts';
+import { ENTRY_32, PARAMETERS_OFFSET, purgatory_parameters, RESET_VGA } from '../../../src/asm/parameters.ts';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { readBzImage } from '../../../src/kexec/bootimage.ts';
 import { keepEfiTables, type Machine } from '../../../src/kexec/machine.ts';
@@ -137,7 +137,7 @@ test('a kernel that cannot be moved goes to its address or is refused', () => {
 test('a kernel limited to 32 bits has all its pieces below 4 GB, or is refused with the field', () => {
   const image = readBzImage(bzImage({ xloadflags: 1 }), 'k');
   const high = machine([{ start: 4 * GB, end: 6 * GB, type: E820_TYPE_RAM }]);
-  assert.throws(() => planLoad(request({ image }), high), UnsupportedError);
+  assert.throws(() => planLoad(request({ image }), high), /XLF_CAN_BE_LOADED_ABOVE_4G is not set in xloadflags/);
   assert.equal(segment(planLoad(request(), high), 'kernel').start, 4 * GB);
 });
 
@@ -154,9 +154,20 @@ test('too little room is refused and says how much is missing', () => {
   );
 });
 
-test('5-level paging is refused for a kernel that cannot start in it', () => {
+test('a kernel that cannot start in 5-level paging is entered in 32 bits, with all its pieces below 4 GB', () => {
   const image = readBzImage(bzImage({ xloadflags: 3 }), 'k');
-  assert.throws(() => planLoad(request({ image }), { ...q35, fiveLevel: true }), /xloadflags: XLF_5LEVEL/);
+  const large = machine([{ start: 0, end: 8 * GB, type: E820_TYPE_RAM }], { fiveLevel: true });
+  const plan = planLoad(request({ image }), large);
+  const block = purgatory_parameters.read(segment(plan, 'purgatory').bytes, PARAMETERS_OFFSET);
+  assert.equal(block.flags, ENTRY_32);
+  assert.equal(block.entry, segment(plan, 'kernel').start);
+  for (const { start, size } of plan.segments) assert.ok(start + size <= 4 * GB);
+  const none = purgatory_parameters.read(
+    segment(planLoad(request({ image }), q35), 'purgatory').bytes,
+    PARAMETERS_OFFSET,
+  );
+  assert.equal(none.flags, 0);
+  assert.throws(() => planLoad(request({ image: { ...image, entry32: undefined } }), large), /xloadflags: XLF_5LEVEL/);
 });
 
 test('a command line that the kernel would cut is refused', () => {

@@ -60,7 +60,7 @@ function vmlinux(addresses: readonly bigint[], change: { machine?: number; entry
 
 test('a vmlinux lies where its physical addresses say', () => {
   const image = readVmlinux(vmlinux([0x1000000n, 0x1800100n], { entry: 0x1000080n }), 'vmlinux');
-  assert.deepEqual([image.preferred, image.relocatable, image.entry], [0x1000000, false, 0x80]);
+  assert.deepEqual([image.preferred, image.relocatable, image.entry64], [0x1000000, false, 0x80]);
   assert.equal(image.size, 0x800100 + 0x2000);
   const [{ bytes, memorySize }] = image.parts as [(typeof image.parts)[0]];
   assert.equal(memorySize, image.size);
