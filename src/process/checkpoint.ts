@@ -125,19 +125,14 @@ function refuseForeign(pid: number, seccomp: number, objects: SharedObjects): vo
 
 function refuseSession(pid: number, tree: ReadonlySet<number>, options: CheckpointOptions): void {
   if (options.shellJob) return;
-  const { session, pgrp } = readStat(pid);
-  for (const [what, leader] of [
-    ['session', session],
-    ['process group', pgrp],
-  ] as const) {
-    if (tree.has(leader)) continue;
-    throw new UnsupportedError({
-      what: `${what} ${leader}`,
-      pid,
-      why: 'its leader is not in the tree',
-      remedy: 'give --shell-job, here and at the restore, or start the program with setsid',
-    });
-  }
+  const { session } = readStat(pid);
+  if (tree.has(session)) return;
+  throw new UnsupportedError({
+    what: `session ${session}`,
+    pid,
+    why: 'its leader is not in the tree',
+    remedy: 'give --shell-job, here and at the restore, or start the program with setsid',
+  });
 }
 
 function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {

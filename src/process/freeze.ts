@@ -72,9 +72,17 @@ export function freezeTree(root: number, timeout: number): Frozen {
   }
 }
 
+/** Thread ids of a process, the leader's first: a thread may have a smaller one, when ids were used up. */
+export function threadsOf(pid: number): number[] {
+  const others = readdirSync(`/proc/${pid}/task`)
+    .map(Number)
+    .filter((tid) => tid !== pid);
+  return [pid, ...others.sort((a, b) => a - b)];
+}
+
 /** Process ids below a process, in the order they were made. */
 export function childrenOf(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((tid) =>
+  return threadsOf(pid).flatMap((tid) =>
     (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number),
   );
 }
@@ -84,8 +92,7 @@ function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number)
   let grew = false;
   for (;;) {
     const fresh: number[] = [];
-    for (const name of readdirSync(`/proc/${pid}/task`)) {
-      const tid = Number(name);
+    for (const tid of threadsOf(pid)) {
       if (!threads.has(tid) && attach(pid, tid)) fresh.push(tid);
     }
     if (fresh.length === 0) return grew;

@@ -19,7 +19,7 @@ import { SyscallError } from '../errors.ts';
 import { readMemory, writeMemory } from '../sys/process_vm.ts';
 import { cont } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
-import { expectStop, type Tracee, writeRegisters } from './tracee.ts';
+import { type Tracee, writeRegisters } from './tracee.ts';
 
 const PAGE = 4096;
 /** eflags of a program that has set none: interrupts on, and bit 1, which is always set. */
@@ -233,7 +233,7 @@ export class Remote {
   /** Waits for the batch that was started. Its results can be read until the next one is begun. */
   finish(): void {
     const { scratch, tracee } = this;
-    expectStop(tracee.tid, ({ signal, event }) => event === 0 && signal === scratch.endSignal);
+    tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal);
     const from = scratch.address + this.#records;
     const to = scratch.mirror.address + this.#records;
     copy(readMemory, scratch.pid, from, to, this.#batch.length * batch_record.size);

@@ -92,7 +92,7 @@ export function restore(store: ImageStore, options: RestoreOptions): RestoreResu
       const live = made.filter(({ task }) => !task.isZombie);
       const processes = inImageOrder(live, store).map((one) => fill(one, store, restoring, keep));
       for (const process of processes) finish(process, restoring, keep);
-      for (const process of processes) leave(process);
+      for (const process of processes) leave(process, hole);
       restoring[Symbol.dispose]();
       for (const process of processes) letGo(process, options);
     } finally {
@@ -118,10 +118,10 @@ function checkImage(tree: ImageTree, options: RestoreOptions): void {
   if (tree.tasks.length === 0) {
     throw new FormatError({ file: fileName(images.PSTREE), field: 'entries', expected: 'a process', found: 'none' });
   }
-  for (const { pid, sid, pgid } of tree.tasks) {
-    if (options.shellJob || (pids.has(sid) && pids.has(pgid))) continue;
+  for (const { pid, sid } of tree.tasks) {
+    if (options.shellJob || pids.has(sid)) continue;
     throw new UnsupportedError({
-      what: pids.has(sid) ? `process group ${pgid}` : `session ${sid}`,
+      what: `session ${sid}`,
       pid,
       why: 'its leader is not in the image',
       remedy: 'give --shell-job: it will be of the session and group of tideover',
@@ -223,6 +223,7 @@ function fill(
   const lent = lend(leader, keep, restoring.open(mm!.exe_file_id));
   leader.run();
   restoreMm(leader, mm!, leader.result(lent));
+  standIn(leader, task, restoring, keep);
   leader.run();
   return { task, scratch, leader, remotes: [leader] };
 }
@@ -268,7 +269,6 @@ function finish(made: Filled, restoring: Restoring, keep: number): void {
   leader.reserve(70, 8192);
   restoreActions(leader, tc.sigactions);
   leader.run();
-  standIn(leader, task, restoring, keep);
   if (restoring.first(`table ${task.ids!.files_id}`)) installDescriptors(leader, task, restoring, keep);
   else leader.attempt(NR.close, keep);
   leader.run();
@@ -368,7 +368,7 @@ function makeThreads({ task, leader, scratch }: Filled): Remote[] {
 }
 
 /** Timers begin to run, the scratch memory goes, registers and masks are set. */
-function leave({ task, leader, remotes }: Filled): void {
+function leave({ task, leader, remotes }: Filled, hole: { address: number; size: number }): void {
   const { timers } = task.threads[0]!.core.tc!;
   if (timers !== undefined) restoreTimers(leader, timers);
   leader.run();
@@ -381,8 +381,7 @@ function leave({ task, leader, remotes }: Filled): void {
   }
   const doorstep = new Doorstep(task.pid, readMaps(task.pid));
   try {
-    const { address, size } = leader.scratch;
-    const result = doorstep.call(leader.tracee, NR.munmap, address, size);
+    const result = doorstep.call(leader.tracee, NR.munmap, hole.address, hole.size);
     if (result !== 0) throw new PartialError('restore', `scratch memory stays in process ${task.pid}`);
   } finally {
     doorstep[Symbol.dispose]();

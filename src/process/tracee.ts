@@ -4,14 +4,16 @@
  * code of ours that runs in one ends by going back there (doorstep.ts, src/asm/batch.ts).
  */
 import * as abi from '../abi/ptrace.ts';
-import { SIGTRAP } from '../abi/signal.ts';
+import { SIGTRAP, siginfo } from '../abi/signal.ts';
 import { viewOf } from '../abi/struct.ts';
 import type { WaitStatus } from '../abi/wait.ts';
 import { TideoverError, UnsupportedError } from '../errors.ts';
+import { tgkill } from '../sys/process.ts';
 import {
   cont,
   detach,
   getRegset,
+  getSiginfo,
   getSigmask,
   interrupt,
   ptrace,
@@ -86,6 +88,8 @@ export function writeXstate(tid: number, area: Uint8Array): void {
   setRegset(tid, abi.NT_X86_XSTATE, buffer.address, area.length);
 }
 
+type Stopped = WaitStatus & { kind: 'stopped' };
+
 /** A thread that ended while it was to be stopped. */
 export class TraceeGone extends TideoverError {
   readonly code = 'gone';
@@ -104,6 +108,8 @@ export class Tracee {
   sigmask: bigint;
   /** The signal that stopped the process before we came (SIGSTOP, SIGTSTP, SIGTTIN, SIGTTOU), or 0. */
   readonly stopSignal: number;
+  /** Signals that came while code of ours ran, as siginfo. */
+  readonly deferred: Uint8Array[] = [];
   #released = false;
 
   private constructor(pid: number, tid: number, stopSignal: number) {
@@ -166,12 +172,26 @@ export class Tracee {
   throughSyscall(): void {
     for (let stop = 0; stop < 2; stop++) {
       goToSyscall(this.tid);
-      expectStop(
-        this.tid,
-        (status) => status.signal === SYSCALL_STOP,
-        () => goToSyscall(this.tid),
-      );
+      this.expect((status) => status.signal === SYSCALL_STOP, goToSyscall);
     }
+  }
+
+  /**
+   * Waits for one stop while code of ours runs in the thread. A signal that cannot be blocked (SIGSTOP) and comes between is kept
+   * for later.
+   *
+   * @param again how the thread goes on after another stop
+   */
+  expect(wanted: (status: Stopped) => boolean, again: (tid: number) => void = cont): void {
+    const others = (status: Stopped) => {
+      if (status.event !== 0) return false;
+      const info = new Uint8Array(siginfo.size);
+      getSiginfo(this.tid, info);
+      this.deferred.push(info);
+      again(this.tid);
+      return true;
+    };
+    expectStop(this.tid, wanted, () => again(this.tid), others);
   }
 
   /** Puts mask and registers back, in this order: code of ours takes a thread without tracer back by itself. */
@@ -190,6 +210,9 @@ export class Tracee {
   /** Lets go of the thread as it is. */
   letGo(): void {
     this.#released = true;
+    for (const info of this.deferred.splice(0)) {
+      tgkill({ tgid: this.pid, tid: this.tid, sig: siginfo.read(info).si_signo });
+    }
     detach(this.tid);
   }
 
@@ -216,17 +239,20 @@ const ALL = 0xffff_ffff_ffff_ffffn;
  * Waits for one stop of a running tracee. Stops that an earlier PTRACE_INTERRUPT or a group-stop left behind are gone past.
  *
  * @param again how the tracee is made to go on after one of those
+ * @param other takes a stop that is neither, and lets the tracee go on; or says that it does not
  * @throws TraceeGone; UnsupportedError on a stop that nothing explains
  */
 export function expectStop(
   tid: number,
-  wanted: (status: WaitStatus & { kind: 'stopped' }) => boolean,
+  wanted: (status: Stopped) => boolean,
   again: () => void = () => cont(tid),
+  other: (status: Stopped) => boolean = () => false,
 ): void {
   for (;;) {
     const status = waitTracee(tid);
     if (status.kind !== 'stopped') throw new TraceeGone(tid);
     if (wanted(status)) return;
+    if (other(status)) continue;
     if (status.event !== abi.PTRACE_EVENT_STOP) {
       throw new UnsupportedError({
         what: `thread ${tid}`,

@@ -20,6 +20,7 @@ import { CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_PTRACE, CLONE_VM, clo
 import { SIGCHLD, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
+import { __WALL } from '../abi/wait.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { clone3, pausedAt } from '../sys/clone.ts';
@@ -251,17 +252,39 @@ function endSignal(task: ImageTask): number {
   return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !waiting.has(signal)) ?? SIGURG;
 }
 
-/** Process groups: leaders first, then their members. */
+/** Process groups: leaders first, then their members. A leader that is gone is made for as long as it takes. */
 export function makeGroups(made: readonly Made[]): void {
   const here = new Set(made.map(({ task }) => task.pid));
+  const members = made.filter(({ task }) => task.pgid !== task.sid && here.has(task.sid));
   const join = ({ task, leader }: Made): void => {
-    // The group of a session's leader comes with the session; one of a shell outside the tree is that of this process.
-    if (task.isZombie || task.pgid === task.sid || !here.has(task.pgid)) return;
     leader.call(NR.setpgid, 0, task.pgid);
     leader.run();
   };
-  for (const one of made) if (one.task.pgid === one.task.pid) join(one);
-  for (const one of made) if (one.task.pgid !== one.task.pid) join(one);
+  for (const one of members) if (one.task.pgid === one.task.pid) join(one);
+  const helpers = new Map<number, Made>();
+  for (const { task } of members) {
+    if (here.has(task.pgid) || helpers.has(task.pgid)) continue;
+    const parent = made.find((each) => each.task.sid === task.sid)!;
+    cloneAs(parent.leader, task.pgid, CLONE_PTRACE, 0);
+    const tracee = Tracee.stoppedChild(task.pgid, task.pgid);
+    const { address, endSignal } = parent.scratch;
+    const scratch = new Scratch(task.pgid, address, makeLayout, 1, endSignal);
+    const leader = new Remote(tracee, scratch, 0);
+    tracee.blockSignals(endSignal);
+    leader.call(NR.setpgid, 0, 0);
+    leader.run();
+    helpers.set(task.pgid, { task: parent.task, scratch, leader });
+  }
+  for (const one of members) if (one.task.pgid !== one.task.pid) join(one);
+  for (const [pid, { leader, scratch, task }] of helpers) {
+    leader.call(NR.exit_group, 0);
+    leader.start();
+    while (waitTracee(pid).kind === 'stopped') cont(pid);
+    scratch[Symbol.dispose]();
+    const parent = made.find((each) => each.task === task)!.leader;
+    parent.call(NR.wait4, pid, 0, __WALL, 0);
+    parent.run();
+  }
 }
 
 /** Lets those end that had ended, in the way they did. */
@@ -272,9 +295,14 @@ export function makeZombies(made: readonly Made[]): void {
     const signal = code & 0x7f;
     if (signal === 0) leader.call(NR.exit_group, (code >> 8) & 0xff);
     else leader.call(NR.kill, task.pid, signal);
+    // Signals are blocked in it as in all; its last one is let through.
+    leader.tracee.unblockSignals();
     leader.start();
-    if (signal !== 0) endBySignal(leader.tracee, signal);
-    else while (waitTracee(task.pid).kind === 'stopped') cont(task.pid);
+    for (;;) {
+      const status = waitTracee(task.pid);
+      if (status.kind !== 'stopped') break;
+      cont(task.pid, status.event === 0 ? status.signal : 0);
+    }
     leader.tracee.forget();
     const parent = made.find((each) => each.task.pid === task.ppid);
     if (parent !== undefined) dropChildSignal(parent.leader);
@@ -289,16 +317,6 @@ function dropChildSignal(remote: Remote): void {
   remote.run();
 }
 
-function endBySignal(tracee: Tracee, signal: number): void {
-  // Blocked as everything is; let it through.
-  tracee.unblockSignals();
-  for (;;) {
-    const status = waitTracee(tracee.tid);
-    if (status.kind !== 'stopped') return;
-    cont(tracee.tid, status.event === 0 ? signal : 0);
-  }
-}
-
 /** Kills what was made and waits for it, so that nothing is left. */
 export function killMade(made: readonly Made[]): void {
   for (const { task } of made) {
@@ -308,11 +326,14 @@ export function killMade(made: readonly Made[]): void {
       // It is gone already.
     }
   }
-  for (const { leader } of [...made].reverse()) {
-    try {
-      while (waitTracee(leader.tracee.tid).kind === 'stopped');
-    } catch {
-      // Nobody's child any more.
+  // A leader is reaped after its threads.
+  for (const { task } of [...made].reverse()) {
+    for (const { tid } of [...task.threads].reverse()) {
+      try {
+        while (waitTracee(tid).kind === 'stopped');
+      } catch {
+        // It was not made yet, or is reaped.
+      }
     }
   }
 }
