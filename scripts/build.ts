@@ -1,25 +1,38 @@
 /**
  * Builds dist/: the command line with koffi's .node beside it, and with `--library` also the library (JavaScript and
  * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
- * needed: 100 KB of code take 7 ms to parse, and an old Node must get as far as saying that it is too old.
+ * needed (docs/adr/0003).
+ *
+ * Programs run from dist/ and other builds write to it meanwhile. So a file appears whole, under its name, and before those
+ * that import it; and chunks that nothing imports any more stay for an hour, or until the package is made (`--library`).
  */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  copyFileSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { createRequire } from 'node:module';
+import { resolve } from 'node:path';
 import { build } from 'esbuild';
 
 const require = createRequire(import.meta.url);
 process.chdir(new URL('..', import.meta.url).pathname);
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
 
-mkdirSync('dist', { recursive: true });
-const { metafile } = await build({
+const { outputFiles } = await build({
   entryPoints: [{ in: 'src/cli/main.ts', out: 'tideover' }],
   outdir: 'dist',
   outExtension: { '.js': '.mjs' },
   chunkNames: 'chunks/[name]-[hash]',
   splitting: true,
-  metafile: true,
+  write: false,
   bundle: true,
   platform: 'node',
   format: 'esm',
@@ -31,11 +44,40 @@ const { metafile } = await build({
   external: ['koffi'],
   logLevel: 'warning',
 });
-for (const name of readdirSync('dist/chunks')) {
-  if (!(`dist/chunks/${name}` in metafile.outputs)) rmSync(`dist/chunks/${name}`, { force: true });
+mkdirSync('dist/chunks', { recursive: true });
+const temporary = mkdtempSync('dist/build-');
+try {
+  copyFileSync(require.resolve('@koromix/koffi-linux-x64/linux_x64/koffi.node'), `${temporary}/koffi.node`);
+  renameSync(`${temporary}/koffi.node`, 'dist/koffi.node');
+  const entry = resolve('dist/tideover.mjs');
+  const entryLast = outputFiles.toSorted((a, b) => Number(a.path === entry) - Number(b.path === entry));
+  for (const { path, contents } of entryLast) {
+    writeFileSync(`${temporary}/file`, contents);
+    renameSync(`${temporary}/file`, path);
+  }
+} finally {
+  rmSync(temporary, { recursive: true });
 }
-copyFileSync(require.resolve('@koromix/koffi-linux-x64/linux_x64/koffi.node'), 'dist/koffi.node');
+const HOUR = 3_600_000;
+const library = process.argv.includes('--library');
+removeOthers(new Set(outputFiles.map(({ path }) => path)), library ? 0 : HOUR);
 
-if (process.argv.includes('--library')) {
+if (library) {
   execFileSync('node_modules/.bin/tsc', ['-p', 'tsconfig.build.json'], { stdio: 'inherit' });
+}
+
+/**
+ * A program that has started may still load chunks of the build that it is from.
+ *
+ * @param age of what is removed, at least, in ms
+ */
+function removeOthers(current: ReadonlySet<string>, age: number): void {
+  const limit = Date.now() - age;
+  const abandoned = readdirSync('dist').filter((name) => name.startsWith('build-'));
+  for (const name of [...abandoned, ...readdirSync('dist/chunks').map((chunk) => `chunks/${chunk}`)]) {
+    const path = resolve('dist', name);
+    const written = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+    if (current.has(path) || written === undefined || written > limit) continue;
+    rmSync(path, { recursive: true, force: true });
+  }
 }
