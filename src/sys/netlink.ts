@@ -1,4 +1,5 @@
 /** Conversation with the kernel's network parts: netlink(7). */
+import { Errno } from '../abi/errno.ts';
 import * as abi from '../abi/netlink.ts';
 import { AF_NETLINK, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW } from '../abi/socket.ts';
 import { viewOf } from '../abi/struct.ts';
@@ -23,12 +24,13 @@ const DUMP_ATTEMPTS = 8;
 
 export class NetlinkSocket {
   readonly fd: number;
-  readonly #buffer = new Region(RECEIVE_SIZE);
+  readonly #buffer: Region;
   #seq = 0;
 
   /** @param protocol NETLINK_* @throws SyscallError EPROTONOSUPPORT (not in this kernel) */
   constructor(protocol: number) {
     this.fd = socket({ domain: AF_NETLINK, type: SOCK_RAW | SOCK_CLOEXEC, protocol });
+    this.#buffer = new Region(RECEIVE_SIZE);
   }
 
   /**
@@ -39,15 +41,15 @@ export class NetlinkSocket {
    */
   dump(type: number, payload: Uint8Array): NetlinkMessage[] {
     for (let attempt = 1; ; attempt++) {
-      const found = this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_DUMP, payload);
-      if (!found.some(({ flags }) => (flags & abi.NLM_F_DUMP_INTR) !== 0)) return found;
-      if (attempt === DUMP_ATTEMPTS) throw failure(type, 4);
+      const { messages, interrupted } = this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_DUMP, payload);
+      if (!interrupted) return messages;
+      if (attempt === DUMP_ATTEMPTS) throw failure(type, Errno.EINTR);
     }
   }
 
   /** Asks for one object, or gives an order. @returns the answer's messages, none for an order */
   request(type: number, payload: Uint8Array, flags = 0): NetlinkMessage[] {
-    return this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_ACK | flags, payload);
+    return this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_ACK | flags, payload).messages;
   }
 
   /** Closes the socket. */
@@ -56,28 +58,14 @@ export class NetlinkSocket {
     this.#buffer[Symbol.dispose]();
   }
 
-  #exchange(type: number, flags: number, payload: Uint8Array): NetlinkMessage[] {
+  #exchange(type: number, flags: number, payload: Uint8Array): Answer {
     const seq = ++this.#seq;
     const length = abi.nlmsghdr.size + payload.length;
     const buf = new Uint8Array(length);
     abi.nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq }, buf);
     buf.set(payload, abi.nlmsghdr.size);
     sendto({ sockfd: this.fd, buf, len: length, flags: 0, dest_addr: 0, addrlen: 0 });
-
-    const found: NetlinkMessage[] = [];
-    for (;;) {
-      for (const message of parseMessages(this.#receive())) {
-        // What is left of an answer that an error cut short is not an answer to this request.
-        if (message.seq !== seq) continue;
-        if (message.type === abi.NLMSG_DONE) return found;
-        if (message.type === abi.NLMSG_ERROR) {
-          const { error } = abi.nlmsgerr.read(message.payload);
-          if (error !== 0) throw failure(type, -error);
-          return found;
-        }
-        if (message.type !== abi.NLMSG_NOOP) found.push(message);
-      }
-    }
+    return readAnswer(() => this.#receive(), type, seq);
   }
 
   /** One datagram, in a copy. */
@@ -86,6 +74,37 @@ export class NetlinkSocket {
     const size = recvfrom({ sockfd: this.fd, buf, len, flags: MSG_TRUNC, src_addr: 0, addrlen: 0 });
     if (size > len) throw malformed(0, 'datagram', `at most ${len} bytes`, `${size} bytes`);
     return this.#buffer.bytes.slice(0, size);
+  }
+}
+
+interface Answer {
+  readonly messages: NetlinkMessage[];
+  /** What was told changed meanwhile, so that something may be missing or there twice: NLM_F_DUMP_INTR. */
+  readonly interrupted: boolean;
+}
+
+/**
+ * Reads datagrams up to the end of an answer.
+ *
+ * @param type of the request, for the message of an error
+ * @param seq number of the request; messages with other ones are left from an answer that an error cut short
+ * @throws SyscallError what the kernel answered, also where a dump broke off
+ */
+export function readAnswer(receive: () => Uint8Array, type: number, seq: number): Answer {
+  const messages: NetlinkMessage[] = [];
+  let interrupted = false;
+  for (;;) {
+    for (const message of parseMessages(receive())) {
+      if (message.seq !== seq) continue;
+      interrupted ||= (message.flags & abi.NLM_F_DUMP_INTR) !== 0;
+      if (message.type === abi.NLMSG_DONE || message.type === abi.NLMSG_ERROR) {
+        // Both begin with 0 or -errno: netlink_dump_done() and netlink_ack() of net/netlink/af_netlink.c.
+        const error = viewOf(message.payload).getInt32(abi.nlmsgerr.offsets.error, true);
+        if (error < 0) throw failure(type, -error);
+        return { messages, interrupted };
+      }
+      if (message.type !== abi.NLMSG_NOOP) messages.push(message);
+    }
   }
 }
 

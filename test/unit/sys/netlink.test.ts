@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { NLA_TYPE_MASK, nlattr, nlmsghdr } from '../../../src/abi/netlink.ts';
+import {
+  NLA_TYPE_MASK,
+  NLM_F_DUMP_INTR,
+  NLM_F_MULTI,
+  NLMSG_DONE,
+  NLMSG_ERROR,
+  nlattr,
+  nlmsghdr,
+} from '../../../src/abi/netlink.ts';
 import { TCP_LISTEN } from '../../../src/abi/tcp.ts';
 import { UNIX_DIAG_NAME, UNIX_DIAG_PEER, UNIX_DIAG_RQLEN, unix_diag_msg } from '../../../src/abi/unix_diag.ts';
 import { FormatError } from '../../../src/errors.ts';
-import { parseAttributes, parseMessages } from '../../../src/sys/netlink.ts';
+import { parseAttributes, parseMessages, readAnswer } from '../../../src/sys/netlink.ts';
 import { parseInetSocket, parseUnixSocket } from '../../../src/sys/sock_diag.ts';
 
 function padded(bytes: Uint8Array): Uint8Array {
@@ -14,8 +22,9 @@ function padded(bytes: Uint8Array): Uint8Array {
   return whole;
 }
 
-function message(type: number, seq: number, payload: Uint8Array): Uint8Array {
-  const head = nlmsghdr.write({ nlmsg_len: 16 + payload.length, nlmsg_type: type, nlmsg_flags: 2, nlmsg_seq: seq });
+function message(type: number, seq: number, payload: Uint8Array, flags = NLM_F_MULTI): Uint8Array {
+  const length = nlmsghdr.size + payload.length;
+  const head = nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq });
   return Buffer.concat([head, padded(payload)]);
 }
 
@@ -37,6 +46,29 @@ test('messages come out of a datagram as they went in', () => {
       );
     }),
   );
+});
+
+test('an answer ends with its own end, and says what became of it', () => {
+  const status = (value: number) => new Uint8Array(Int32Array.of(value).buffer);
+  const read = (...datagrams: Uint8Array[]) => readAnswer(() => datagrams.shift()!, 20, 7);
+  const found = Uint8Array.of(1, 2, 3, 4);
+  // What an earlier request left behind is passed over.
+  const old = [message(20, 6, found), message(NLMSG_DONE, 6, status(-1))];
+  const whole = read(Buffer.concat(old), message(20, 7, found), message(NLMSG_DONE, 7, status(0)));
+  assert.deepEqual([whole.messages.map(({ seq }) => seq), whole.interrupted], [[7], false]);
+  for (const [first, last] of [
+    [NLM_F_DUMP_INTR, 0],
+    [0, NLM_F_DUMP_INTR],
+  ]) {
+    const datagrams = [message(20, 7, found, first), message(NLMSG_DONE, 7, status(0), last)];
+    assert.equal(read(...datagrams).interrupted, true);
+  }
+  for (const end of [NLMSG_DONE, NLMSG_ERROR]) {
+    assert.throws(
+      () => read(message(20, 7, found), message(end, 7, status(-2))),
+      /^SyscallError: netlink .*20: ENOENT/,
+    );
+  }
 });
 
 test('attributes come out as they went in, without the flags of their types', () => {
