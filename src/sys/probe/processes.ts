@@ -19,11 +19,11 @@ import { SyscallError } from '../../errors.ts';
 import { capabilities as heldCapabilities } from '../capability.ts';
 import { clone3 } from '../clone.ts';
 import { close } from '../files.ts';
+import { io_uring_setup } from '../io_uring.ts';
 import { cgroup2Mount, readMountinfo } from '../mountinfo.ts';
 import { arch_prctl, kcmp, kill, prctl, wait4 } from '../process.ts';
 import { Region } from '../region.ts';
 import { setsockopt, socket } from '../socket.ts';
-import { address, int, syscall } from '../syscall.ts';
 import { type Answer, no, partly, unknown, yes } from './answer.ts';
 import { allows, list, read } from './files.ts';
 
@@ -187,8 +187,6 @@ export function tcpRepair(): Answer {
   if (errnoName(-result) === 'EPERM') return no(tried, 'run with CAP_NET_ADMIN (as root)');
   return no(tried, 'a kernel with TCP_REPAIR');
 }
-
-const io_uring_setup = syscall('io_uring_setup', 425, { entries: int, params: address });
 
 /** Parameters at NULL: EFAULT from a kernel that would have made a ring. */
 export function ioUring(): Answer {
