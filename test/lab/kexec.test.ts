@@ -1,15 +1,18 @@
 /** tideover's own way from one kernel into another, in guests. */
 import assert from 'node:assert/strict';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
 import { type BootOptions, boot } from '../../lab/boot.ts';
 import { emptyDisk } from '../../lab/disk.ts';
 import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { guestRoot } from '../../lab/root.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
+import { SETUP_HEADER_OFFSET, setup_header } from '../../src/abi/bootparam.ts';
 import { Elf64_Ehdr, Elf64_Phdr, PT_LOAD, PT_NOTE } from '../../src/abi/elf.ts';
+import { readBzImage } from '../../src/kexec/bootimage.ts';
 
 const project = new URL('../..', import.meta.url).pathname;
 const NEXT_KERNEL_MS = 120_000;
@@ -49,11 +52,15 @@ async function bringProgram(vm: Vm, name: string): Promise<string> {
   return `/tmp/t/test/lab/guest/${name}`;
 }
 
-/** Loads what `bring` has brought and goes there. */
-async function changeKernel(vm: Vm, name: KernelName): Promise<void> {
-  const release = await bring(vm, name);
+/** Brings a kernel, loads it and goes there. */
+async function changeKernel(vm: Vm, name: KernelName, options = ''): Promise<void> {
+  await loadAndGo(vm, '/tmp/vmlinuz', await bring(vm, name), options);
+}
+
+async function loadAndGo(vm: Vm, path: string, release: string, options = ''): Promise<void> {
   assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).loaded, false);
-  await vm.check('tideover kexec load /tmp/vmlinuz --initrd /tmp/initrd --reuse-cmdline', { timeout: 120_000 });
+  const load = `tideover kexec load ${path} --initrd /tmp/initrd --reuse-cmdline ${options}`;
+  await vm.check(load, { timeout: 120_000 });
   assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).loaded, true);
   const before = vm.agent.greeting;
   // The agent goes away with the kernel, and its command with it.
@@ -63,7 +70,7 @@ async function changeKernel(vm: Vm, name: KernelName): Promise<void> {
 
 const machines = [
   // The processor has 5-level paging, and the kernels use it unless they are told not to.
-  { cpus: 1, firmware: 'bios', append: 'no5lvl' },
+  { cpus: 1, firmware: 'bios', append: 'no5lvl', extraArguments: ['-device', 'VGA'] },
   { cpus: 2, firmware: 'uefi' },
   ...(process.env.TIDEOVER_FULL
     ? ([
@@ -82,7 +89,7 @@ for (const machine of machines) {
       const memory = await vm.check('cat /sys/firmware/memmap/*/type | sort');
       const bases = new Set<string>();
       for (const name of ['6.12', '6.18', '7.2'] as const) {
-        await changeKernel(vm, name);
+        await changeKernel(vm, name, name === '6.18' ? '--reset-vga --reset-pic' : '');
         assert.equal((await vm.check('nproc')).trim(), `${machine.cpus}`);
         assert.equal(await vm.check('cat /proc/cmdline'), commandLine);
         bases.add((await vm.check("grep ' _text$' /proc/kallsyms")).split(' ')[0]!);
@@ -118,6 +125,29 @@ test('a kernel is entered in 32 bits out of 5-level paging', () =>
     const before = vm.agent.greeting;
     void vm.run('tideover kexec exec').catch(() => {});
     assert.equal((await vm.nextKernel(before, NEXT_KERNEL_MS)).release, release);
+  }));
+
+test('an uncompressed kernel starts too, and the next one by kexec_file_load', () =>
+  inGuest({ kernel: '6.12', memory: 1024 }, async (vm) => {
+    const release = await bring(vm, 'jump');
+    const { vmlinuz } = await kernel('jump');
+    // Inside a bzImage lies the vmlinux, here compressed by gzip.
+    const bytes = readFileSync(vmlinuz);
+    const { payload_offset, payload_length } = setup_header.read(bytes, SETUP_HEADER_OFFSET);
+    const payload = readBzImage(bytes, vmlinuz).parts[0]!.bytes.subarray(
+      payload_offset,
+      payload_offset + payload_length,
+    );
+    const folder = temporaryFolder();
+    try {
+      writeFileSync(join(folder, 'vmlinux'), gunzipSync(payload));
+      await vm.copyIn(join(folder, 'vmlinux'), '/tmp/vmlinux');
+    } finally {
+      removeTemporary(folder);
+    }
+    await loadAndGo(vm, '/tmp/vmlinux', release);
+    assert.equal((await vm.check("grep ' _text$' /proc/kallsyms")).split(' ')[0], 'ffffffff81000000');
+    await changeKernel(vm, '6.12', '--kexec-file-syscall');
   }));
 
 test('refusals come before anything is loaded, with exit status 3', () =>
