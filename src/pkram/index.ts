@@ -1,0 +1,18 @@
+/** Preserved memory: the public interface, tideover/pkram. */
+export { NoRoomError, NoSuchNodeError, OrderError } from './errors.ts';
+export { FileMedium, type FileOptions } from './file.ts';
+export {
+  type LoadedPage,
+  type LoadedPages,
+  type LoadOptions,
+  NodeLoad,
+  type NodeLoadOptions,
+  NodePeek,
+  ObjectLoad,
+  ObjectReader,
+} from './load.ts';
+export type { Medium, MediumRange } from './medium.ts';
+export type { Node } from './node.ts';
+export { type NodeInfo, openPkram, Pkram, type PkramStatus } from './pkram.ts';
+export { NodeSave, ObjectSave, type SaveOptions } from './save.ts';
+export { Volume, type VolumeOptions } from './volume.ts';
