@@ -90,7 +90,7 @@ export function restore(store: ImageStore, options: RestoreOptions): RestoreResu
       makeGroups(made);
       makeZombies(made);
       const live = made.filter(({ task }) => !task.isZombie);
-      const processes = inImageOrder(live, store).map((one) => fill(one, store, restoring, keep));
+      const processes = inImageOrder(live, store).map((one) => fill(one, restoring, keep));
       for (const process of processes) finish(process, restoring, keep);
       for (const process of processes) leave(process, hole);
       restoring[Symbol.dispose]();
@@ -183,7 +183,6 @@ function lend(remote: Remote, keep: number, fd: number): number {
 /** Mappings and what is in them. */
 function fill(
   { task, scratch, leader, image }: Made & { image: MemoryImage },
-  store: ImageStore,
   restoring: Restoring,
   keep: number,
 ): Filled {
@@ -208,11 +207,10 @@ function fill(
   }
   placeVdso(leader, mm!.vmas);
   leader.run();
-  checkVdso(task, store);
-  const kernels = mm!.vmas.filter((vma) => (vma.status & KERNEL_AREAS) !== 0);
   eachPart(image, (to, from, length) => {
-    if (kernels.some(({ start, end }) => to >= start && to < end)) return;
-    fillMemory(task.pid, to, from, length);
+    const kernels = mm!.vmas.find((vma) => to >= vma.start && to < vma.end);
+    if (kernels !== undefined && (kernels.status & KERNEL_AREAS) !== 0) checkVdso(task.pid, kernels, to, from, length);
+    else fillMemory(task.pid, to, from, length);
   });
   image.close();
   for (const vma of vmas) {
@@ -242,17 +240,17 @@ function placeVdso(remote: Remote, vmas: readonly VmaEntry[]): void {
   remote.call(NR.arch_prctl, ARCH_MAP_VDSO_64, Math.min(...places.map(({ start }) => start)));
 }
 
-/** Programs have addresses of functions in it, and libraries keep them. */
-function checkVdso({ pid, mm }: ImageTask, store: ImageStore): void {
-  const then = mm!.vmas.find((vma) => (vma.status & area.VMA_AREA_VDSO) !== 0);
-  if (then === undefined) return;
-  const image = new MemoryImage(store, pid);
-  const extent = [...image.extents(then.start, then.end)];
-  if (extent.some(({ offset }) => offset === undefined)) return;
-  const old = image.read(then.start, then.end - then.start);
-  image.close();
+/**
+ * Programs have addresses of functions in the vdso, and libraries keep them: it must be as it was.
+ *
+ * @param from where a part of the old one lies here, which was at `to` in the process
+ */
+function checkVdso(pid: number, vdso: VmaEntry, to: number, from: number, length: number): void {
   const here = readMaps('self').find(({ path }) => path === '[vdso]')!;
-  if (Buffer.compare(old, viewMemory(here.start, here.end - here.start)) === 0) return;
+  const same =
+    here.end - here.start === vdso.end - vdso.start &&
+    Buffer.compare(viewMemory(from, length), viewMemory(here.start + to - vdso.start, length)) === 0;
+  if (same) return;
   throw new UnsupportedError({
     what: 'vdso',
     pid,

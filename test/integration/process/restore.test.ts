@@ -1,0 +1,160 @@
+/** Programs that check themselves: checkpoint, death of the original, restore. */
+import assert from 'node:assert/strict';
+import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { Bench } from './target.ts';
+
+function bench(t: TestContext): Bench {
+  const made = new Bench();
+  t.after(() => made.dispose());
+  return made;
+}
+
+test('memory, files, pipes, events, signals, timers, limits and clocks of one process', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+  await target.moveOn(pid);
+  await setTimeout(100);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('twice in a row', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+  for (let round = 0; round < 2; round++) {
+    await target.moveOn(pid);
+    await setTimeout(50);
+  }
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('left running, nothing is different and nothing of ours stays', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+  const look = () => ({
+    maps: readFileSync(`/proc/${pid}/maps`, 'utf8'),
+    files: readdirSync(`/proc/${pid}/fd`).map((fd) => [fd, readlinkSync(`/proc/${pid}/fd/${fd}`)]),
+    status: /^(SigBlk|SigIgn|SigCgt|TracerPid):.*$/gm.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))![0],
+  });
+  const before = look();
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running');
+  assert.equal(status, 0, stderr);
+  assert.deepEqual(look(), before);
+  for (const file of readdirSync(target.image)) assert.equal(statSync(join(target.image, file)).mode & 0o777, 0o600);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a tree with threads, a zombie, sessions, groups and what they share', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['6', '12']);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a tree of 200 processes', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['197']);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a stream from one to the other', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['3', '3']);
+  await target.says('ready');
+  const { main, node } = target;
+  target.shell(`${node} ${main} checkpoint -t ${pid} -D - > stream`);
+  await target.gone(pid);
+  target.shell(`cat stream | ${node} ${main} restore -D - -d`);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a process of another user', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', USER], { uid: 65534, gid: 65534 });
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const USER = `
+import os, signal, sys
+signal.signal(signal.SIGTERM, lambda *_: None)
+print('ready', flush=True)
+signal.pause()
+ids = os.getresuid() + os.getresgid()
+caps = [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1]
+try:
+    os.setuid(0)
+    print('root again', flush=True)
+except PermissionError:
+    print('ok' if set(ids) == {65534} and int(caps, 16) == 0 else 'faults', flush=True)
+`;
+
+test('python3 with threads', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', PYTHON]);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const PYTHON = `
+import signal, threading, time, queue
+done = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: done.set())
+counts = [0] * 4
+work = queue.Queue()
+def run(i):
+    while not done.is_set():
+        counts[i] += 1
+        work.put(i)
+        time.sleep(0.002)
+threads = [threading.Thread(target=run, args=(i,), name=f'worker {i}') for i in range(4)]
+for thread in threads: thread.start()
+time.sleep(0.2)
+print('ready', flush=True)
+done.wait()
+for thread in threads: thread.join()
+print('ok' if work.qsize() == sum(counts) else 'faults', flush=True)
+`;
+
+test('sqlite in the middle of a transaction', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', SQLITE]);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const SQLITE = `
+import signal, sqlite3
+signal.signal(signal.SIGTERM, lambda *_: None)
+db = sqlite3.connect('data.db', isolation_level=None)
+db.execute('create table t (n integer)')
+db.execute('begin exclusive')
+for n in range(5000): db.execute('insert into t values (?)', (n,))
+print('ready', flush=True)
+signal.pause()
+for n in range(5000, 6000): db.execute('insert into t values (?)', (n,))
+db.execute('commit')
+total = sqlite3.connect('data.db').execute('select count(*), sum(n) from t').fetchone()
+check = db.execute('pragma integrity_check').fetchone()
+print('ok' if total == (6000, 6000 * 5999 // 2) and check == ('ok',) else 'faults', flush=True)
+`;

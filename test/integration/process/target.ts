@@ -1,0 +1,131 @@
+/** Programs to be checkpointed, each in a folder of its own with its output in `log`, and the tideover that does it. */
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
+import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+
+const root = new URL('../../..', import.meta.url).pathname;
+const programs = new URL('programs/', import.meta.url).pathname;
+
+/** Descriptors that this process got from whoever started it are not the program's business. */
+const ALONE = 'import os, sys; os.closerange(3, 65536); os.execvp(sys.argv[1], sys.argv[1:])';
+
+/** Everything of one test, removed and ended by dispose(). */
+export class Bench {
+  readonly folder = mkdtempSync(join(tmpdir(), 'tideover-process-'));
+  readonly image = join(this.folder, 'image');
+  readonly #pids = new Set<number>();
+  readonly #children = new Set<ChildProcess>();
+
+  /** Compiles a program of programs/. @returns its path */
+  compile(name: string): string {
+    const path = join(this.folder, name);
+    execFileSync('gcc', ['-O1', '-Wall', '-pthread', '-o', path, join(programs, `${name}.c`)]);
+    return path;
+  }
+
+  /** Starts a program in the folder. @returns its process id */
+  start(file: string, args: readonly string[] = [], options: { uid?: number; gid?: number } = {}): number {
+    const folder = join(this.folder, 'work');
+    mkdirSync(folder, { recursive: true });
+    const log = openSync(join(this.folder, 'log'), 'a', 0o666);
+    const child = spawn('python3', ['-c', ALONE, file, ...args], {
+      cwd: folder,
+      stdio: ['ignore', log, log],
+      detached: true,
+      ...options,
+    });
+    closeSync(log);
+    this.#children.add(child);
+    this.#pids.add(child.pid!);
+    return child.pid!;
+  }
+
+  get log(): string {
+    const file = join(this.folder, 'log');
+    return existsSync(file) ? readFileSync(file, 'utf8') : '';
+  }
+
+  /** Waits for text in the log. */
+  async says(text: string | RegExp, seconds = 30): Promise<string> {
+    const deadline = performance.now() + 1000 * seconds;
+    while (!(typeof text === 'string' ? this.log.includes(text) : text.test(this.log))) {
+      if (performance.now() > deadline) throw new Error(`no ${text} in the log:\n${this.log}`);
+      await setTimeout(10);
+    }
+    return this.log;
+  }
+
+  /** Waits until a process is gone, its zombie too. */
+  async gone(pid: number): Promise<void> {
+    for (let i = 0; existsSync(`/proc/${pid}`); i++) {
+      if (i > 1000) throw new Error(`process ${pid} is still there`);
+      await setTimeout(10);
+    }
+  }
+
+  /** Runs tideover to its end. */
+  tideover(...args: string[]): { status: number | null; stderr: string; stdout: string } {
+    const { status, stderr, stdout } = spawnSync(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
+      encoding: 'utf8',
+      timeout: 60_000,
+      killSignal: 'SIGKILL',
+    });
+    return { status, stderr, stdout };
+  }
+
+  /** The program, for shell(). */
+  readonly node = process.execPath;
+  readonly main = join(root, 'src/cli/main.ts');
+
+  /** Runs a command line in the folder. */
+  shell(line: string): void {
+    execFileSync('sh', ['-c', line], { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'], timeout: 60_000 });
+  }
+
+  /** Starts tideover. */
+  begin(...args: string[]): ChildProcess {
+    const child = spawn(process.execPath, [join(root, 'src/cli/main.ts'), ...args], { stdio: 'ignore' });
+    this.#children.add(child);
+    return child;
+  }
+
+  /** Checkpoints, lets the original die and restores it. */
+  async moveOn(pid: number): Promise<void> {
+    const saved = this.tideover('checkpoint', '-t', `${pid}`, '-D', this.image);
+    if (saved.status !== 0) throw new Error(`checkpoint: ${saved.stderr}`);
+    await this.gone(pid);
+    const restored = this.tideover('restore', '-D', this.image, '-d');
+    if (restored.status !== 0) throw new Error(`restore: ${restored.stderr}`);
+  }
+
+  /** Ends what is left, and removes the folder. */
+  async dispose(): Promise<void> {
+    for (const pid of this.#pids) killTree(pid);
+    for (const child of this.#children) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
+    for (let i = 0; i < 5; i++) {
+      try {
+        rmSync(this.folder, { recursive: true, force: true });
+        return;
+      } catch {
+        await setTimeout(50);
+      }
+    }
+  }
+}
+
+function killTree(pid: number): void {
+  let tasks: string;
+  try {
+    tasks = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
+  } catch {
+    return;
+  }
+  for (const child of tasks.match(/\d+/g) ?? []) killTree(Number(child));
+  try {
+    process.kill(pid, 'SIGKILL');
+  } catch {
+    // It ended meanwhile.
+  }
+}
