@@ -2,7 +2,7 @@
 import { type Paint, painter, wantsColor } from './color.ts';
 import type { Failure } from './exit.ts';
 import { Progress } from './progress.ts';
-import { printable } from './text.ts';
+import { CONTROLS, printable } from './text.ts';
 
 /** The options that every command has. */
 export interface Settings {
@@ -88,7 +88,7 @@ export function createIo(streams: Streams, settings: Settings, signal: AbortSign
 export function printOutput(streams: Streams, settings: Settings, output: Output): void {
   const { stdout, env } = streams;
   if (settings.json) {
-    stdout.write(`${JSON.stringify(output.json, null, 2)}\n`);
+    stdout.write(jsonDocument(output.json));
     return;
   }
   stdout.write(
@@ -105,11 +105,20 @@ export function printOutput(streams: Streams, settings: Settings, output: Output
  */
 export function printFailure(streams: Streams, settings: Settings, failed: Failure, error: unknown): void {
   const { stdout, stderr, env } = streams;
-  if (settings.json) stdout.write(`${JSON.stringify({ error: failed.json }, null, 2)}\n`);
+  if (settings.json) stdout.write(jsonDocument({ error: failed.json }));
   const { paint } = viewOf(stderr, settings, env);
   stderr.write(`${paint('red', 'tideover:')} ${printable(failed.message)}\n`);
   if (settings.verbose < 2) return;
   for (let cause = error; cause instanceof Error; cause = cause.cause) {
     stderr.write(`${printable(cause.stack ?? String(cause))}\n`);
   }
+}
+
+/** JSON itself escapes no more than C0; here also what else could steer a terminal becomes an escape. */
+function jsonDocument(value: unknown): string {
+  const text = JSON.stringify(value, null, 2).replace(
+    CONTROLS,
+    (control) => `\\u${control.charCodeAt(0).toString(16).padStart(4, '0')}`,
+  );
+  return `${text}\n`;
 }

@@ -28,6 +28,13 @@ const program: Command = {
       },
     }),
     command({
+      name: 'quotes',
+      summary: 'Shows what others wrote',
+      async run() {
+        return { json: { name: 'a\x1b[2J\x9b2J\u202e\n' }, text: () => [] };
+      },
+    }),
+    command({
       name: 'breaks',
       summary: 'Has a bug',
       async run() {
@@ -71,6 +78,12 @@ test('with --json stdout is one document, result or error', async () => {
   assert.deepEqual([error.code, error.exit, error.pid, error.remedy], ['unsupported', 3, 7, 'wait']);
   assert.match(refused.stderr, /^tideover: process 7: io_uring: busy; wait\n$/);
   assert.equal(JSON.parse((await run('--json god')).stdout).error.code, 'usage');
+});
+
+test('a JSON document holds the text of others whole, and cannot steer the terminal either', async () => {
+  const { stdout } = await run('quotes --json');
+  assert.match(stdout, /^[\n\x20-\x7e]*$/);
+  assert.deepEqual(JSON.parse(stdout), { name: 'a\x1b[2J\x9b2J\u202e\n' });
 });
 
 test('errors are one line, and cannot steer the terminal', async () => {
