@@ -41,7 +41,7 @@ export function kernelConfigSource(): Answer {
   const config = kernelConfig();
   if (config) return yes(config.path);
   return no(
-    `there is neither /proc/config.gz nor ${configPaths().join(' nor ')}`,
+    `none of these can be read: /proc/config.gz, ${configPaths().join(', ')}`,
     'install the file that comes with the kernel, or use a kernel with CONFIG_IKCONFIG_PROC=y',
   );
 }

@@ -38,6 +38,8 @@ export function btf(): Answer {
 export function vmcoreinfo(): Answer {
   const path = '/sys/kernel/vmcoreinfo';
   const { text, error } = read(path);
-  if (text !== undefined) return yes(`${path}: address and size ${text}`);
-  return no(`${path}: ${error}`, 'a kernel with CONFIG_CRASH_DUMP=y or CONFIG_KEXEC=y');
+  // Both in hexadecimal, only the first with 0x: vmcoreinfo_show() of kernel/ksysfs.c.
+  const [, address, size] = /^0x0*([0-9a-f]+) ([0-9a-f]+)$/.exec(text ?? '') ?? [];
+  if (size !== undefined) return yes(`a note of ${Number.parseInt(size, 16)} bytes at 0x${address}`);
+  return no(`${path}: ${error ?? text}`, 'a kernel with CONFIG_CRASH_DUMP=y or CONFIG_KEXEC=y');
 }

@@ -51,7 +51,10 @@ export function kexecFileLoad(): Answer {
 export function kexecSetting(): Answer {
   const { text, error } = read('/proc/sys/kernel/kexec_load_disabled');
   if (text === undefined)
-    return no(`kernel.kexec_load_disabled: ${error}`, 'a kernel with CONFIG_KEXEC=y or CONFIG_KEXEC_FILE=y');
+    return no(
+      `this kernel has no setting kernel.kexec_load_disabled (${error})`,
+      'a kernel with CONFIG_KEXEC=y or CONFIG_KEXEC_FILE=y',
+    );
   if (text !== '0') return no(`kernel.kexec_load_disabled is ${text}`, 'boot again without the sysctl that set it');
   const [reboot, panic] = [limitOf('reboot'), limitOf('panic')];
   const reason = `kernel.kexec_load_disabled is 0; loads left: ${shown(reboot)} for reboot, ${shown(panic)} for panic`;
