@@ -30,16 +30,6 @@ export interface Parameter<T> {
 export type Parameters = Record<string, Parameter<never>>;
 export type Arguments<P extends Parameters> = { readonly [K in keyof P]: P[K] extends Parameter<infer T> ? T : never };
 
-/** Positional call with plain numbers (or bigints, for 64-bit values from 2^53 on). Gives the result or -errno. */
-export type RawCall = (
-  a: number | bigint,
-  b: number | bigint,
-  c: number | bigint,
-  d: number | bigint,
-  e: number | bigint,
-  f: number | bigint,
-) => number;
-
 export interface Syscall<P extends Parameters> {
   /** Performs the call. @returns the kernel's result @throws SyscallError */
   (args: Arguments<P>): number;
@@ -94,7 +84,7 @@ export function syscall<const P extends Parameters>(name: string, nr: number, pa
 }
 
 /** Results from -4095 to -1 are errors: MAX_ERRNO in include/linux/err.h. */
-export const MAX_ERRNO = 4095;
+const MAX_ERRNO = 4095;
 
 // --- parameter kinds -----------------------------------------------------------------------------------------------
 
