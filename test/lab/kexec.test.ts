@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { type BootOptions, boot } from '../../lab/boot.ts';
+import { bootDebian, debianDisk } from '../../lab/debian.ts';
 import { emptyDisk } from '../../lab/disk.ts';
 import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { guestRoot } from '../../lab/root.ts';
@@ -278,3 +279,19 @@ test('a kernel that is not built for jumps is refused with the option it lacks',
     assert.equal(status, 3);
     assert.match(stderr.toString(), /CONFIG_KEXEC_JUMP=y/);
   }));
+
+test('under systemd, services are stopped before the next kernel starts', async () => {
+  const disk = await debianDisk();
+  const vm = await bootDebian({ kernel: '6.12', memory: 1024, disk });
+  try {
+    const release = await bring(vm, '6.18');
+    const unit =
+      '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c "date >/var/stopped"\n';
+    await vm.check('cat >/run/systemd/system/stopped.service && systemctl start stopped', { input: unit });
+    await loadAndGo(vm, '/tmp/vmlinuz', release);
+    await vm.check('test -s /var/stopped');
+  } finally {
+    await vm.close();
+    disk.remove();
+  }
+});
