@@ -74,7 +74,7 @@ export function parse(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: 'show', text };
-    throw new UsageError(usageMessage(tree, error));
+    throw new UsageError(usageMessage(error, pathOf(tree, argv)));
   }
   if (!request) throw new UsageError(`no command was given; try '${tree.name} --help'`);
   return request;
@@ -88,11 +88,25 @@ function levelOfVerbosity(word: string, at: number, argv: readonly string[]): st
   return level === '0' ? '--no-verbose' : `-${'v'.repeat(Number(level))}`;
 }
 
-function usageMessage(tree: Command, error: CommanderError): string {
-  if (error.code === 'commander.help') return `a command is missing; try '${tree.name} --help'`;
+/** `prog kexec load`: names down to the command that the arguments are for, as far as it can be told. */
+function pathOf(tree: Command, argv: readonly string[]): string {
+  const path = [tree.name];
+  let at = tree;
+  for (const word of argv) {
+    const child = at.commands?.find(({ name, aliases }) => name === word || aliases?.includes(word));
+    if (child === undefined) continue;
+    path.push(child.name);
+    at = child;
+  }
+  return path.join(' ');
+}
+
+/** @param path of the command whose help tells more */
+function usageMessage(error: CommanderError, path: string): string {
+  if (error.code === 'commander.help') return `a command is missing; try '${path} --help'`;
   const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
   const suggestion = /\n\(Did you mean (?:one of )?(.+)\?\)$/.exec(message);
-  if (!suggestion) return `${message}; try '${tree.name} --help'`;
+  if (!suggestion) return `${message}; try '${path} --help'`;
   const names = suggestion[1]!.split(', ').map((name) => `'${name}'`);
   return `${message.slice(0, suggestion.index)}; did you mean ${names.join(' or ')}?`;
 }
