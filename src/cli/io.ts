@@ -65,8 +65,13 @@ export function viewOf(sink: Sink, settings: Settings, env: Streams['env']): Vie
 export function createIo(streams: Streams, settings: Settings, signal: AbortSignal): Io {
   const { stderr } = streams;
   const level = settings.quiet ? -1 : settings.verbose;
+  let progress: Progress | undefined;
+  const write = (text: string) => {
+    progress?.hide();
+    stderr.write(text);
+  };
   const say = (from: number) => (text: string) => {
-    if (level >= from) stderr.write(`${printable(text)}\n`);
+    if (level >= from) write(`${printable(text)}\n`);
   };
   const sink = {
     terminal: stderr.isTTY === true,
@@ -79,8 +84,12 @@ export function createIo(streams: Streams, settings: Settings, signal: AbortSign
     info: say(0),
     detail: say(1),
     debug: say(2),
-    warn: (text) => void stderr.write(`tideover: warning: ${printable(text)}\n`),
-    progress: (of) => new Progress(settings.quiet ? undefined : sink, of),
+    warn: (text) => write(`tideover: warning: ${printable(text)}\n`),
+    progress(of) {
+      progress?.hide();
+      progress = new Progress(settings.quiet ? undefined : sink, of);
+      return progress;
+    },
   };
 }
 

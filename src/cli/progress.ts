@@ -15,6 +15,8 @@ const REWRITE_EVERY = 100;
 const LINE_EVERY = 5000;
 /** The rate is taken over the last seconds: the time left follows the work that is being done now. */
 const WINDOW = 10_000;
+/** What is done in less says nothing about the rate. */
+const SETTLED = 500;
 
 export class Progress {
   readonly #sink: ProgressSink | undefined;
@@ -24,6 +26,8 @@ export class Progress {
   readonly #started: number;
   #samples: { at: number; done: number }[];
   #shown = Number.NEGATIVE_INFINITY;
+  /** Whether the line stands on the terminal now. */
+  #visible = false;
   #done = 0;
 
   /**
@@ -52,6 +56,13 @@ export class Progress {
     while (this.#samples.length > 2 && this.#samples[1]!.at <= now - WINDOW) this.#samples.shift();
     const line = this.#line(now);
     sink.write(sink.terminal ? `\r${truncate(line, sink.width - 1)}\x1b[K` : `${line}\n`);
+    this.#visible = sink.terminal;
+  }
+
+  /** Takes the line off a terminal, up to the next update: for what else is written there. */
+  hide(): void {
+    if (this.#visible) this.#sink!.write('\r\x1b[K');
+    this.#visible = false;
   }
 
   /** Takes the line off a terminal; elsewhere says what was done, if the work was long enough to be spoken of. */
@@ -59,7 +70,7 @@ export class Progress {
     const sink = this.#sink;
     if (!sink) return;
     if (sink.terminal) {
-      if (this.#shown > Number.NEGATIVE_INFINITY) sink.write('\r\x1b[K');
+      this.hide();
       return;
     }
     const seconds = (sink.now() - this.#started) / 1000;
@@ -71,7 +82,7 @@ export class Progress {
     const parts = [this.#amount(this.#done)];
     if (this.#total) parts[0] = `${Math.floor((100 * this.#done) / this.#total)}% of ${this.#amount(this.#total)}`;
     const first = this.#samples[0]!;
-    const rate = now > first.at ? ((this.#done - first.done) * 1000) / (now - first.at) : 0;
+    const rate = now - first.at < SETTLED ? 0 : ((this.#done - first.done) * 1000) / (now - first.at);
     if (rate > 0) {
       parts.push(`${this.#amount(rate)}/s`);
       if (this.#total !== undefined) parts.push(`${duration((this.#total - this.#done) / rate)} left`);

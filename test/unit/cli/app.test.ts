@@ -28,6 +28,18 @@ const program: Command = {
       },
     }),
     command({
+      name: 'works',
+      summary: 'Takes a while',
+      async run(io) {
+        const progress = io.progress({ label: 'saving', unit: 'items' });
+        progress.update(1);
+        io.warn('slow');
+        io.info('still');
+        progress.end();
+        return { json: {}, text: () => [] };
+      },
+    }),
+    command({
       name: 'quotes',
       summary: 'Shows what others wrote',
       async run() {
@@ -68,6 +80,12 @@ test('how much is said', async () => {
   assert.equal((await run('good -q')).stderr, 'tideover: warning: careful\n');
   assert.match((await run('good -v')).stderr, /^info\ndetail\ntideover/);
   assert.match((await run('good -vv')).stderr, /^info\ndetail\ndebug\ntideover/);
+});
+
+test('messages do not run into the line of progress', async () => {
+  const { stderr } = await run('works', { terminal: true, env: { NO_COLOR: '1' } });
+  assert.equal(stderr, '\rsaving: 1\x1b[K\r\x1b[Ktideover: warning: slow\nstill\n');
+  assert.equal((await run('works')).stderr, 'tideover: warning: slow\nstill\n');
 });
 
 test('with --json stdout is one document, result or error', async () => {
