@@ -2,7 +2,9 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import test from 'node:test';
 import { isSupported } from '../../../src/cli/node-version.ts';
 
@@ -20,6 +22,18 @@ test('the version is that of the package', () => {
   const expected = { status: 0, stdout: `${version}\n`, stderr: '' };
   assert.deepEqual(run(launcher, ['--version']), expected);
   assert.deepEqual(run(launcher, ['-V', '--json']), expected);
+});
+
+test('links to the launchers start the program, from any folder', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'tideover-links-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const { version } = JSON.parse(readFileSync(`${root}package.json`, 'utf8'));
+  for (const target of [launcher, `${root}bin/tideover`]) {
+    const link = join(folder, 'tideover');
+    rmSync(link, { force: true });
+    symlinkSync(target, link);
+    assert.deepEqual(run(link, ['--version']), { status: 0, stdout: `${version}\n`, stderr: '' });
+  }
 });
 
 test('a Node that is too old is named in one line, before anything else happens', () => {
