@@ -4,11 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { requirePackages } from '../../../lab/packages.ts';
+import { Errno, errnoMessage } from '../../../src/abi/errno.ts';
 import type { Fields, Struct } from '../../../src/abi/struct.ts';
 import { NR } from '../../../src/abi/unistd.ts';
 
@@ -38,8 +39,28 @@ const machineContext = Object.fromEntries(
     .map((field) => [field, `uc_mcontext.${field}`]),
 );
 
+const typedefs = (...names: string[]) => Object.fromEntries(names.map((name) => [name, { type: name }]));
+
 const headers: readonly Header[] = [
+  {
+    module: 'bootparam',
+    includes: ['asm/bootparam.h'],
+    // From boot.rst and headers of the kernel's own.
+    without: [
+      ...['SETUP_HEADER_MAGIC', 'BOOT_FLAG', 'LOADER_TYPE_UNDEFINED', 'SETUP_HEADER_OFFSET', 'SETUP_HEADER_JUMP_END'],
+      ...['EFI64_LOADER_SIGNATURE', 'efi_setup_data', 'efi_memory_desc'],
+    ],
+  },
   { module: 'capability', includes: ['linux/capability.h'] },
+  {
+    module: 'elf',
+    includes: ['elf.h'],
+    structs: {
+      ...typedefs('Elf64_Ehdr', 'Elf64_Phdr', 'Elf64_Shdr', 'Elf64_Sym', 'Elf64_Nhdr'),
+      Elf64_Dyn: { type: 'Elf64_Dyn', fields: { d_val: 'd_un.d_val' } },
+    },
+  },
+  { module: 'eventpoll', includes: ['linux/eventpoll.h', 'linux/timerfd.h', 'sys/eventfd.h'] },
   {
     module: 'fcntl',
     includes: ['linux/fcntl.h', 'linux/openat2.h', 'linux/falloc.h', 'linux/close_range.h', 'linux/fs.h'],
@@ -52,6 +73,7 @@ const headers: readonly Header[] = [
   { module: 'kcmp', includes: ['linux/kcmp.h'] },
   { module: 'kexec', includes: ['linux/kexec.h'] },
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
+  { module: 'mount', includes: ['linux/mount.h'] },
   {
     module: 'netlink',
     includes: ['linux/netlink.h'],
@@ -59,6 +81,7 @@ const headers: readonly Header[] = [
     without: ['NLA_TYPE_MASK'],
   },
   { module: 'pidfd', includes: ['linux/pidfd.h'] },
+  { module: 'poll', includes: ['poll.h', 'asm/ioctls.h'] },
   { module: 'prctl', includes: ['linux/prctl.h', 'asm/prctl.h'] },
   {
     module: 'ptrace',
@@ -109,11 +132,15 @@ const headers: readonly Header[] = [
   { module: 'wait', includes: ['linux/wait.h'] },
 ];
 
+/** Without a header of user space: e820 is the kernel's own. Errors and system calls have tests of their own below. */
+const others = new Set(['e820', 'errno', 'struct', 'text', 'unistd']);
+
 /** Missing in the headers of Linux 6.1, which Debian 12 installs. A struct that is missing is missing with its fields. */
 const newer = new RegExp(
   `^(${[
     'AT_HANDLE_FID|F_DUPFD_QUERY|F_SEAL_EXEC|MFD_EXEC|MFD_NOEXEC_SEAL|STATX_MNT_ID_UNIQUE|SCHED_EXT',
     'PAGEMAP_SCAN|PAGE_IS_\\w+|PM_SCAN_\\w+|.*struct page_region.*|.*struct pm_scan_arg.*|MADV_GUARD_\\w+',
+    'SETUP_KEXEC_KHO|.*struct kho_data.*',
     'KEXEC_(UPDATE_ELFCOREHDR|CRASH_HOTPLUG_SUPPORT|FILE_DEBUG|FILE_NO_CMA)',
     'PIDFD_(THREAD|SIGNAL_\\w+)|ARCH_SHSTK_\\w+|NT_X86_SHSTK|PTRACE_[GS]ET_SYSCALL_USER_DISPATCH_CONFIG',
     'PR_[GS]ET_MDWE|PR_[GS]ET_MEMORY_MERGE|PR_TIMER_CREATE_RESTORE_IDS\\w*|.*struct rseq, (node_id|mm_cid).*',
@@ -147,6 +174,26 @@ for (const header of headers) {
   });
 }
 
+test('every header of src/abi is compared', () => {
+  const modules = readdirSync(new URL('../../../src/abi', import.meta.url)).map((name) => name.replace(/\.ts$/, ''));
+  const compared = new Set(headers.map(({ module }) => module));
+  assert.deepEqual(
+    modules.filter((name) => !compared.has(name) && !others.has(name)),
+    [],
+  );
+});
+
+test('src/abi/errno.ts has the numbers and texts of the C library', () => {
+  const names = Object.keys(Errno).filter((name) => name !== 'ENOTSUPP');
+  const lines = names.map((name) => `  printf("${name} %d %s\\n", ${name}, strerror(${name}));`).join('\n');
+  const source = join(folder, 'errno.c');
+  writeFileSync(source, `#include <errno.h>\n#include <stdio.h>\n#include <string.h>\nint main(void) {\n${lines}\n}\n`);
+  execFileSync('gcc', ['-o', join(folder, 'errno'), source]);
+  const theirs = execFileSync(join(folder, 'errno'), { encoding: 'utf8', env: { LC_ALL: 'C' } });
+  const ours = Object.entries(Errno).filter(([name]) => name !== 'ENOTSUPP');
+  assert.equal(theirs, ours.map(([name, number]) => `${name} ${number} ${errnoMessage(number)}\n`).join(''));
+});
+
 test('src/abi/unistd.ts has the numbers of asm/unistd_64.h', () => {
   const source = '#include <asm/unistd_64.h>\n';
   const macros = execFileSync('gcc', ['-E', '-dM', '-'], { input: source, encoding: 'utf8' });
@@ -158,25 +205,14 @@ test('src/abi/unistd.ts has the numbers of asm/unistd_64.h', () => {
 });
 
 test('each system call of src/sys has its number', async () => {
-  const modules = [
-    'capability',
-    'files',
-    'kexec',
-    'memory',
-    'process',
-    'process_vm',
-    'ptrace',
-    'reboot',
-    'socket',
-    'userfaultfd',
-  ];
+  const modules = readdirSync(new URL('../../../src/sys', import.meta.url)).filter((name) => name.endsWith('.ts'));
   let seen = 0;
   for (const module of modules) {
-    const exports: Record<string, unknown> = await import(`../../../src/sys/${module}.ts`);
+    const exports: Record<string, unknown> = await import(`../../../src/sys/${module}`);
     for (const [name, value] of Object.entries(exports)) {
       if (typeof value !== 'function' || !('attempt' in value) || !('number' in value)) continue;
       const expected = NR[(name === 'uffdio' ? 'ioctl' : name) as keyof typeof NR];
-      assert.equal(value.number, expected, `${name} of src/sys/${module}.ts`);
+      assert.equal(value.number, expected, `${name} of src/sys/${module}`);
       seen++;
     }
   }
