@@ -14,15 +14,11 @@ const PAGE = 4096;
 const ENTRY_SIZE = 8;
 /** Bits of the high half of an entry: bits 55 to 63 of the whole. */
 export const PM_SOFT_DIRTY = 1 << (55 - 32);
-/** Mapped by this process alone. */
-export const PM_MMAP_EXCLUSIVE = 1 << (56 - 32);
-/** Write-protected by a userfaultfd. */
-export const PM_UFFD_WP = 1 << (57 - 32);
 /** A guard marker of MADV_GUARD_INSTALL; Linux 6.15. */
-export const PM_GUARD_REGION = 1 << (58 - 32);
+const PM_GUARD_REGION = 1 << (58 - 32);
 /** A page of a file, or shared anonymous memory. */
 export const PM_FILE = 1 << (61 - 32);
-export const PM_SWAP = 1 << (62 - 32);
+const PM_SWAP = 1 << (62 - 32);
 export const PM_PRESENT = 1 << (63 - 32);
 
 /** Page frame number in the entry at index `i` of an array from Pagemap.read(); 0 without CAP_SYS_ADMIN. */
