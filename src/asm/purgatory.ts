@@ -188,7 +188,8 @@ function code(): Item[] {
     // null, unused, code, data: base 0, limit 4 GB, ring 0; the code segment's L bit makes it 64-bit
     dq(0, 0, 0x00af9a000000ffffn, 0x00cf92000000ffffn),
     ...[gdtPointer, dw(4 * 8 - 1), dq(0), noIdt, dw(0), dq(0)],
-    align(16),
+    // Pages of its own: writing beside code is slow, as the processor must see whether the code changes.
+    align(4096),
     resb(4096),
     stackTop,
   ];
