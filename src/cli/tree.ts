@@ -2,7 +2,9 @@
 import type { Command, Flags } from './command.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
+import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
+import { pkram } from './commands/pkram.ts';
 import { restore } from './commands/restore.ts';
 
 /** On every command, before it and after it. */
@@ -26,6 +28,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, restore, kexec],
+  commands: [check, checkpoint, restore, imageCommand, kexec, pkram],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };
