@@ -20,6 +20,8 @@ const packagesFor = {
   'archive keys': ['debian-archive-keyring'],
   /** unpacking kernels, and depmod(8) */
   kernels: ['kmod', 'xz-utils', 'zstd'],
+  /** what the integration tests compile, run and look at */
+  'programs under test': ['gcc', 'libc6-dev', 'python3', 'gdb'],
   /** Documentation/process/changes.rst of the kernel */
   'kernel build': [
     'bc',

@@ -13,6 +13,7 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { requirePackages } from '../lab/packages.ts';
 
 const root = new URL('..', import.meta.url).pathname;
 const full = process.argv.includes('--full');
@@ -61,6 +62,7 @@ async function testKind(name: string): Promise<void> {
   const files = names.length === 0 ? found : names.map((wanted) => fileNamed(name, wanted, found));
   if (files.length === 0) return;
   console.log(`\n${name}: ${files.length} files`);
+  if (name === 'integration') await requirePackages('programs under test');
   const { concurrency, minutesEach } = kinds[name]!;
   const events = run({
     files: files.map((file) => join(root, file)),

