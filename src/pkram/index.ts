@@ -1,6 +1,9 @@
 /** Preserved memory: the public interface, tideover/pkram. */
+
+export { type FileRecord, type FileType, readRecords } from './catalogue.ts';
 export { NoRoomError, NoSuchNodeError, OrderError } from './errors.ts';
 export { FileMedium, type FileOptions } from './file.ts';
+export { FILES_CONTENT, type FilesCount, preserveFiles, restoreFiles } from './files.ts';
 export {
   type LoadedPage,
   type LoadedPages,
