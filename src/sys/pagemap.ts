@@ -109,7 +109,8 @@ export class Pagemap {
   /**
    * Finds pages by reading their entries, on kernels before 6.7. It tells less: PAGE_IS_WRITTEN, WPALLOWED and HUGE are a
    * RangeError; a zero page counts as PAGE_IS_PFNZERO only where page frame numbers are told (CAP_SYS_ADMIN) and it is
-   * no huge one; memory that was mapped since the last clear_refs counts as PAGE_IS_SOFT_DIRTY whole; and memory of devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
+   * no huge one; memory that was mapped since the last clear_refs counts as PAGE_IS_SOFT_DIRTY whole; and memory of
+   * devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
    */
   scanWithoutIoctl(filter: PageFilter): Float64Array {
     refuseAbsent(filter);
