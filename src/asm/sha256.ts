@@ -19,7 +19,6 @@ import {
   mov,
   movdqa,
   movdqu,
-  or,
   paddd,
   palignr,
   pblendw,
@@ -47,6 +46,7 @@ import {
   ebx,
   ecx,
   edx,
+  esi,
   type Gpr,
   label,
   mem,
@@ -185,91 +185,85 @@ function digest(entry: Item, initial: ReturnType<typeof label>): Item[] {
 
 /**
  * `sha256_plain(state: rdi, data: rsi, blocks: rdx)`. The message schedule W of a block (FIPS 180-4, 6.2.2) lies at rsp,
- * 64 words; behind it the state's address and the number of blocks left.
+ * 64 words; behind it the state's address, the number of blocks left and the address of the data.
  */
 function blocksPlain(entry: Item, constants: ReturnType<typeof label>): Item[] {
-  const [block, load, extend, rounds, done] = ['block', 'load', 'extend', 'rounds', 'done'].map((name) => label(name));
-  const w = (back: number) => dword({ base: rsp, index: rcx, scale: 4, disp: -4 * back });
-  const [state, left] = [qword({ base: rsp, disp: 256 }), qword({ base: rsp, disp: 264 })];
+  const [block, rounds, done] = [label('block'), label('rounds'), label('done')];
+  const w = (t: number) => dword({ base: rsp, disp: 4 * t });
+  const [state, left, data] = [256, 264, 272].map((disp) => qword({ base: rsp, disp })) as [Word, Word, Word];
   const working = [eax, ebx, ecx, edx, r8d, r9d, r10d, r11d];
+  const load = (t: number) => [mov(eax, dword({ base: rsi, disp: 4 * t })), bswap(eax), mov(w(t), eax)];
+  // s1(W[t-2]) + W[t-7] + s0(W[t-15]) + W[t-16]
+  const extend = (t: number) => [
+    mov(eax, w(t - 15)),
+    ...[mov(edx, eax), mov(ebx, eax)],
+    ...[ror(eax, 7), ror(edx, 18), shr(ebx, 3)],
+    ...[xor(eax, edx), xor(eax, ebx)],
+    mov(edx, w(t - 2)),
+    ...[mov(r8d, edx), mov(ebx, edx)],
+    ...[ror(edx, 17), ror(r8d, 19), shr(ebx, 10)],
+    ...[xor(edx, r8d), xor(edx, ebx)],
+    ...[add(eax, edx), add(eax, w(t - 7)), add(eax, w(t - 16))],
+    mov(w(t), eax),
+  ];
   return [
     entry,
     ...[push(rbx), push(rbp), push(r12), push(r13), push(r14), push(r15)],
     sub(rsp, 280),
-    mov(state, rdi),
-    mov(left, rdx),
-    block!,
-    cmp(left, 0),
-    je(done!),
-    // W[0..15]: the block's words, which are big-endian
-    xor(ecx, ecx),
-    load!,
-    mov(eax, dword({ base: rsi, index: rcx, scale: 4 })),
-    bswap(eax),
-    mov(w(0), eax),
-    add(ecx, 1),
-    cmp(ecx, 16),
-    jb(load!),
-    // W[t] = s1(W[t-2]) + W[t-7] + s0(W[t-15]) + W[t-16]
-    extend!,
-    mov(eax, w(15)),
-    ...[mov(edx, eax), mov(ebx, eax)],
-    ...[ror(eax, 7), ror(edx, 18), shr(ebx, 3)],
-    ...[xor(eax, edx), xor(eax, ebx)],
-    mov(edx, w(2)),
-    ...[mov(r8d, edx), mov(ebx, edx)],
-    ...[ror(edx, 17), ror(r8d, 19), shr(ebx, 10)],
-    ...[xor(edx, r8d), xor(edx, ebx)],
-    ...[add(eax, edx), add(eax, w(7)), add(eax, w(16))],
-    mov(w(0), eax),
-    add(ecx, 1),
-    cmp(ecx, 64),
-    jb(extend!),
+    ...[mov(state, rdi), mov(left, rdx), mov(data, rsi)],
+    block,
+    ...[cmp(left, 0), je(done), mov(rsi, data)],
+    ...Array.from({ length: 64 }, (_, t) => (t < 16 ? load(t) : extend(t))),
     // 8 rounds at a time, after which every working variable is in its register again
     mov(rdi, state),
     ...working.map((register, i) => mov(register, dword({ base: rdi, disp: 4 * i }))),
+    ...[mov(r15d, ebx), xor(r15d, ecx)],
     lea(r14, mem({ rip: constants })),
     mov(rdi, rsp),
     mov(ebp, 8),
-    rounds!,
+    rounds,
     ...working.map((_, i) => round([...working.slice(8 - i), ...working.slice(0, 8 - i)], i)),
     add(r14, 32),
     add(rdi, 32),
     dec(ebp),
-    jnz(rounds!),
+    jnz(rounds),
     mov(rdi, state),
     ...working.map((register, i) => add(dword({ base: rdi, disp: 4 * i }), register)),
-    add(rsi, 64),
+    add(data, 64),
     dec(left),
-    jmp(block!),
-    done!,
+    jmp(block),
+    done,
     add(rsp, 280),
     ...[pop(r15), pop(r14), pop(r13), pop(r12), pop(rbp), pop(rbx)],
     ret(),
   ];
 }
 
+type Word = ReturnType<typeof qword>;
+
 /**
  * One round on the variables a to h: h becomes the new a, d the new e. A sum of three rotations is done by rotating in
- * between: ((x ror (r3-r2) ^ x) ror (r2-r1) ^ x) ror r1.
+ * between: ((x ror (r3-r2) ^ x) ror (r2-r1) ^ x) ror r1. Maj(a, b, c) is ((a ^ b) & (b ^ c)) ^ b, and a ^ b is the next
+ * round's b ^ c, so that two registers take turns.
  */
-function round([a, b, c, d, e, f, g, h]: Gpr<32>[], t: number): Item[] {
+function round([a, b, , d, e, f, g, h]: Gpr<32>[], t: number): Item[] {
+  const [bc, ab] = t % 2 === 0 ? [r15d, r13d] : [r13d, r15d];
   return [
     // S1(e)
     ...[mov(r12d, e!), ror(r12d, 14), xor(r12d, e!), ror(r12d, 5), xor(r12d, e!), ror(r12d, 6)],
     // Ch(e, f, g)
-    ...[mov(r13d, f!), xor(r13d, g!), and(r13d, e!), xor(r13d, g!)],
+    ...[mov(esi, f!), xor(esi, g!), and(esi, e!), xor(esi, g!)],
     add(h!, r12d),
-    add(h!, r13d),
+    add(h!, esi),
     add(h!, dword({ base: r14, disp: 4 * t })),
     add(h!, dword({ base: rdi, disp: 4 * t })),
     add(d!, h!),
     // S0(a)
     ...[mov(r12d, a!), ror(r12d, 9), xor(r12d, a!), ror(r12d, 11), xor(r12d, a!), ror(r12d, 2)],
     // Maj(a, b, c)
-    ...[mov(r13d, a!), or(r13d, b!), and(r13d, c!), mov(r15d, a!), and(r15d, b!), or(r13d, r15d)],
+    ...[mov(ab, a!), xor(ab, b!), and(bc, ab), xor(bc, b!)],
     add(h!, r12d),
-    add(h!, r13d),
+    add(h!, bc),
   ];
 }
 
