@@ -9,6 +9,8 @@ export const PROT_GROWSDOWN = 0x1000000;
 export const MAP_SHARED = 0x1;
 export const MAP_PRIVATE = 0x2;
 export const MAP_SHARED_VALIDATE = 0x3;
+/** A kind like MAP_PRIVATE: pages may vanish under pressure and are zero then; Linux 6.11. */
+export const MAP_DROPPABLE = 0x8;
 export const MAP_FIXED = 0x10;
 export const MAP_ANONYMOUS = 0x20;
 export const MAP_GROWSDOWN = 0x100;

@@ -56,6 +56,8 @@ export const SCHED_IDLE = 5;
 export const SCHED_DEADLINE = 6;
 export const SCHED_EXT = 7;
 export const SCHED_RESET_ON_FORK = 0x40000000;
+/** The same in sched_attr.sched_flags. */
+export const SCHED_FLAG_RESET_ON_FORK = 0x1;
 
 export const sched_attr = struct('sched_attr', 56, {
   size: u32,

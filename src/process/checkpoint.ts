@@ -304,7 +304,8 @@ function writeImage(draft: ImageDraft, { tasks, saving, objects, clocks, freezin
 }
 
 function writeShared(draft: ImageDraft, saving: Saving): void {
-  const { remaps, ghosts, pipesData, fifosData, memfds } = saving;
+  const { remaps, ghosts, pipesData, fifosData, memfds, locks } = saving;
+  if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
   if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
   for (const { id, entry, pieces } of ghosts.values()) {
     const writer = new ImageWriter(draft.create(fileName(images.GHOST_FILE, id)), images.GHOST_FILE);

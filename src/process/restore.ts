@@ -36,6 +36,7 @@ import { enterTime } from './clocks.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
+import { restoreLock } from './files/locks.ts';
 import { restoreLimits } from './limits.ts';
 import { restoreDumpable, restoreMm } from './mm.ts';
 import { eachPart, fillMemory } from './pages.ts';
@@ -89,6 +90,7 @@ export function restore(store: ImageStore, options: RestoreOptions): RestoreResu
       makeChildren(made[0]!, tree, hole, made);
       makeGroups(made);
       makeZombies(made);
+      restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
       const processes = inImageOrder(live, store).map((one) => fill(one, restoring, keep));
       for (const process of processes) finish(process, restoring, keep);
@@ -133,9 +135,13 @@ function checkImage(tree: ImageTree, options: RestoreOptions): void {
 function openEverything(tree: ImageTree, restoring: Restoring): void {
   for (const { mm, fs, descriptors, isZombie } of tree.tasks) {
     if (isZombie) continue;
-    for (const { id } of descriptors) restoring.open(id);
-    for (const vma of mm!.vmas) if (fileOf(vma) !== undefined) restoring.open(vma.shmid);
-    for (const id of [mm!.exe_file_id, fs!.cwd_id, fs!.root_id]) restoring.open(id);
+    const ids = [
+      ...descriptors.map(({ id }) => id),
+      ...mm!.vmas.map(fileOf).filter((id) => id !== undefined),
+      ...[mm!.exe_file_id, fs!.cwd_id, fs!.root_id],
+    ];
+    // Files about the processes themselves come with these.
+    for (const id of ids) if (!restoring.entry(id).reg?.name.startsWith('/proc/')) restoring.open(id);
   }
 }
 
@@ -274,6 +280,7 @@ function finish(made: Filled, restoring: Restoring, keep: number): void {
     leader.reserve(1000, 64 * 1024);
     kindOfType(type)?.finish?.(restoring.entry(id), fd, leader, restoring);
   }
+  for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock);
   leader.run();
   const remotes = [leader, ...makeThreads(made)];
   Object.assign(made, { remotes });
@@ -281,6 +288,9 @@ function finish(made: Filled, restoring: Restoring, keep: number): void {
     writeFileSync(`/proc/${task.pid}/oom_score_adj`, `${tc.oom_score_adj}`);
   }
   if (tc.personality !== 0) leader.call(NR.personality, tc.personality);
+  for (let bits = tc.membarrier_registration_mask ?? 0, bit = 1; bits !== 0; bits &= ~bit, bit *= 2) {
+    if ((bits & bit) !== 0) leader.call(NR.membarrier, bit, 0, 0);
+  }
   if (tc.child_subreaper) leader.call(NR.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
   restoreLimits(leader, tc.rlimits?.rlimits ?? [], ownLimits());
   leader.run();

@@ -17,6 +17,7 @@ import { attributes, close, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import type { FileEntry } from './files/file.ts';
 import { kindOfType } from './files/kinds.ts';
+import type { FileLock } from './files/locks.ts';
 import { fillFile } from './pages.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -27,10 +28,12 @@ export class Restoring {
   readonly memfds: ImageTree['memfds'];
   readonly pipesData: ReadonlyMap<number, PipeData>;
   readonly fifosData: ReadonlyMap<number, PipeData>;
+  readonly locks: readonly FileLock[];
   readonly #store: ImageStore;
   readonly #open = new Map<number, number>();
   readonly #made = new Map<string, unknown>();
   readonly #ends: (() => void)[] = [];
+  readonly #whenMade: (() => void)[] = [];
   readonly #ghosts: ReadonlyMap<number, number>;
 
   constructor(store: ImageStore, tree: ImageTree) {
@@ -39,6 +42,7 @@ export class Restoring {
     this.memfds = tree.memfds;
     this.pipesData = this.#pipeData(fileName(images.PIPES_DATA));
     this.fifosData = this.#pipeData(fileName(images.FIFO_DATA));
+    this.locks = store.has(fileName(images.FILE_LOCKS)) ? entriesOf(store, images.FILE_LOCKS) : [];
     const remaps = store.has(fileName(images.REMAP_FPATH)) ? entriesOf(store, images.REMAP_FPATH) : [];
     this.#ghosts = new Map(
       remaps.map(({ orig_id, remap_id, remap_type }) => {
@@ -88,6 +92,15 @@ export class Restoring {
     if (this.#made.has(key)) return false;
     this.#made.set(key, true);
     return true;
+  }
+
+  /** Has something done when all processes are there, which are still empty. */
+  onceMade(action: () => void): void {
+    this.#whenMade.push(action);
+  }
+
+  made(): void {
+    for (const action of this.#whenMade.splice(0)) action();
   }
 
   /** Has something done when all processes have what they need, or when it all fails. */
@@ -174,6 +187,7 @@ export class Restoring {
     return withSource(this.#store, file, (source) => {
       let path = name;
       let fd = -1;
+      let times: [number, number] | undefined;
       for (const record of records(source)) {
         if (isRecord(record, ghost_file_entry)) {
           const { mode, uid, gid, size, atim, mtim } = record.value;
@@ -185,12 +199,14 @@ export class Restoring {
           }
           chownSync(path, uid, gid);
           chmodSync(path, mode & 0o7777);
-          if (atim !== undefined && mtim !== undefined) utimesSync(path, Number(atim.tv_sec), Number(mtim.tv_sec));
+          if (atim !== undefined && mtim !== undefined) times = [Number(atim.tv_sec), Number(mtim.tv_sec)];
         } else if (isRecord(record, ghost_chunk_entry)) {
           writeAt(fd, readBlob(source, record), record.value.off);
         }
       }
       if (fd >= 0) close({ fd });
+      // What was written has changed them.
+      if (times !== undefined) utimesSync(path, ...times);
       return path;
     });
   }

@@ -9,6 +9,7 @@ import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/
 import type { Value } from '../image/proto.ts';
 import { attributes, close, lseek, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
+import type { FileLock } from './files/locks.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 
@@ -50,6 +51,7 @@ export class Saving {
   readonly fifosData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
   readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
   readonly shared = new Map<number, SharedMemory>();
+  readonly locks = new Map<string, FileLock>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;
 
@@ -137,6 +139,12 @@ export class Saving {
       this.ghosts.set(key, ghost);
     }
     this.remaps.push({ orig_id: file.id, remap_id: ghost.id, remap_type: 'GHOST' });
+  }
+
+  /** Notes a lock; every descriptor of an open file shows its locks. @param id of the file */
+  addLock(id: number, lock: FileLock): void {
+    const key = `${lock.flag} ${lock.start} ${lock.len} ${lock.flag === 1 ? `${lock.pid} ${id}` : id}`;
+    if (!this.locks.has(key)) this.locks.set(key, lock);
   }
 
   /** Notes shared memory. @param at a path by which it can be opened to be read */

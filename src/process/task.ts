@@ -129,6 +129,9 @@ export interface Outside {
   readonly pages: Runs;
 }
 
+/** include/uapi/linux/membarrier.h, Linux 6.3. */
+const MEMBARRIER_CMD_GET_REGISTRATIONS = 1 << 9;
+
 /** What /proc tells. @throws UnsupportedError for what cannot be saved */
 export function saveOutside(
   process: { readonly pid: number; readonly umask: number | undefined },
@@ -156,11 +159,13 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
   const limits = saveLimits(leader);
   const reaper = leader.room(4);
   leader.call(NR.prctl, PR_GET_CHILD_SUBREAPER, reaper.address, 0, 0, 0);
+  const barriers = leader.attempt(NR.membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0);
   leader.run();
   const sigactions = actions();
   // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
   if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);
   const [mmEntry, rlimits] = [mm(), limits()];
+  const registrations = leader.result(barriers);
   const subreaper = reaper.bytes[0] !== 0;
   const timers = saveTimers(leader);
   leader.run();
@@ -188,6 +193,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
     oom_score_adj: Number(readProcText(`/proc/${pid}/oom_score_adj`)),
     sigactions,
     child_subreaper: subreaper,
+    ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
     ...(stopped === 0 ? {} : { stop_signo: stopped }),
   };
   const { pgrp: pgid, session: sid } = stat;

@@ -2,7 +2,7 @@
 import { robust_list_head } from '../abi/futex.ts';
 import { PR_GET_PDEATHSIG, PR_GET_TID_ADDRESS, PR_SET_NAME, PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { rseq, rseq_cs } from '../abi/rseq.ts';
-import { SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
+import { SCHED_FLAG_RESET_ON_FORK, SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
 import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import type { CoreEntry } from '../image/tree.ts';
@@ -35,14 +35,14 @@ export function saveThread(remote: Remote): () => CoreEntry {
   const status = readStatus(`${pid}/task/${tid}`);
   const attr = sched_attr.write({});
   sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
-  const { sched_nice, sched_policy, sched_priority } = sched_attr.read(attr);
+  const { sched_nice, sched_policy, sched_priority, sched_flags } = sched_attr.read(attr);
   const deferred = () => tracee.deferred.map((siginfo) => ({ siginfo }));
   return () => {
     const thread_core: ThreadCore = {
       futex_rla: BigInt(robust.head),
       futex_rla_len: robust.length,
       sched_nice,
-      sched_policy: sched_policy & ~SCHED_RESET_ON_FORK,
+      sched_policy: sched_policy | ((sched_flags & SCHED_FLAG_RESET_ON_FORK) === 0 ? 0 : SCHED_RESET_ON_FORK),
       sched_prio: sched_priority,
       blk_sigset: tracee.sigmask,
       sas: sas(),
@@ -75,7 +75,8 @@ export function restoreThread(remote: Remote, core: CoreEntry): void {
   if (sched_policy !== undefined && (sched_policy !== 0 || (sched_nice ?? 0) !== 0)) {
     const attr = sched_attr.write({
       size: 48,
-      sched_policy,
+      sched_policy: sched_policy & ~SCHED_RESET_ON_FORK,
+      sched_flags: (sched_policy & SCHED_RESET_ON_FORK) === 0 ? 0 : SCHED_FLAG_RESET_ON_FORK,
       sched_nice: sched_nice ?? 0,
       sched_priority: sched_prio ?? 0,
     });

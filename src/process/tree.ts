@@ -29,6 +29,7 @@ import { memfd_create } from '../sys/memory.ts';
 import { sleep } from '../sys/process.ts';
 import { cont, interrupt, seize, waitTracee } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
+import { readStat } from '../sys/stat.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
 import { expectStop, readRegisters, Tracee, writeRegisters } from './tracee.ts';
 
@@ -137,8 +138,17 @@ function cloneAs(remote: Remote, id: number, flags: number, exit_signal: number)
     remote.run();
     const result = remote.result(index);
     if (result === id) return;
-    if (result !== -Errno.EEXIST || left === 0) throw notMade(remote.error(index, result), id);
+    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
     sleep(WAIT);
+  }
+}
+
+/** Whether an id will be free in a moment: what has it has ended, or is about to. */
+function isGoing(id: number): boolean {
+  try {
+    return 'ZX'.includes(readStat(id).state);
+  } catch {
+    return true;
   }
 }
 
@@ -180,7 +190,7 @@ function cloneRoot(pid: number): number {
       return clone3({ flags: CLONE_VM | CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, set_tid: [pid] }).pid;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      if (error.errno !== Errno.EEXIST || left === 0) throw notMade(error, pid);
+      if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);
       sleep(WAIT);
     }
   }

@@ -40,6 +40,7 @@ const FLAGS: Readonly<Record<string, number>> = {
   lo: mman.MAP_LOCKED,
   nr: mman.MAP_NORESERVE,
   ht: mman.MAP_HUGETLB,
+  dp: mman.MAP_DROPPABLE,
 };
 
 /** The kernel's own, which are mapped anew. */
@@ -133,6 +134,7 @@ export function restoreVma(remote: Remote, vma: VmaEntry, fd: number, filled: bo
   const prot = filled ? vma.prot | mman.PROT_WRITE : vma.prot;
   let flags = (vma.flags & MMAP_FLAGS) | mman.MAP_FIXED_NOREPLACE;
   if (fd >= 0) flags &= ~mman.MAP_ANONYMOUS;
+  if ((vma.flags & mman.MAP_DROPPABLE) !== 0) flags = (flags & ~mman.MAP_PRIVATE) | mman.MAP_DROPPABLE;
   return remote.call(NR.mmap, vma.start, vma.end - vma.start, prot, flags, fd, fd < 0 ? 0 : vma.pgoff);
 }
 

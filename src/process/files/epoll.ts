@@ -33,9 +33,9 @@ export const epoll: FileKind = {
     return { epfd: { id: file.id, flags: file.flags, fown: saveOwner(file), tfd: watched(file) } };
   },
 
-  restore(entry) {
+  restore(entry, restoring) {
     const fd = epoll_create1({ flags: O_CLOEXEC });
-    restoreOwner(fd, entry.epfd!.fown);
+    restoreOwner(restoring, fd, entry.epfd!.fown);
     return fd;
   },
 

@@ -24,7 +24,7 @@ export const eventfd: FileKind = {
     };
   },
 
-  restore(entry) {
+  restore(entry, restoring) {
     const { counter, flags, fown } = entry.efd!;
     const fd = eventfd2({ initval: 0, flags: O_CLOEXEC | (flags & (O_NONBLOCK | EFD_SEMAPHORE)) });
     if (counter > 0n) {
@@ -32,7 +32,7 @@ export const eventfd: FileKind = {
       new DataView(buf.buffer).setBigUint64(0, counter, true);
       write({ fd, buf, count: buf.length });
     }
-    restoreOwner(fd, fown);
+    restoreOwner(restoring, fd, fown);
     return fd;
   },
 };

@@ -76,11 +76,14 @@ export function saveOwner(file: OpenFile): Owner {
 /** enum pid_type of the kernel by F_OWNER_TID, F_OWNER_PID, F_OWNER_PGRP. */
 const PID_TYPES = [0, 1, 2];
 
-export function restoreOwner(fd: number, { signum, pid_type, pid }: Owner): void {
+/** It may be a process that is still to be made. */
+export function restoreOwner(restoring: Restoring, fd: number, { signum, pid_type, pid }: Owner): void {
   if (pid === 0) return;
-  const type = PID_TYPES.indexOf(pid_type);
-  control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid }) });
-  if (signum !== 0) control({ fd, cmd: fcntl.F_SETSIG, arg: signum });
+  restoring.onceMade(() => {
+    const type = PID_TYPES.indexOf(pid_type);
+    control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid }) });
+    if (signum !== 0) control({ fd, cmd: fcntl.F_SETSIG, arg: signum });
+  });
 }
 
 /** Sets the status flags that fcntl(2) F_SETFL can set, where they are not as wanted. */

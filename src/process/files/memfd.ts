@@ -34,7 +34,7 @@ export const memfd: FileKind = {
     });
     setStatusFlags(opened, flags);
     if (pos !== 0) lseek({ fd: opened, offset: pos, whence: SEEK_SET });
-    restoreOwner(opened, fown);
+    restoreOwner(restoring, opened, fown);
     return opened;
   },
 };

@@ -1,5 +1,5 @@
 /** Files with a path: regular ones, directories, the devices of memory, and anything by O_PATH. */
-import { AT_FDCWD, O_CLOEXEC, O_PATH, SEEK_SET } from '../../abi/fcntl.ts';
+import { AT_FDCWD, O_CLOEXEC, O_PATH, O_TMPFILE, SEEK_SET } from '../../abi/fcntl.ts';
 import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../abi/stat.ts';
 import { UnsupportedError } from '../../errors.ts';
 import { attributes, lseek, openat } from '../../sys/files.ts';
@@ -8,9 +8,6 @@ import { type FileKind, KEPT_FLAGS, type OpenFile, restoreOwner, saveOwner } fro
 /** null, zero, full, random, urandom: Documentation/admin-guide/devices.txt. */
 const MEMORY_MAJOR = 1;
 const MEMORY_MINORS = new Set([3, 5, 7, 8, 9]);
-
-/** __O_TMPFILE: the file has been made. */
-const O_TMPFILE_BIT = 0o20000000;
 
 export const path: FileKind = {
   type: 'REG',
@@ -31,7 +28,9 @@ export const path: FileKind = {
 
   restore(entry, restoring) {
     const reg = entry.reg!;
-    const flags = reg.flags & KEPT_FLAGS & ~O_TMPFILE_BIT;
+    // O_TMPFILE has O_DIRECTORY in it: the file that it made is none.
+    const made = (reg.flags & O_TMPFILE) === O_TMPFILE;
+    const flags = reg.flags & KEPT_FLAGS & (made ? ~O_TMPFILE : -1);
     const pathname = restoring.pathOf(reg);
     const fd = openat({ dirfd: AT_FDCWD, pathname, flags: flags | O_CLOEXEC, mode: 0 });
     if ((flags & O_PATH) !== 0) return fd;
@@ -43,7 +42,7 @@ export const path: FileKind = {
       throw changed(pathname, `it had ${reg.size} bytes and has ${stat.stx_size} now`);
     }
     if (reg.pos !== 0) lseek({ fd, offset: reg.pos, whence: SEEK_SET });
-    restoreOwner(fd, reg.fown);
+    restoreOwner(restoring, fd, reg.fown);
     return fd;
   },
 };

@@ -40,22 +40,26 @@ export const pipe: FileKind = {
       const view = new DataView(fds.buffer);
       const [reader, writer] = [view.getInt32(0, true), view.getInt32(4, true)];
       restoreContent(writer, restoring.pipesData.get(pipe_id));
+      const free = new Set([reader, writer]);
       restoring.atEnd(() => {
-        close({ fd: reader });
-        close({ fd: writer });
+        for (const fd of free) close({ fd });
       });
-      return { reader, writer };
+      return { reader, writer, free };
     });
-    // Each entry is an open file of its own: /proc opens the pipe again.
-    const end = (flags & O_ACCMODE) === O_WRONLY ? ends.writer : ends.reader;
-    const fd = openat({
-      dirfd: AT_FDCWD,
-      pathname: `/proc/self/fd/${end}`,
-      flags: (flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK,
-      mode: 0,
-    });
+    const access = flags & O_ACCMODE;
+    const end = access === O_WRONLY ? ends.writer : ends.reader;
+    // Each entry is an open file of its own: after the first one /proc opens the pipe again.
+    const fd =
+      access !== O_RDWR && ends.free.delete(end)
+        ? end
+        : openat({
+            dirfd: AT_FDCWD,
+            pathname: `/proc/self/fd/${end}`,
+            flags: access | O_CLOEXEC | O_NONBLOCK,
+            mode: 0,
+          });
     setStatusFlags(fd, flags);
-    restoreOwner(fd, fown);
+    restoreOwner(restoring, fd, fown);
     return fd;
   },
 };
@@ -92,7 +96,7 @@ export const fifo: FileKind = {
     const flags = (reg.flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK;
     const fd = openat({ dirfd: AT_FDCWD, pathname, flags, mode: 0 });
     setStatusFlags(fd, reg.flags);
-    restoreOwner(fd, reg.fown);
+    restoreOwner(restoring, fd, reg.fown);
     return fd;
   },
 };

@@ -13,12 +13,12 @@ export const signalfd: FileKind = {
     return { sgfd: { id: file.id, flags: file.flags, fown: saveOwner(file), sigmask } };
   },
 
-  restore(entry) {
+  restore(entry, restoring) {
     const { sigmask, flags, fown } = entry.sgfd!;
     const mask = new Uint8Array(8);
     new DataView(mask.buffer).setBigUint64(0, sigmask, true);
     const fd = signalfd4({ fd: -1, mask, sizemask: mask.length, flags: O_CLOEXEC | (flags & O_NONBLOCK) });
-    restoreOwner(fd, fown);
+    restoreOwner(restoring, fd, fown);
     return fd;
   },
 };

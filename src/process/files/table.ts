@@ -12,6 +12,7 @@ import { ObjectSet } from '../objects.ts';
 import type { Saving } from '../saving.ts';
 import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
 import { kindOf } from './kinds.ts';
+import { saveLocks } from './locks.ts';
 import { checkPipes, pipe } from './pipe.ts';
 
 export type Descriptor = Value<typeof fdinfo_entry>;
@@ -72,6 +73,7 @@ export class FileTables {
         this.#saving.files.push({ type: kind.type, id: file.id, ...kind.save(file, this.#saving) });
         return { id: file.id, type: kind.type };
       });
+      for (const lock of saveLocks(pid, fd, info, this.#saving.options.fileLocks)) this.#saving.addLock(id, lock);
       return { id, flags: (info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC, type, fd };
     } finally {
       if (!keep) close({ fd: local });

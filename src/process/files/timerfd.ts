@@ -29,7 +29,7 @@ export const timerfd: FileKind = {
     };
   },
 
-  restore(entry) {
+  restore(entry, restoring) {
     const { clockid, flags, fown, ticks, settime_flags, vsec, vnsec, isec, insec } = entry.tfd!;
     const fd = timerfd_create({ clockid, flags: O_CLOEXEC | (flags & O_NONBLOCK) });
     if (vsec > 0 || vnsec > 0) {
@@ -46,7 +46,7 @@ export const timerfd: FileKind = {
       new DataView(arg.buffer).setBigUint64(0, ticks, true);
       ioctl({ fd, request: TFD_IOC_SET_TICKS, arg });
     }
-    restoreOwner(fd, fown);
+    restoreOwner(restoring, fd, fown);
     return fd;
   },
 };

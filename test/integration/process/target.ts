@@ -93,10 +93,10 @@ export class Bench {
 
   /** Checkpoints, lets the original die and restores it. */
   async moveOn(pid: number): Promise<void> {
-    const saved = this.tideover('checkpoint', '-t', `${pid}`, '-D', this.image);
+    const saved = this.tideover('checkpoint', '-t', `${pid}`, '-D', this.image, '--file-locks');
     if (saved.status !== 0) throw new Error(`checkpoint: ${saved.stderr}`);
     await this.gone(pid);
-    const restored = this.tideover('restore', '-D', this.image, '-d');
+    const restored = this.tideover('restore', '-D', this.image, '-d', '--file-locks');
     if (restored.status !== 0) throw new Error(`restore: ${restored.stderr}`);
   }
 

@@ -1,0 +1,125 @@
+/** Whatever goes wrong, the program goes on as if nothing had been. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { Bench } from './target.ts';
+
+function bench(t: TestContext): Bench {
+  const made = new Bench();
+  t.after(() => made.dispose());
+  return made;
+}
+
+/** State of every thread of a process and of those below it. */
+function threads(pid: number): { pid: number; state: string; tracer: string; blocked: string }[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const status = readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8');
+    const field = (name: string) => new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)![1]!;
+    const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
+    const own = { pid: Number(tid), state: field('State'), tracer: field('TracerPid'), blocked: field('SigBlk') };
+    return [own, ...(own.state === 'Z' ? [] : children.flatMap((child) => threads(Number(child))))];
+  });
+}
+
+const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
+
+test(`kill -9 of tideover at ${KILLS} moments of a checkpoint`, async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['4', '4']);
+  await target.says('ready');
+  const arguments_ = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running'];
+  const started = performance.now();
+  assert.equal(target.tideover(...arguments_).status, 0);
+  const duration = performance.now() - started;
+  const before = threads(pid).map(({ pid, blocked }) => ({ pid, blocked }));
+  let killed = 0;
+  for (let round = 0; round < KILLS; round++) {
+    const child = target.begin(...arguments_);
+    const ended = once(child, 'exit');
+    await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
+    if (child.kill('SIGKILL')) killed++;
+    await ended;
+    await setTimeout(20);
+    const now = threads(pid);
+    assert.deepEqual(
+      now.filter(({ state, tracer }) => tracer !== '0' || state === 'T' || state === 't'),
+      [],
+    );
+    assert.deepEqual(
+      now.map(({ pid, blocked }) => ({ pid, blocked })),
+      before,
+    );
+  }
+  assert.ok(killed > 0);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('what cannot be saved is refused, by process and descriptor, and is not touched', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', SOCKET]);
+  const [, fd] = /ready (\d+)/.exec(await target.says(/ready \d+\n/))!;
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
+  assert.equal(status, 3);
+  assert.match(stderr, new RegExp(`process ${pid}, descriptor ${fd}: .*socket`));
+  assert.ok(!existsSync(target.image));
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok\n');
+});
+
+const SOCKET = `
+import signal, socket
+signal.signal(signal.SIGTERM, lambda *_: None)
+s = socket.socket()
+s.bind(('127.0.0.1', 0))
+s.listen()
+print('ready', s.fileno(), flush=True)
+signal.pause()
+print('ok', flush=True)
+`;
+
+test('tideover refuses to checkpoint the tree that it runs in', (t) => {
+  const { status, stderr } = bench(t).tideover('checkpoint', '-t', `${process.pid}`, '-D', '/nowhere');
+  assert.equal(status, 3);
+  assert.match(stderr, /tideover itself/);
+});
+
+test('no room for the image: nothing is changed', async (t) => {
+  const target = bench(t);
+  const full = join(target.folder, 'full');
+  mkdirSync(full);
+  execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=256k', 'none', full]);
+  t.after(() => execFileSync('umount', ['-l', full]));
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', join(full, 'image'));
+  assert.equal(status, 1, stderr);
+  assert.match(stderr, /ENOSPC/);
+  assert.deepEqual(readdirSync(full), []);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a process id that is taken, and a damaged image: nothing is left of the restore', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['3']);
+  await target.says('ready');
+  assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running').status, 0);
+  const taken = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(taken.status, 3);
+  assert.match(taken.stderr, new RegExp(`process id ${pid}`));
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  await target.gone(pid);
+  truncateSync(join(target.folder, 'log'), 'ready\n'.length);
+  const pages = readdirSync(target.image).find((file) => /^pages-3\.img$/.test(file))!;
+  truncateSync(join(target.image, pages), 4096);
+  const damaged = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(damaged.status, 5, damaged.stderr);
+  assert.match(damaged.stderr, /pages-3\.img/);
+  assert.ok(!existsSync(`/proc/${pid}`));
+});
