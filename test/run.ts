@@ -13,11 +13,11 @@ import { globSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
+import { parseArgs } from 'node:util';
 import { requirePackages } from '../lab/packages.ts';
 
 const root = new URL('..', import.meta.url).pathname;
-const full = process.argv.includes('--full');
-const [kind, ...names] = process.argv.slice(2).filter((argument) => !argument.startsWith('--'));
+const { full, kind, names } = parse();
 
 const total = { passed: 0, failed: 0, skipped: 0 };
 
@@ -29,9 +29,8 @@ const kinds: Record<string, { concurrency: number; minutesEach: number }> = {
   lab: { concurrency: 1, minutesEach: full ? 120 : 20 },
 };
 
-if (kind !== undefined && !(kind in kinds)) {
-  console.error(`test: there is no kind '${kind}'; there are ${Object.keys(kinds).join(', ')}`);
-  process.exit(2);
+if (kind !== undefined && !Object.hasOwn(kinds, kind)) {
+  usage(`there is no kind '${kind}'; there are ${Object.keys(kinds).join(', ')}`);
 }
 process.env.PATH = `${join(root, 'node_modules/.bin')}:${process.env.PATH}`;
 if (full) process.env.TIDEOVER_FULL = '1';
@@ -48,6 +47,24 @@ for (const each of kind === undefined ? Object.keys(kinds) : [kind]) await testK
 
 console.log(`\n${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped`);
 process.exitCode = total.failed > 0 ? 1 : 0;
+
+function parse(): { full: boolean; kind: string | undefined; names: string[] } {
+  try {
+    const { values, positionals } = parseArgs({
+      options: { full: { type: 'boolean', default: false } },
+      allowPositionals: true,
+    });
+    const [kind, ...names] = positionals;
+    return { full: values.full, kind, names };
+  } catch (error) {
+    return usage((error as Error).message);
+  }
+}
+
+function usage(message: string): never {
+  console.error(`test: ${message}`);
+  return process.exit(2);
+}
 
 /** A check that is one command and counts as one test. */
 function step(title: string, command: string, args: string[]): void {
@@ -94,8 +111,7 @@ function fileNamed(kindName: string, wanted: string, found: string[]): string {
   const file = found.find((path) => path.endsWith(`/${wanted}.test.ts`));
   if (file !== undefined) return file;
   const known = found.map((path) => path.replace(/^.*\/|\.test\.ts$/g, ''));
-  console.error(`test: no ${kindName} test is named '${wanted}'; there are ${known.join(', ')}`);
-  return process.exit(2);
+  return usage(`no ${kindName} test is named '${wanted}'; there are ${known.join(', ')}`);
 }
 
 /** Titles of tests that may be skipped in CI, each with its reason. */
