@@ -20,7 +20,7 @@ import { kexecJump } from '../sys/probe/kexec.ts';
 import { load, requireKexecLoad, start, unload } from './load.ts';
 import type { Machine } from './machine.ts';
 import { ramOf, regionMap, roomIn } from './memorymap.ts';
-import { build, checkPlan, type LoadRequest, type Plan } from './plan.ts';
+import { build, checkMemory, checkPlan, type LoadRequest, type Plan } from './plan.ts';
 
 /** The purgatory writes the address over the digits. kexec-tools' name for it. */
 const PARAMETER = 'kexec_jump_back_entry=0x';
@@ -49,6 +49,7 @@ export function planJump({ region, ...request }: JumpRequest, machine: Machine):
     parameters: (commandLineAt) => ({ jump_back_text: commandLineAt + Buffer.byteLength(before) }),
   });
   checkPlan(plan, []);
+  checkMemory(plan, machine);
   return plan;
 }
 

@@ -118,9 +118,7 @@ function initrdOf({ initrds }: KernelFiles, { appended }: LayoutWishes): Uint8Ar
 
 /** kexec_load, for it takes our memory map and purgatory; kexec_file_load where only that is allowed and will do. */
 function choose(wishes: LayoutWishes, wanted: SystemCall | undefined): Omit<Loading, 'plan'> {
-  const own = Object.entries(wishes).find(
-    ([key, value]) => key !== 'appended' && value !== undefined && value !== false,
-  );
+  const own = Object.entries(wishes).find(([key, value]) => key !== 'appended' && isAsked(value));
   if (wanted === 'kexec_file_load') {
     if (own !== undefined) {
       throw new UnsupportedError({
@@ -140,6 +138,11 @@ function choose(wishes: LayoutWishes, wanted: SystemCall | undefined): Omit<Load
     if (mustBe || kexecFileLoad().answer === 'no') throw error;
     return { systemCall: 'kexec_file_load', reason: `kexec_load is not to be had: ${error.why}` };
   }
+}
+
+/** An empty list of reservations asks for nothing. */
+function isAsked(wish: unknown): boolean {
+  return Array.isArray(wish) ? wish.length > 0 : wish !== undefined && wish !== false;
 }
 
 function requireFileLoad(): void {

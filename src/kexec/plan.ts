@@ -14,7 +14,7 @@ import { type PurgatoryParameters, purgatory } from '../asm/purgatory.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { E820Entry } from '../mem/e820.ts';
-import { alignUp, findOverlap, intersect, type Range, subtract } from '../mem/range.ts';
+import { alignUp, findOverlap, intersect, type Range, subtract, total } from '../mem/range.ts';
 import type { BootImage } from './bootimage.ts';
 import { bootParams, bootParamsSize, COMMAND_LINE_OFFSET } from './bootparams.ts';
 import type { Machine } from './machine.ts';
@@ -64,7 +64,26 @@ export function planLoad(request: LoadRequest, machine: Machine): Plan {
   const between = { start: request.memMin ?? 0, end: (request.memMax ?? Number.MAX_SAFE_INTEGER - 1) + 1 };
   const plan = build(request, machine, { e820, room: roomIn(e820, machine.systemRam, between) });
   checkPlan(plan, reserve);
+  checkMemory(plan, machine);
   return plan;
+}
+
+/**
+ * Until it is started, what is loaded lies in other memory, of which kexec_load(2) gives at most half of what there is
+ * (sanity_check_segment_list() of kernel/kexec_core.c).
+ *
+ * @throws UnsupportedError with what is missing
+ */
+export function checkMemory({ segments, image }: Plan, { systemRam }: Machine): void {
+  const needed = segments.reduce((sum, { size }) => sum + size, 0);
+  const limit = Math.floor(total(systemRam) / 2);
+  if (needed <= limit) return;
+  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  throw new UnsupportedError({
+    what: `too little memory to load ${image.file}`,
+    why: `with its initrd it takes ${mib(needed)}, and the kernel lends at most half of this machine's memory: ${mib(needed - limit)} are missing`,
+    remedy: 'make the initrd smaller, or add memory',
+  });
 }
 
 /** Archives one after the other, as the kernel unpacks them: each begins at a multiple of 4. */

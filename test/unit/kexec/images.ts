@@ -1,4 +1,5 @@
-/** Kernel images made up for tests: the smallest files that are what they say. */
+/** Kernel images and machines made up for tests: the smallest files that are what they say. */
+
 import {
   BOOT_FLAG,
   LOADED_HIGH,
@@ -9,6 +10,9 @@ import {
   XLF_CAN_BE_LOADED_ABOVE_4G,
   XLF_KERNEL_64,
 } from '../../../src/abi/bootparam.ts';
+import { E820_TYPE_RAM, E820_TYPE_RESERVED } from '../../../src/abi/e820.ts';
+import type { Machine } from '../../../src/kexec/machine.ts';
+import type { E820Entry } from '../../../src/mem/e820.ts';
 
 type Header = ReturnType<typeof setup_header.read>;
 
@@ -42,3 +46,27 @@ export function bzImage(change: Partial<Header> = {}, kernelSize = 4096): Uint8A
   bytes.set(Buffer.from('6.99.0-test (somebody) #1\0'), 0x600);
   return bytes;
 }
+
+/** A machine with this memory and nothing else to tell. */
+export function machine(firmware: readonly E820Entry[], change: Partial<Machine> = {}): Machine {
+  return {
+    firmware,
+    systemRam: firmware.filter(({ type }) => type === E820_TYPE_RAM),
+    crashRanges: [],
+    bootParams: undefined,
+    acpiRsdp: 0,
+    efi: undefined,
+    fiveLevel: false,
+    serialPort: 0x3f8,
+    ...change,
+  };
+}
+
+/** 2 GB as QEMU's q35 shows them. */
+export const q35 = machine([
+  { start: 0, end: 0x9fc00, type: E820_TYPE_RAM },
+  { start: 0x9fc00, end: 0xa0000, type: E820_TYPE_RESERVED },
+  { start: 0xf0000, end: 0x100000, type: E820_TYPE_RESERVED },
+  { start: 0x100000, end: 0x7ffe0000, type: E820_TYPE_RAM },
+  { start: 0x7ffe0000, end: 0x80000000, type: E820_TYPE_RESERVED },
+]);

@@ -13,36 +13,13 @@ import { E820_TYPE_ACPI, E820_TYPE_PRAM, E820_TYPE_RAM, E820_TYPE_RESERVED } fro
 import { ENTRY_32, PARAMETERS_OFFSET, purgatory_parameters, RESET_VGA } from '../../../src/asm/parameters.ts';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { readBzImage } from '../../../src/kexec/bootimage.ts';
-import { keepEfiTables, type Machine } from '../../../src/kexec/machine.ts';
+import { keepEfiTables } from '../../../src/kexec/machine.ts';
 import { joinInitrds, type LoadRequest, type Plan, planLoad } from '../../../src/kexec/plan.ts';
 import { type E820Entry, readE820 } from '../../../src/mem/e820.ts';
-import { bzImage } from './images.ts';
+import { bzImage, machine, q35 } from './images.ts';
 
 const MB = 2 ** 20;
 const GB = 2 ** 30;
-
-function machine(firmware: readonly E820Entry[], change: Partial<Machine> = {}): Machine {
-  return {
-    firmware,
-    systemRam: firmware.filter(({ type }) => type === E820_TYPE_RAM),
-    crashRanges: [],
-    bootParams: undefined,
-    acpiRsdp: 0,
-    efi: undefined,
-    fiveLevel: false,
-    serialPort: 0x3f8,
-    ...change,
-  };
-}
-
-/** 2 GB as QEMU's q35 shows them. */
-const q35 = machine([
-  { start: 0, end: 0x9fc00, type: E820_TYPE_RAM },
-  { start: 0x9fc00, end: 0xa0000, type: E820_TYPE_RESERVED },
-  { start: 0xf0000, end: 0x100000, type: E820_TYPE_RESERVED },
-  { start: 0x100000, end: 0x7ffe0000, type: E820_TYPE_RAM },
-  { start: 0x7ffe0000, end: 0x80000000, type: E820_TYPE_RESERVED },
-]);
 
 const request = (change: Partial<LoadRequest> = {}): LoadRequest => ({
   image: readBzImage(bzImage({ init_size: 0x3000000 }), 'vmlinuz'),
@@ -154,6 +131,11 @@ test('too little room is refused and says how much is missing', () => {
   );
 });
 
+test('more than half of memory is refused, as the kernel lends no more', () => {
+  const small = machine([{ start: 0, end: 100 * MB, type: E820_TYPE_RAM }]);
+  assert.throws(() => planLoad(request(), small), /too little memory to load vmlinuz.*MiB are missing/);
+});
+
 test('a kernel that cannot start in 5-level paging is entered in 32 bits, with all its pieces below 4 GB', () => {
   const image = readBzImage(bzImage({ xloadflags: 3 }), 'k');
   const large = machine([{ start: 0, end: 8 * GB, type: E820_TYPE_RAM }], { fiveLevel: true });
@@ -242,7 +224,7 @@ test('whatever the memory map, no piece touches reserved memory, another piece o
       try {
         plan = planLoad(request({ initrd: new Uint8Array(initrdSize), reserve }), machine(firmware));
       } catch (error) {
-        assert.ok(error instanceof UnsupportedError && error.message.includes('too little room'), String(error));
+        assert.ok(error instanceof UnsupportedError && /too little (room|memory)/.test(error.message), String(error));
         return;
       }
       planned += 1;
