@@ -269,18 +269,19 @@ export class ObjectSave {
   }
 
   #placeBytes(address: number, piece: Uint8Array): void {
+    let rest = piece;
     const last = this.#byteExtent;
-    if (
-      last !== undefined &&
-      last.address + last.length === address &&
-      last.length + piece.length <= format.EXTENT_MAX
-    ) {
-      last.length += piece.length;
-      last.crc32 = this.#sum(piece, last.crc32);
-      return;
+    if (last !== undefined && last.address + last.length === address) {
+      // Filled to the brim, so that the next one begins with a page.
+      const more = rest.subarray(0, format.EXTENT_MAX - last.length);
+      last.length += more.length;
+      last.crc32 = this.#sum(more, last.crc32);
+      rest = rest.subarray(more.length);
+      if (rest.length === 0) return;
     }
     if (last !== undefined) this.#node.byteExtents.add(last);
-    this.#byteExtent = { address, length: piece.length, crc32: this.#sum(piece, 0) };
+    const at = address + piece.length - rest.length;
+    this.#byteExtent = { address: at, length: rest.length, crc32: this.#sum(rest, 0) };
   }
 
   #sum(piece: Uint8Array, sum: number): number {

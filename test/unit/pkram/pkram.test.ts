@@ -24,6 +24,19 @@ describe('saving', () => {
     assert.deepEqual(contentOf(open(medium.bytes), 'node'), expected([one, two]));
   });
 
+  it('keeps streams of several extents, whatever the pieces in which they come', () => {
+    for (const piece of [65_535, 100_001, 5 * MIB + 1]) {
+      const { medium, pkram } = fresh(MIB, 32 * MIB);
+      const bytes = new Uint8Array(9 * MIB + 1).map((_, i) => i % 251);
+      const fill = Array.from({ length: 1500 }, (_, i) => i & 255);
+      const object: ObjectContent = { pages: [{ index: 0n, flags: 0, fill }], bytes };
+      const save = pkram.prepareSave('node', { checksums: true });
+      saveObjects(save, [object], piece);
+      save.finishSave();
+      assert.deepEqual(contentOf(open(medium.bytes), 'node'), expected([object]));
+    }
+  });
+
   it('takes all 64 bits of an index and all 16 of the flags', () => {
     const { medium, pkram } = fresh();
     const pages = [
