@@ -6,6 +6,7 @@
 import * as descriptors from './messages/descriptors.ts';
 import * as files from './messages/files.ts';
 import * as inventory from './messages/inventory.ts';
+import * as ioUring from './messages/io_uring.ts';
 import * as ipc from './messages/ipc.ts';
 import * as machine from './messages/machine.ts';
 import * as memory from './messages/memory.ts';
@@ -126,6 +127,9 @@ export const images = {
   }),
   STATS: type('STATS', 0x57093306, 'stats-%s', inventory.stats_entry),
   IRMAP_CACHE: type('IRMAP_CACHE', 0x57004059, 'irmap-cache', descriptors.irmap_cache_entry),
+
+  // Not of CRIU.
+  IO_URING: type('IO_URING', 0x54444931, 'io-uring.img', ioUring.io_uring_file_entry),
 
   // An older CRIU: a file for each kind, where the union of FILES stands now.
   REG_FILES: type('REG_FILES', 0x50363636, 'reg-files.img', descriptors.reg_file_entry),

@@ -304,7 +304,8 @@ function writeImage(draft: ImageDraft, { tasks, saving, objects, clocks, freezin
 }
 
 function writeShared(draft: ImageDraft, saving: Saving): void {
-  const { remaps, ghosts, pipesData, fifosData, memfds, locks } = saving;
+  const { remaps, ghosts, pipesData, fifosData, memfds, locks, rings } = saving;
+  if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
   if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
   if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
   for (const { id, entry, pieces } of ghosts.values()) {

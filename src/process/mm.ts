@@ -31,6 +31,7 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
       saving.share(shmid, link(vma));
       return shmid;
     },
+    ring: (vma: SmapsVma) => saving.rings.get(vma.inode)?.id,
     memfd: (vma: SmapsVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
   return readSmaps(pid).map((vma) => saveVma(pid, vma, backing));

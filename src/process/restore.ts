@@ -58,7 +58,7 @@ import {
   makeZombies,
   notMade,
 } from './tree.ts';
-import { finishVma, KERNEL_AREAS, restoreVma } from './vma.ts';
+import { finishVma, KERNEL_AREAS, restoreUnplaced, restoreVma } from './vma.ts';
 
 export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
@@ -92,7 +92,7 @@ export function restore(store: ImageStore, options: RestoreOptions): RestoreResu
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      const processes = inImageOrder(live, store).map((one) => fill(one, restoring, keep));
+      const processes = inImageOrder(live, store).map((one) => fill(one, restoring, keep, hole));
       for (const process of processes) finish(process, restoring, keep);
       for (const process of processes) leave(process, hole);
       restoring[Symbol.dispose]();
@@ -191,11 +191,15 @@ function fill(
   { task, scratch, leader, image }: Made & { image: MemoryImage },
   restoring: Restoring,
   keep: number,
+  hole: { address: number; size: number },
 ): Filled {
   const { mm } = task;
   const vmas = mm!.vmas.filter((vma) => (vma.status & (KERNEL_AREAS | area.VMA_AREA_GUARD)) === 0);
   const filled = new Set<VmaEntry>();
+  const rings = vmas.filter((vma) => isRing(vma, restoring));
+  placeRings(leader, rings, restoring, keep, hole);
   for (const vma of vmas) {
+    if (rings.includes(vma)) continue;
     leader.reserve(3, 0);
     const { runs } = image;
     const first = runs.first(vma.start);
@@ -230,6 +234,40 @@ function fill(
   standIn(leader, task, restoring, keep);
   leader.run();
   return { task, scratch, leader, remotes: [leader] };
+}
+
+function isRing(vma: VmaEntry, restoring: Restoring): boolean {
+  const file = fileOf(vma);
+  return file !== undefined && restoring.entry(file).type === 'EXT';
+}
+
+/** While nothing else is there yet but the scratch memory. */
+function placeRings(
+  leader: Remote,
+  rings: readonly VmaEntry[],
+  restoring: Restoring,
+  keep: number,
+  hole: { address: number; size: number },
+): void {
+  const occupied = [{ start: hole.address, end: hole.address + hole.size }];
+  for (const vma of rings) {
+    leader.run();
+    const lent = lend(leader, keep, restoring.open(vma.shmid));
+    const mapped = restoreUnplaced(leader, vma, occupied);
+    const closed = leader.call(NR.close, 0);
+    leader.passResult(lent, mapped, 4);
+    leader.passResult(lent, closed, 0);
+    leader.run();
+    if (leader.result(mapped) !== vma.start) {
+      throw new UnsupportedError({
+        what: 'io_uring',
+        pid: leader.scratch.pid,
+        why: `the kernel does not map it at 0x${vma.start.toString(16)}`,
+        remedy: 'report it, with the kernel',
+      });
+    }
+    occupied.push(vma);
+  }
 }
 
 /** A descriptor of ours for what a mapping shows, or undefined for memory of its own. */

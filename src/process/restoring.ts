@@ -16,6 +16,7 @@ import { fileName, images } from '../image/types.ts';
 import { attributes, close, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import type { FileEntry } from './files/file.ts';
+import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
 import { fillFile } from './pages.ts';
@@ -61,6 +62,15 @@ export class Restoring {
     const entry = this.tree.files.get(id);
     if (entry !== undefined) return entry;
     throw new FormatError({ file: fileName(images.FILES), field: 'id', expected: `file ${id}`, found: 'none' });
+  }
+
+  /** @throws FormatError where the image has no such ring */
+  ring(id: number): Ring {
+    const name = fileName(images.IO_URING);
+    const rings = this.once(name, () => (this.#store.has(name) ? entriesOf(this.#store, images.IO_URING) : []));
+    const found = rings.find((each) => each.id === id);
+    if (found !== undefined) return found;
+    throw new FormatError({ file: name, field: 'id', expected: `ring ${id}`, found: 'none' });
   }
 
   /** Opens a file of the image. @returns a descriptor of this process, always the same one */

@@ -9,6 +9,7 @@ import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/
 import type { Value } from '../image/proto.ts';
 import { attributes, close, lseek, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
+import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -51,6 +52,8 @@ export class Saving {
   readonly fifosData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
   readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
   readonly shared = new Map<number, SharedMemory>();
+  /** By inode. */
+  readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;

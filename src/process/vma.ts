@@ -18,6 +18,8 @@ export interface Backing {
   file(vma: SmapsVma, flags: number): number;
   /** Shared memory without a file. */
   shared(vma: SmapsVma): number;
+  /** A ring of io_uring_setup(2), or undefined where no descriptor of it is left. */
+  ring(vma: SmapsVma): number | undefined;
   /** A memfd. @param flags O_RDONLY or O_RDWR */
   memfd(vma: SmapsVma, flags: number): number;
 }
@@ -87,6 +89,11 @@ export function saveVma(pid: number, vma: SmapsVma, backing: Backing): VmaEntry 
   if (path === '/[aio]') throw refused(pid, vma, 'it is a ring of io_setup(2)');
   if (path.startsWith('/SYSV')) throw refused(pid, vma, 'it is System V shared memory');
   if (path.startsWith('socket:')) throw refused(pid, vma, 'it is a buffer of a socket');
+  if (path === 'anon_inode:[io_uring]') {
+    const shmid = backing.ring(vma);
+    if (shmid === undefined) throw refused(pid, vma, 'it is of an io_uring whose descriptor is closed');
+    return { ...entry, shmid, status: entry.status | area.VMA_FILE_SHARED };
+  }
   if (path.startsWith('anon_inode:')) throw refused(pid, vma, `it is of ${path}`);
   if (path.startsWith('/anon_hugepage')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
   if (path.startsWith('[anon_shmem') || (path === '/dev/zero' && vma.shared && vma.deleted)) {
@@ -150,3 +157,33 @@ export function finishVma(remote: Remote, vma: VmaEntry, filled: boolean): void 
 
 /** What was not in memory is not to be brought there; what was has been. mlock2(2) */
 const MLOCK_ONFAULT = 1;
+
+/**
+ * Adds the calls that map what the kernel places itself (an io_uring refuses any address that is asked for): everywhere
+ * else something is in the way for the moment.
+ *
+ * @param occupied where something is already
+ * @returns the index of the call of mmap(2), whose file is still to be given
+ */
+export function restoreUnplaced(
+  remote: Remote,
+  vma: VmaEntry,
+  occupied: readonly { start: number; end: number }[],
+): number {
+  const taken = [...occupied, vma].sort((a, b) => a.start - b.start);
+  const gaps: { start: number; end: number }[] = [];
+  let at = LOWEST;
+  for (const { start, end } of [...taken, { start: HIGHEST, end: HIGHEST }]) {
+    if (start > at) gaps.push({ start: at, end: start });
+    at = Math.max(at, end);
+  }
+  const flags = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_NORESERVE | mman.MAP_FIXED_NOREPLACE;
+  for (const { start, end } of gaps) remote.call(NR.mmap, start, end - start, mman.PROT_NONE, flags, -1, 0);
+  const index = remote.call(NR.mmap, 0, vma.end - vma.start, vma.prot, mman.MAP_SHARED, 0, vma.pgoff);
+  for (const { start, end } of gaps) remote.call(NR.munmap, start, end - start);
+  return index;
+}
+
+/** vm.mmap_min_addr as kernels are built, and the end of what programs can have. */
+const LOWEST = 0x1_0000;
+const HIGHEST = 0x7fff_ffff_f000;

@@ -2,6 +2,7 @@
 import { epoll } from './epoll.ts';
 import { eventfd } from './eventfd.ts';
 import type { FileKind, FileType, OpenFile } from './file.ts';
+import { ioUring } from './io_uring.ts';
 import { memfd } from './memfd.ts';
 import { path } from './path.ts';
 import { fifo, pipe } from './pipe.ts';
@@ -9,7 +10,7 @@ import { refusal } from './refused.ts';
 import { signalfd } from './signalfd.ts';
 import { timerfd } from './timerfd.ts';
 
-const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd];
+const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring];
 
 /** @throws UnsupportedError for a file that no kind knows */
 export function kindOf(file: OpenFile): FileKind {

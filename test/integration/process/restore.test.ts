@@ -158,3 +158,51 @@ total = sqlite3.connect('data.db').execute('select count(*), sum(n) from t').fet
 check = db.execute('pragma integrity_check').fetchone()
 print('ok' if total == (6000, 6000 * 5999 // 2) and check == ('ok',) else 'faults', flush=True)
 `;
+
+test('Node with timers and files, whose rings are idle', async (t) => {
+  const target = bench(t);
+  const pid = target.start(process.execPath, ['--input-type=module', '-e', NODE]);
+  await target.says('ready');
+  await setTimeout(300);
+  await target.moveOn(pid);
+  await setTimeout(200);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const NODE = `
+import { readFile, writeFile } from 'node:fs/promises';
+let [n, good, term, late] = [0, true, false, 0];
+process.on('SIGTERM', () => { term = true; });
+const hour = setTimeout(() => { good = false; }, 3600_000);
+const timer = setInterval(async () => {
+  const mine = ++n;
+  await writeFile('counter' + mine % 7, String(mine));
+  if ((await readFile('counter' + mine % 7, 'utf8')) !== String(mine)) good = false;
+  if (!term) return;
+  clearInterval(timer);
+  clearTimeout(hour);
+  const code = await crypto.subtle.digest('SHA-256', new Uint8Array(1 << 20));
+  console.log(good && n > 5 && code.byteLength === 32 ? 'ok' : 'faults');
+}, 10);
+console.log('ready');
+`;
+
+test('make -j2 in the middle of compiling', async (t) => {
+  const target = bench(t);
+  const pid = target.start('sh', ['-c', MAKE]);
+  await target.says('ready');
+  await setTimeout(700);
+  await target.moveOn(pid);
+  assert.match(await target.says(/ok\n|faults\n/, 60), /ok\n$/);
+});
+
+const MAKE = `
+for i in $(seq 1 12); do
+  { for j in $(seq 1 250); do echo "int f_\${i}_$j(int x) { int s = 0; for (int k = 0; k < x; k++) s += k * $j; return s; }"; done; } > f$i.c
+done
+echo "int main(void) { return f_7_3(4) == 18 ? 0 : 1; }" > main.c
+printf 'OBJECTS = $(patsubst %%.c,%%.o,$(wildcard *.c))\\nprogram: $(OBJECTS)\\n\\tgcc -o $@ $^\\n%%.o: %%.c\\n\\tgcc -O2 -w -c -o $@ $<\\n' > Makefile
+echo ready
+make -j2 > make.log 2>&1 && ./program && [ $(ls *.o | wc -l) = 13 ] && echo ok || { cat make.log; echo faults; }
+`;
