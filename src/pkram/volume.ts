@@ -300,6 +300,10 @@ export class Volume {
     try {
       if (format.isPlace(this.medium, address, PAGE_SIZE))
         claim({ first: address / PAGE_SIZE, count: 1, metadata: true });
+      if ((flags & ~format.NODE_WIPING) !== 0) {
+        const why = `it has flags that this program does not know (0x${flags.toString(16)})`;
+        throw new UnsupportedError({ what: `node ${id} in ${this.medium.name}`, why, remedy: 'use a newer tideover' });
+      }
       node = readNode(this.medium, address, id);
       if (names.has(node.name)) format.damaged(this.medium, address, 'name', 'one that no other node has', node.name);
       names.add(node.name);
@@ -325,7 +329,7 @@ export class Volume {
   }
 
   #finishWipes(): void {
-    for (const entry of this.#entries.filter(({ flags }) => (flags & format.NODE_WIPING) !== 0)) {
+    for (const entry of this.#entries.filter(({ flags }) => flags === format.NODE_WIPING)) {
       // Its object list may be overwritten already; then what is left cannot be found, and what was found is wiped.
       this.remove(entry, true);
     }

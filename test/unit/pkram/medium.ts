@@ -1,5 +1,6 @@
 /** Media in memory for the tests, one that can die at any step; and what a node holds, to compare. */
 
+import { FormatError } from '../../../src/errors.ts';
 import { type NodeSave, openPkram, type Pkram, Volume } from '../../../src/pkram/index.ts';
 import type { Medium, MediumRange } from '../../../src/pkram/medium.ts';
 
@@ -32,8 +33,12 @@ export class MemoryMedium implements Medium {
   }
 
   attach(ranges: readonly MediumRange[]): void {
-    if (ranges.length !== 1 || ranges[0]!.size > this.bytes.length) throw new Error('other ranges');
-    this.#size = ranges[0]!.size;
+    const size = ranges[0]?.size ?? 0;
+    if (ranges.length !== 1 || size > this.bytes.length) {
+      const [expected, found] = [`one of ${this.bytes.length} bytes`, `${ranges.length}`];
+      throw new FormatError({ file: this.name, field: 'ranges', expected, found });
+    }
+    this.#size = size;
   }
 
   read(address: number, into: Uint8Array): void {
