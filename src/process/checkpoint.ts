@@ -160,15 +160,18 @@ function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
       return saveTask(guest, outside[i]!, saving);
     });
     const memory = writeImage(draft, { tasks, saving, objects, clocks, freezing: stopped - started, started });
-    draft.commit();
+    // A target that goes on need not wait for the disk. One that is to be killed is not before its image lasts.
+    if (options.then === 'kill') draft.commit();
     done = true;
     finish(options.then, frozen, guests);
+    const ended = performance.now();
+    if (options.then !== 'kill') draft.commit();
     return {
       processes: tasks.length,
       threads: frozen.processes.reduce((sum, { threads }) => sum + threads.length, 0),
       memory,
       freezing: stopped - started,
-      frozen: performance.now() - started,
+      frozen: ended - started,
     };
   } finally {
     if (!done) undo(frozen, guests);
