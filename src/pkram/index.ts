@@ -4,6 +4,7 @@ export { type FileRecord, type FileType, readRecords } from './catalogue.ts';
 export { NoRoomError, NoSuchNodeError, OrderError } from './errors.ts';
 export { FileMedium, type FileOptions } from './file.ts';
 export { FILES_CONTENT, type FilesCount, preserveFiles, restoreFiles } from './files.ts';
+export { HugePageMedium, type HugePageOptions } from './hugepages.ts';
 export {
   type LoadedPage,
   type LoadedPages,

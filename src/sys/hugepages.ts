@@ -1,0 +1,54 @@
+/** The pool of huge pages of 2 MiB: Documentation/admin-guide/mm/hugetlbpage.rst. Needs CONFIG_HUGETLBFS. */
+import { writeFileSync } from 'node:fs';
+import { AT_FDCWD, LOCK_EX, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
+import { close, flock, openat } from './files.ts';
+import { readProcText } from './proc.ts';
+
+const POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB';
+
+/** In pages. */
+export interface HugePagePool {
+  readonly free: number;
+  /** Of the free ones those that mappings were promised. */
+  readonly reserved: number;
+  /** Taken beyond the size of the pool; they go back to the system when they are free. */
+  readonly surplus: number;
+  /** How many may be taken beyond the size of the pool. */
+  readonly overcommit: number;
+}
+
+/** @throws SyscallError ENOENT where the kernel has no huge pages of this size */
+export function readHugePagePool(): HugePagePool {
+  const count = (file: string) => Number.parseInt(readProcText(`${POOL}/${file}`), 10);
+  return {
+    free: count('free_hugepages'),
+    reserved: count('resv_hugepages'),
+    surplus: count('surplus_hugepages'),
+    overcommit: count('nr_overcommit_hugepages'),
+  };
+}
+
+/**
+ * Allows as many pages beyond the pool as are missing of `wanted`, for the duration of a call; what it takes then stays taken. One process
+ * does this at a time, so that each puts back what was there.
+ *
+ * @throws EACCES
+ */
+export function withSurplusHugePages<T>(wanted: number, call: (lacking: number) => T): T {
+  const file = `${POOL}/nr_overcommit_hugepages`;
+  const fd = openat({ dirfd: AT_FDCWD, pathname: file, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  try {
+    flock({ fd, operation: LOCK_EX });
+    const { free, reserved, surplus, overcommit } = readHugePagePool();
+    const lacking = Math.max(0, wanted - (free - reserved));
+    const raised = surplus + lacking > overcommit;
+    if (raised) writeFileSync(file, `${surplus + lacking}\n`);
+    try {
+      return call(lacking);
+    } finally {
+      if (raised) writeFileSync(file, `${overcommit}\n`);
+    }
+  } finally {
+    close({ fd });
+  }
+}
