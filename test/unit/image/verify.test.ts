@@ -38,8 +38,8 @@ test('a whole image has no faults, with our checksums or without', () => {
 test('one changed bit anywhere is found, and named by its file', () => {
   const store = sample();
   for (const [file, whole] of store.files) {
-    // Every byte of the small files, a sample of the pages.
-    for (let at = 0; at < whole.length; at += file.startsWith('pages-') ? 511 : 1) {
+    // Every byte where a file begins, a sample of what follows.
+    for (let at = 0; at < whole.length; at += at < 24 ? 1 : file.startsWith('pages-') ? 1013 : 29) {
       const flipped = Buffer.from(whole);
       flipped[at]! ^= 1 << (at % 8);
       store.files.set(file, flipped);
@@ -74,15 +74,14 @@ test('a file that is missing, cut or too many is found', () => {
 test('without checksums a damaged header is still found or leads to other values, never to a crash', () => {
   const store = plain();
   for (const [file, whole] of store.files) {
-    if (file.startsWith('pages-')) continue;
+    // Of the second process nothing is of another form than of the first.
+    if (/^(pages-|.*10[12]\.img$)/.test(file)) continue;
     for (let at = 0; at < whole.length; at++) {
-      for (const bit of [0, 3, 7]) {
-        const flipped = Buffer.from(whole);
-        flipped[at]! ^= 1 << bit;
-        store.files.set(file, flipped);
-        for (const fault of verify(store)) {
-          assert(fault instanceof FormatError || fault instanceof UnsupportedError, `${file} ${at}: ${fault}`);
-        }
+      const flipped = Buffer.from(whole);
+      flipped[at]! ^= 1 << ((at * 5) % 8);
+      store.files.set(file, flipped);
+      for (const fault of verify(store)) {
+        assert(fault instanceof FormatError || fault instanceof UnsupportedError, `${file} ${at}: ${fault}`);
       }
     }
     store.files.set(file, whole);
