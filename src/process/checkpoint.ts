@@ -20,7 +20,7 @@ import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { type Runs, writeFilePages, writePagemap, writePages } from './pages.ts';
 import { dataRanges, type SaveOptions, Saving } from './saving.ts';
-import { Guest, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
+import { Guest, NAMESPACES, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 
 export interface CheckpointOptions extends SaveOptions {
   /** Root of the tree. */
@@ -71,7 +71,7 @@ function lookAt(options: CheckpointOptions): void {
       try {
         const status = readStatus(pid);
         if (status.State === 'Z') continue;
-        refuseForeign(pid, status.Seccomp, objects);
+        refuseForeign(pid, status.Seccomp);
         refuseSession(pid, pids, options);
         saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
       } catch (error) {
@@ -103,7 +103,7 @@ function refuseOneself(pid: number): void {
 }
 
 /** Namespaces other than ours, and filters on system calls. */
-function refuseForeign(pid: number, seccomp: number, objects: SharedObjects): void {
+function refuseForeign(pid: number, seccomp: number): void {
   for (const name of ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const) {
     if (readlinkSync(`/proc/${pid}/ns/${name}`) === readlinkSync(`/proc/self/ns/${name}`)) continue;
     throw new UnsupportedError({
@@ -113,7 +113,6 @@ function refuseForeign(pid: number, seccomp: number, objects: SharedObjects): vo
       remedy: `run tideover within it: nsenter --${name} -t ${pid}`,
     });
   }
-  objects.namespaces(pid);
   if (seccomp === 0) return;
   throw new UnsupportedError({
     what: 'seccomp',
@@ -159,7 +158,7 @@ function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
       guests.push(guest);
       return saveTask(guest, outside[i]!, saving);
     });
-    const memory = writeImage(draft, { tasks, saving, objects, clocks, freezing: stopped - started, started });
+    const memory = writeImage(draft, { tasks, saving, clocks, freezing: stopped - started, started });
     // A target that goes on need not wait for the disk. One that is to be killed is not before its image lasts.
     if (options.then === 'kill') draft.commit();
     done = true;
@@ -217,14 +216,13 @@ function killAll({ processes }: Frozen): void {
 interface Collected {
   readonly tasks: readonly SavedTask[];
   readonly saving: Saving;
-  readonly objects: SharedObjects;
   readonly clocks: Clocks;
   readonly freezing: number;
   readonly started: number;
 }
 
 /** Small images first, then pages in the order of their numbers. @returns bytes of memory */
-function writeImage(draft: ImageDraft, { tasks, saving, objects, clocks, freezing, started }: Collected): number {
+function writeImage(draft: ImageDraft, { tasks, saving, clocks, freezing, started }: Collected): number {
   const write = <E>(type: ImageType<E, never, never>, entries: readonly E[], id: number | string = ''): void => {
     writeEntries(draft.create(fileName(type, id)), type, entries);
   };
@@ -273,12 +271,12 @@ function writeImage(draft: ImageDraft, { tasks, saving, objects, clocks, freezin
     spaces.add(ids.vm_id);
     pages(pid, runs, (id) => writePages(draft, id, pid, runs, vmas));
   }
-  const [{ tv_sec }, own] = [clocks.boottime, objects.namespaces('self')];
+  const { tv_sec } = clocks.boottime;
   write(images.INVENTORY, [
     {
       img_version: 2,
       fdinfo_per_id: true,
-      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...own },
+      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...NAMESPACES },
       ns_per_id: true,
       lsmtype: 'NO_LSM',
       dump_uptime: tv_sec * 1_000_000,

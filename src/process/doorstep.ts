@@ -11,6 +11,7 @@
  */
 import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { SIG_SETMASK } from '../abi/signal.ts';
+import { viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
 import { assemble, db, dq } from '../asm/assemble.ts';
 import { mov, syscall } from '../asm/instructions.ts';
@@ -81,30 +82,54 @@ export class Doorstep {
 /** Of a system call, in order: syscall(2), architecture calling conventions. */
 const ARGUMENTS = ['rdi', 'rsi', 'rdx', 'r10', 'r8', 'r9'] as const;
 
-function code(address: number, back: Registers, mask: bigint): Uint8Array {
-  const maskAt = ROOM - 8;
+/** What the code has to be given, and where in it: each an operand of 64 bits. */
+const operands = ['mask', 'rax', 'rdi', 'rsi', 'rdx', 'r10', 'r8', 'r9', 'rcx', 'r11', 'rip'] as const;
+let template: { bytes: Uint8Array; at: Record<(typeof operands)[number], number> } | undefined;
+
+/** The code is assembled once, with marks for its operands. */
+function makeTemplate() {
+  const mark = (name: (typeof operands)[number]) => 0x7e1d_0fee_a000_0000n + BigInt(operands.indexOf(name));
   const { bytes } = assemble(
     syscall(),
     mov(eax, NR.rt_sigprocmask),
     mov(edi, SIG_SETMASK),
-    mov(rsi, BigInt(address + maskAt)),
+    mov(rsi, mark('mask')),
     mov(edx, 0),
-    mov(r10, 8n),
+    mov(r10, 8),
     syscall(),
-    mov(rax, back.get('rax')),
-    mov(rdi, back.get('rdi')),
-    mov(rsi, back.get('rsi')),
-    mov(rdx, back.get('rdx')),
-    mov(r10, back.get('r10')),
-    mov(r8, back.get('r8')),
-    mov(r9, back.get('r9')),
-    mov(rcx, back.get('rcx')),
-    mov(r11, back.get('r11')),
+    mov(rax, mark('rax')),
+    mov(rdi, mark('rdi')),
+    mov(rsi, mark('rsi')),
+    mov(rdx, mark('rdx')),
+    mov(r10, mark('r10')),
+    mov(r8, mark('r8')),
+    mov(r9, mark('r9')),
+    mov(rcx, mark('rcx')),
+    mov(r11, mark('r11')),
     db(Uint8Array.from(JUMP_TO_NEXT)),
-    dq(back.get('rip')),
+    dq(mark('rip')),
   );
+  const view = Buffer.from(bytes);
+  const place = (name: (typeof operands)[number]) => {
+    const value = Buffer.alloc(8);
+    value.writeBigUInt64LE(mark(name));
+    return view.indexOf(value);
+  };
+  const at = Object.fromEntries(operands.map((name) => [name, place(name)])) as Record<
+    (typeof operands)[number],
+    number
+  >;
+  return { bytes, at };
+}
+
+function code(address: number, back: Registers, mask: bigint): Uint8Array {
+  template ??= makeTemplate();
   const all = new Uint8Array(ROOM);
-  all.set(bytes);
-  new DataView(all.buffer).setBigUint64(maskAt, mask, true);
+  all.set(template.bytes);
+  const view = viewOf(all);
+  const maskAt = ROOM - 8;
+  view.setBigUint64(template.at.mask, BigInt(address + maskAt), true);
+  for (const name of operands) if (name !== 'mask') view.setBigUint64(template.at[name], back.get(name), true);
+  view.setBigUint64(maskAt, mask, true);
   return all;
 }

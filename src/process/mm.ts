@@ -13,7 +13,7 @@ import {
 import { NR } from '../abi/unistd.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { MmEntry } from '../image/tree.ts';
-import { readSmaps, type SmapsVma } from '../sys/maps.ts';
+import { type FlaggedVma, readFlaggedMaps } from '../sys/maps.ts';
 import { readProc } from '../sys/proc.ts';
 import { readStat } from '../sys/stat.ts';
 import { saveMappedMemfd } from './files/memfd.ts';
@@ -23,18 +23,25 @@ import { saveVma } from './vma.ts';
 
 /** @throws UnsupportedError for a mapping that cannot be saved */
 export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
-  const link = (vma: SmapsVma) => `/proc/${pid}/map_files/${vma.start.toString(16)}-${vma.end.toString(16)}`;
+  const link = (vma: FlaggedVma) => `/proc/${pid}/map_files/${vma.start.toString(16)}-${vma.end.toString(16)}`;
   const backing = {
-    file: (vma: SmapsVma, flags: number) => saving.path(pid, link(vma), flags),
-    shared(vma: SmapsVma) {
+    // Libraries are mapped by every process of a tree, in parts: their links are followed once.
+    file: (vma: FlaggedVma, flags: number) => {
+      const { major, minor, inode, path, deleted } = vma;
+      const key = `${major}:${minor}:${inode}:${flags}:${deleted}:${path}`;
+      const known = saving.mapped.get(key) ?? saving.path(pid, link(vma), flags);
+      saving.mapped.set(key, known);
+      return known;
+    },
+    shared(vma: FlaggedVma) {
       const shmid = Number(vma.inode);
       saving.share(shmid, link(vma));
       return shmid;
     },
-    ring: (vma: SmapsVma) => saving.rings.get(vma.inode)?.id,
-    memfd: (vma: SmapsVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
+    ring: (vma: FlaggedVma) => saving.rings.get(vma.inode)?.id,
+    memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
-  return readSmaps(pid).map((vma) => saveVma(pid, vma, backing));
+  return readFlaggedMaps(pid).map((vma) => saveVma(pid, vma, backing));
 }
 
 /** Asks for what only the process itself is told. */

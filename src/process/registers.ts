@@ -173,5 +173,5 @@ export function writeFrame(remote: Remote): void {
     fpstate + SW_BYTES_AT,
   );
   view.setUint32(fpstate + area.length, FP_XSTATE_MAGIC2, true);
-  remote.installFrame();
+  remote.installFrame(fpstate + area.length + 4);
 }

@@ -131,10 +131,10 @@ export class Remote {
     };
   }
 
-  /** Copies the frame over. */
-  installFrame(): void {
-    const { address, mirror, pid, layout } = this.scratch;
-    copy(writeMemory, pid, address + this.#frame, mirror.address + this.#frame, layout.frame);
+  /** Copies the frame over. @param size of what is used of it */
+  installFrame(size: number): void {
+    const { address, mirror, pid } = this.scratch;
+    copy(writeMemory, pid, address + this.#frame, mirror.address + this.#frame, size);
   }
 
   /** Puts the thread at the end of the runner, from where it goes back by itself if it is let go. */

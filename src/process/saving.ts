@@ -55,6 +55,8 @@ export class Saving {
   /** By inode. */
   readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
+  /** Ids of files by how /proc/PID/maps shows them. */
+  readonly mapped = new Map<string, number>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;
 

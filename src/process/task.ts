@@ -1,5 +1,4 @@
 /** One process as a whole, from being stopped to the entries of the image. */
-import { readlinkSync } from 'node:fs';
 import { KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM } from '../abi/kcmp.ts';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { PR_GET_CHILD_SUBREAPER } from '../abi/prctl.ts';
@@ -45,36 +44,21 @@ export interface SavedTask {
 /** Numbers of kernel objects: processes that share one have the same number. */
 export class SharedObjects {
   readonly #sets = [KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND].map((type) => new ObjectSet<number>(type));
-  readonly #namespaces = new Map<string, number>();
   #last = 0;
 
   of(pid: number): IdsEntry {
     const [vm_id, files_id, fs_id, sighand_id] = this.#sets.map((set) =>
       set.find({ pid, index: 0 }, () => ++this.#last),
     );
-    return { vm_id: vm_id!, files_id: files_id!, fs_id: fs_id!, sighand_id: sighand_id!, ...this.namespaces(pid) };
-  }
-
-  /** @param pid a process, or `self` */
-  namespaces(pid: number | 'self') {
-    const number = (name: string): number => {
-      const link = readlinkSync(`/proc/${pid}/ns/${name}`);
-      const known = this.#namespaces.get(link) ?? this.#namespaces.size + 1;
-      this.#namespaces.set(link, known);
-      return known;
-    };
-    return {
-      pid_ns_id: number('pid'),
-      net_ns_id: number('net'),
-      ipc_ns_id: number('ipc'),
-      uts_ns_id: number('uts'),
-      mnt_ns_id: number('mnt'),
-      user_ns_id: number('user'),
-      cgroup_ns_id: number('cgroup'),
-      time_ns_id: number('time'),
-    };
+    return { vm_id: vm_id!, files_id: files_id!, fs_id: fs_id!, sighand_id: sighand_id!, ...NAMESPACES };
   }
 }
+
+/** All processes of an image are in one set of namespaces: others are refused. */
+export const NAMESPACES = {
+  ...{ pid_ns_id: 1, net_ns_id: 2, ipc_ns_id: 3, uts_ns_id: 4 },
+  ...{ mnt_ns_id: 5, user_ns_id: 6, cgroup_ns_id: 7, time_ns_id: 8 },
+} as const;
 
 /** The memory and the helpers that a stopped process gets for as long as it is saved. */
 export class Guest {

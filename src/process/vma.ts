@@ -9,19 +9,19 @@ import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
 import type { VmaEntry } from '../image/pages.ts';
-import type { SmapsVma } from '../sys/maps.ts';
+import type { FlaggedVma } from '../sys/maps.ts';
 import type { Remote } from './remote.ts';
 
 /** How a mapping is joined to what lies behind it: gives the id of a file or of shared memory. */
 export interface Backing {
   /** A file that has a path or had one. @param flags O_RDONLY or O_RDWR */
-  file(vma: SmapsVma, flags: number): number;
+  file(vma: FlaggedVma, flags: number): number;
   /** Shared memory without a file. */
-  shared(vma: SmapsVma): number;
+  shared(vma: FlaggedVma): number;
   /** A ring of io_uring_setup(2), or undefined where no descriptor of it is left. */
-  ring(vma: SmapsVma): number | undefined;
+  ring(vma: FlaggedVma): number | undefined;
   /** A memfd. @param flags O_RDONLY or O_RDWR */
-  memfd(vma: SmapsVma, flags: number): number;
+  memfd(vma: FlaggedVma, flags: number): number;
 }
 
 /** VmFlags that are madvise(2)'s doing: proc_pid_smaps(5). */
@@ -49,7 +49,7 @@ const FLAGS: Readonly<Record<string, number>> = {
 export const KERNEL_AREAS = area.VMA_AREA_VDSO | area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL;
 
 /** @throws UnsupportedError for a mapping of a kind that is not known */
-export function saveVma(pid: number, vma: SmapsVma, backing: Backing): VmaEntry {
+export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntry {
   let flags = vma.shared ? mman.MAP_SHARED : mman.MAP_PRIVATE;
   let madv = 0n;
   for (const flag of vma.flags) {
@@ -111,7 +111,7 @@ export function saveVma(pid: number, vma: SmapsVma, backing: Backing): VmaEntry 
   return { ...entry, shmid: backing.file(vma, fdflags), fdflags, status: entry.status | kind };
 }
 
-function refused(pid: number, vma: SmapsVma, why: string): UnsupportedError {
+function refused(pid: number, vma: FlaggedVma, why: string): UnsupportedError {
   const range = `${vma.start.toString(16)}-${vma.end.toString(16)}`;
   return new UnsupportedError({
     what: `mapping ${range}${vma.path === '' ? '' : ` (${vma.path})`}`,
