@@ -66,6 +66,8 @@ export class ObjectReader {
   /** What is left of the pages, and of the bytes, that were read last. */
   #pages: LoadedPages | undefined;
   #bytes: Uint8Array = new Uint8Array(0);
+  readonly #readTable: () => Iterable<ByteExtent>;
+  #table: PlacedExtent[] | undefined;
 
   constructor(
     volume: Volume,
@@ -80,6 +82,7 @@ export class ObjectReader {
     this.#verify = verify && node.checksums;
     this.#what = `object ${number} of node ${JSON.stringify(node.name)} in ${volume.medium.name}`;
     this.#pageExtents = readPageExtents(volume.medium, node.id, object);
+    this.#readTable = () => readByteExtents(volume.medium, node.id, object);
     this.#byteExtents = readByteExtents(volume.medium, node.id, object);
   }
 
@@ -108,6 +111,26 @@ export class ObjectReader {
       const part = this.#nextBytes(into.length - done);
       if (part === undefined) break;
       into.set(part, done);
+      done += part.length;
+    }
+    return done;
+  }
+
+  /** Reads bytes from a place in the byte stream; read() goes on where it was. @returns how many, 0 at the end @throws VerifyError */
+  readAt(into: Uint8Array, position: number): number {
+    this.#demandOpen('read');
+    this.#table ??= placed(this.#readTable());
+    let done = 0;
+    for (let i = indexOf(this.#table, position); done < into.length && i < this.#table.length; i++) {
+      const extent = this.#table[i]!;
+      if (!extent.isChecked && this.#verify) {
+        // Not into the buffer that read() may still be taking from.
+        this.#bytesOf(extent, () => new Uint8Array(extent.length));
+        extent.isChecked = true;
+      }
+      const from = position + done - extent.start;
+      const part = into.subarray(done, done + extent.length - from);
+      this.#volume.medium.read(extent.address + from, part);
       done += part.length;
     }
     return done;
@@ -162,19 +185,25 @@ export class ObjectReader {
     if (this.#bytes.length === 0) {
       const next = this.#byteExtents.next();
       if (next.done === true) return undefined;
-      const { address, length, crc32: sum } = next.value;
-      let bytes = this.#volume.medium.view(address, length);
-      if (bytes === undefined) {
+      this.#bytes = this.#bytesOf(next.value, () => {
         this.#byteBuffer ??= new Uint8Array(Math.min(EXTENT_MAX, this.byteCount));
-        bytes = this.#byteBuffer.subarray(0, length);
-        this.#volume.medium.read(address, bytes);
-      }
-      this.#check(bytes, sum, `${length} bytes`);
-      this.#bytes = bytes;
+        return this.#byteBuffer;
+      });
     }
     const part = this.#bytes.subarray(0, limit);
     this.#bytes = this.#bytes.subarray(part.length);
     return part;
+  }
+
+  /** The data of an extent: where it lies, or copied to a buffer. */
+  #bytesOf({ address, length, crc32: sum }: ByteExtent, buffer: () => Uint8Array): Uint8Array {
+    let bytes = this.#volume.medium.view(address, length);
+    if (bytes === undefined) {
+      bytes = buffer().subarray(0, length);
+      this.#volume.medium.read(address, bytes);
+    }
+    this.#check(bytes, sum, `${length} bytes`);
+    return bytes;
   }
 
   #check(data: Uint8Array, expected: number, what: string): void {
@@ -184,6 +213,33 @@ export class ObjectReader {
     const hex = (sum: number) => sum.toString(16).padStart(8, '0');
     throw new VerifyError(`CRC-32 of ${what} of ${this.#what}`, hex(expected), hex(found));
   }
+}
+
+/** An extent with its place in the stream. */
+interface PlacedExtent extends ByteExtent {
+  readonly start: number;
+  isChecked: boolean;
+}
+
+function placed(extents: Iterable<ByteExtent>): PlacedExtent[] {
+  let start = 0;
+  return Array.from(extents, (extent) => {
+    const at = { ...extent, start, isChecked: false };
+    start += extent.length;
+    return at;
+  });
+}
+
+/** Index of the extent that holds a position, or their number where none does. */
+function indexOf(extents: readonly PlacedExtent[], position: number): number {
+  let [low, high] = [0, extents.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    const { start, length } = extents[middle]!;
+    if (start + length > position) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** An object that is being loaded. */

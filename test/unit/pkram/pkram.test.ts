@@ -205,6 +205,22 @@ describe('loading', () => {
     pkram.remove('node');
   });
 
+  it('reads at any place of a byte stream, beside reading on', () => {
+    const { pkram } = fresh(16 * MIB);
+    const bytes = new Uint8Array(9 * MIB + 1).map((_, i) => i % 251);
+    saveNode(pkram, 'node', [{ pages: [], bytes }]);
+    const peek = pkram.peek('node', { verify: true });
+    const [object] = [...peek.objects()];
+    const [front, rest, there] = [new Uint8Array(1000), new Uint8Array(1000), new Uint8Array(5 * MIB)];
+    object!.read(front);
+    assert.equal(object!.readAt(there, 4 * MIB - 5), there.length);
+    assert.deepEqual(there, bytes.subarray(4 * MIB - 5, 9 * MIB - 5));
+    assert.equal(object!.readAt(there, 9 * MIB), 1);
+    assert.equal(object!.readAt(there, 9 * MIB + 1), 0);
+    object!.read(rest);
+    assert.deepEqual([front, rest], [bytes.subarray(0, 1000), bytes.subarray(1000, 2000)]);
+  });
+
   it('verifies data on demand', () => {
     const { medium, pkram } = fresh();
     saveNode(pkram, 'summed', [one]);
