@@ -96,7 +96,6 @@ for (const machine of machines) {
         bases.add((await vm.check("grep ' _text$' /proc/kallsyms")).split(' ')[0]!);
         if (machine.firmware === 'uefi') {
           assert.match(await vm.check('ls /sys/firmware/efi/runtime-map'), /^0$/m, 'EFI runtime services are on');
-          assert.ok(Number(await vm.check('ls /sys/firmware/efi/efivars 2>/dev/null | wc -l; true')) >= 0);
         } else assert.equal(await vm.check('cat /sys/firmware/memmap/*/type | sort'), memory);
       }
       assert.ok(bases.size > 1, `KASLR moved the kernel: ${[...bases]}`);
