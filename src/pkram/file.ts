@@ -6,16 +6,16 @@
  */
 import * as fs from 'node:fs';
 import { dirname, join } from 'node:path';
-import { Errno } from '../abi/errno.ts';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, LOCK_EX, LOCK_NB, LOCK_SH } from '../abi/fcntl.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/fcntl.ts';
 import { MAP_SHARED, PROT_READ } from '../abi/mman.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { alignUp } from '../mem/range.ts';
-import { fallocate, flock } from '../sys/files.ts';
+import { fallocate } from '../sys/files.ts';
 import { mmap, munmap } from '../sys/memory.ts';
 import { viewMemory } from '../sys/syscall.ts';
 import { NoRoomError } from './errors.ts';
 import { DATA_START } from './format.ts';
+import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { Volume } from './volume.ts';
 
@@ -87,16 +87,9 @@ export class FileMedium implements Medium {
   }
 
   static #lock(file: string, how: string | number, writable: boolean): FileMedium {
-    const fd = fs.openSync(file, how, 0o600);
-    const lock = { fd, operation: (writable ? LOCK_EX : LOCK_SH) | LOCK_NB };
-    const got = flock.attempt(lock);
-    if (got === 0 && fs.fstatSync(fd).isFile()) return new FileMedium(file, fd, writable);
+    const fd = openLocked(file, how, writable);
+    if (fs.fstatSync(fd).isFile()) return new FileMedium(file, fd, writable);
     fs.closeSync(fd);
-    if (got === -Errno.EAGAIN) {
-      const remedy = 'wait until the other process is done with it, or end it';
-      throw new UnsupportedError({ what: `preserved memory in ${file}`, why: 'another process has it open', remedy });
-    }
-    if (got < 0) throw flock.error(lock, got);
     const remedy = 'name a file or a directory';
     throw new UnsupportedError({ what: `preserved memory in ${file}`, why: 'it is no regular file', remedy });
   }

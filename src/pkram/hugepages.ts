@@ -17,8 +17,8 @@ import { close, ftruncate } from '../sys/files.ts';
 import { withSurplusHugePages } from '../sys/hugepages.ts';
 import { memfd_create, mlock, mmap, munmap } from '../sys/memory.ts';
 import { Pagemap, PM_PRESENT, pfnOf } from '../sys/pagemap.ts';
-import { viewMemory } from '../sys/syscall.ts';
 import type { Medium, MediumRange } from './medium.ts';
+import { Pieces } from './pieces.ts';
 
 export interface HugePageOptions {
   /** Physical memory that the next kernel will be loaded to: no page is taken there. */
@@ -27,10 +27,7 @@ export interface HugePageOptions {
 
 /** Pages that were allocated at once, mapped in the order of their physical addresses. */
 interface Chunk {
-  /** Where it begins in the medium. */
-  readonly start: number;
-  readonly address: number;
-  readonly bytes: Uint8Array;
+  readonly mapped: number;
   /** Physical address of each page. */
   readonly pages: readonly number[];
 }
@@ -50,8 +47,8 @@ export class HugePageMedium implements Medium {
   readonly name = 'huge pages';
   readonly writable = true;
   readonly #avoid: readonly Range[];
+  readonly #pieces = new Pieces();
   #chunks: Chunk[] = [];
-  #size = 0;
 
   private constructor(avoid: readonly Range[]) {
     this.#avoid = avoid;
@@ -69,7 +66,7 @@ export class HugePageMedium implements Medium {
   }
 
   get size(): number {
-    return this.#size;
+    return this.#pieces.size;
   }
 
   /** Physical memory, neighbours merged. The superblock stands at the start of the first. */
@@ -88,24 +85,22 @@ export class HugePageMedium implements Medium {
 
   /** Whether a page is at another physical address than `ranges` says. To be asked right before the next kernel is started. */
   hasMoved(): boolean {
-    return this.#chunks.some(({ address, pages }) => {
-      const now = physicalAddresses(address, pages.length);
+    return this.#chunks.some(({ mapped, pages }) => {
+      const now = physicalAddresses(mapped, pages.length);
       return pages.some((physical, i) => physical !== now[i]);
     });
   }
 
   read(address: number, into: Uint8Array): void {
-    this.#each(address, into.length, (bytes, done) => into.set(bytes, done));
+    this.#pieces.read(address, into);
   }
 
   write(address: number, bytes: Uint8Array): void {
-    this.#each(address, bytes.length, (place, done) => place.set(bytes.subarray(done, done + place.length)));
+    this.#pieces.write(address, bytes);
   }
 
   view(address: number, length: number): Uint8Array | undefined {
-    const chunk = this.#chunks.find(({ start, bytes }) => address >= start && address < start + bytes.length)!;
-    const at = address - chunk.start;
-    return at + length <= chunk.bytes.length ? chunk.bytes.subarray(at, at + length) : undefined;
+    return this.#pieces.view(address, length);
   }
 
   /** x86-64 makes stores visible in the order of the program, and the caches are not lost on the way to another kernel. */
@@ -113,7 +108,7 @@ export class HugePageMedium implements Medium {
 
   grow(bytes: number): boolean {
     try {
-      this.#add(Math.ceil(Math.max(bytes, this.#size / 8) / PMD_SIZE));
+      this.#add(Math.ceil(Math.max(bytes, this.size / 8) / PMD_SIZE));
       return true;
     } catch (error) {
       if (error instanceof UnsupportedError) return false;
@@ -126,38 +121,19 @@ export class HugePageMedium implements Medium {
 
   /** Gives the pages back to the system. */
   close(): void {
-    for (const { address, bytes } of this.#chunks) {
-      const { length } = bytes;
-      // Detaches what was handed out of it.
-      (bytes.buffer as ArrayBuffer).transfer();
-      munmap({ addr: address, length });
-    }
+    this.#pieces.close();
     this.#chunks = [];
   }
 
   #add(count: number): void {
     const pages = takePages(count, this.#avoid);
     try {
-      const address = mapSorted(pages);
-      const bytes = viewMemory(address, count * PMD_SIZE);
-      const physical = pages.map((page) => page.physical);
-      this.#chunks.push({ start: this.#size, address, bytes, pages: physical });
-      this.#size += bytes.length;
+      const mapped = mapSorted(pages);
+      this.#pieces.add(mapped, count * PMD_SIZE);
+      this.#chunks.push({ mapped, pages: pages.map(({ physical }) => physical) });
     } finally {
       for (const fd of new Set(pages.map((page) => page.fd))) close({ fd });
     }
-  }
-
-  #each(address: number, length: number, take: (bytes: Uint8Array, done: number) => void): void {
-    let done = 0;
-    for (const { start, bytes } of this.#chunks) {
-      const from = address + done - start;
-      if (done === length || from >= bytes.length) continue;
-      const part = bytes.subarray(from, from + length - done);
-      take(part, done);
-      done += part.length;
-    }
-    if (done < length) throw new RangeError(`bytes ${address} to ${address + length} of ${this.#size}`);
   }
 }
 

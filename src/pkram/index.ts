@@ -18,6 +18,7 @@ export {
 } from './load.ts';
 export type { Medium, MediumRange } from './medium.ts';
 export type { Node } from './node.ts';
+export { PhysicalMedium, type PhysicalOptions } from './physical.ts';
 export { type NodeInfo, openPkram, Pkram, type PkramStatus } from './pkram.ts';
 export { NodeSave, ObjectSave, type SaveOptions } from './save.ts';
 export { Volume, type VolumeOptions } from './volume.ts';
