@@ -99,7 +99,7 @@ test('after a power cut the same disk has what was synced', async () => {
   try {
     const machine = { kernel: '6.1', disks: [disk], modules: ['ext4'] } as const;
     await inGuest(machine, async (vm) => {
-      await vm.check('mkfs.ext2 /dev/vda && mount -t ext4 /dev/vda /mnt && echo kept >/mnt/file && sync');
+      await vm.check('mke2fs -q /dev/vda && mount -t ext4 /dev/vda /mnt && echo kept >/mnt/file && sync');
       await vm.powerCut();
       await assert.rejects(vm.run('true'), /the guest has ended/);
     });
@@ -111,7 +111,7 @@ test('after a power cut the same disk has what was synced', async () => {
   }
 });
 
-test('kill -9 of the process that started a guest leaves no QEMU, and the next run removes its files', async () => {
+test('kill -9 of the process that started a guest leaves no QEMU, and the next run removes its files', async (t) => {
   const script = `
     import { boot } from ${JSON.stringify(new URL('../../lab/boot.ts', import.meta.url).href)};
     await boot({ kernel: 'jump' });
@@ -120,6 +120,7 @@ test('kill -9 of the process that started a guest leaves no QEMU, and the next r
   const starter = spawn(process.execPath, ['--input-type=module', '-e', script], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
+  t.after(() => starter.kill('SIGKILL'));
   const [line] = await Promise.race([
     starter.stdout.take(1).toArray(),
     setTimeout(120_000, ['too late'], { ref: false }),
