@@ -11,7 +11,7 @@
  *     tideover.sums   last: size and CRC-32 of every file
  */
 import { crc32 } from 'node:zlib';
-import { FormatError, VerifyError } from '../errors.ts';
+import { FormatError } from '../errors.ts';
 import { type ImageInfo, INFO_FILE, infoText } from './info.ts';
 import { SUMS_FILE, Sums } from './sums.ts';
 import { isRaw, typeOfFile } from './types.ts';
@@ -158,53 +158,6 @@ export function readWhole(source: Source, limit: number): Uint8Array {
     done += got;
   }
   return bytes;
-}
-
-/**
- * Checks a file while it is read for another purpose: what is read from its beginning on, without a gap, is summed up;
- * finish() reads what is left and compares.
- */
-export class CheckedSource implements Source {
-  readonly name: string;
-  readonly size: number;
-  readonly #source: Source;
-  readonly #expected: { size: number; crc32: number };
-  #done = 0;
-  #sum = 0;
-
-  /** @throws VerifyError where the size is another one */
-  constructor(source: Source, expected: { size: number; crc32: number }) {
-    this.name = source.name;
-    this.size = source.size;
-    this.#source = source;
-    this.#expected = expected;
-    if (source.size !== expected.size)
-      throw new VerifyError(`size of ${this.name}`, `${expected.size}`, `${source.size}`);
-  }
-
-  read(into: Uint8Array, position: number): number {
-    const got = this.#source.read(into, position);
-    if (position === this.#done) {
-      this.#sum = crc32(into.subarray(0, got), this.#sum);
-      this.#done += got;
-    }
-    return got;
-  }
-
-  /** @throws VerifyError where the content is not what was written */
-  finish(): void {
-    const buffer = new Uint8Array(256 << 10);
-    while (this.#done < this.size && this.read(buffer, this.#done) > 0);
-    const hex = (sum: number) => sum.toString(16).padStart(8, '0');
-    if (this.#done !== this.size) throw new VerifyError(`size of ${this.name}`, `${this.size}`, `${this.#done}`);
-    if (this.#sum !== this.#expected.crc32) {
-      throw new VerifyError(`CRC-32 of ${this.name}`, hex(this.#expected.crc32), hex(this.#sum));
-    }
-  }
-
-  close(): void {
-    this.#source.close();
-  }
 }
 
 /** Bytes as a source. */

@@ -184,7 +184,10 @@ export function openStream(fd: number, name = 'stream'): ImageStore {
 
   return {
     name,
-    names: () => [...kept.keys(), ...(current === undefined ? [] : [current.file])].sort(),
+    names() {
+      if (!ended && (current === undefined || current.read === current.size)) advance();
+      return [...kept.keys(), ...(current === undefined ? [] : [current.file])].sort();
+    },
     has(file) {
       seek(file);
       return kept.has(file) || current?.file === file;

@@ -3,19 +3,20 @@
  * there in another. All faults are gathered, each with its place, and nothing is guessed or repaired.
  */
 import { FormatError, TideoverError, VerifyError } from '../errors.ts';
+import { compareSums, readSums, SummedSource } from './checked.ts';
 import { records } from './file.ts';
 import { INFO_FILE, parseInfo } from './info.ts';
 import { VMA_AREA_GUARD, VMA_FILE_PRIVATE, VMA_FILE_SHARED } from './messages/memory.ts';
 import { PAGE_SIZE, PageRuns, sharedMemoryOf } from './pages.ts';
-import { CheckedSource, type ImageStore, readWhole, type Source, withSource } from './store.ts';
-import { SUMS_FILE, Sums } from './sums.ts';
-import { entriesOf, type ImageTask, type ImageTree, readInfo, readTree } from './tree.ts';
+import { type ImageStore, readWhole, withSource } from './store.ts';
+import { SUMS_FILE, type Sum } from './sums.ts';
+import { entriesOf, type ImageTask, type ImageTree, readTree } from './tree.ts';
 import { fileName, type ImageType, images, isRaw, pagesFile, typeOfFile } from './types.ts';
 
-/** tideover.sums has some fifty bytes for a file. */
-const MAX_SUMS = 64 << 20;
+/** tideover.json is a screenful. */
+const MAX_INFO = 1 << 20;
 
-/** What is wrong with an image, in the order in which it was found; empty where nothing is. */
+/** What is wrong with an image, in the order in which it was found; empty where nothing is. Reads a stream to its end. */
 export function verify(store: ImageStore): TideoverError[] {
   const faults: TideoverError[] = [];
   const gather = (check: () => void) => {
@@ -26,46 +27,56 @@ export function verify(store: ImageStore): TideoverError[] {
       faults.push(error);
     }
   };
-  let sums: Sums | undefined;
+  const found = new Map<string, Sum>();
+  const names = new Set<string>();
   gather(() => {
-    sums = readSums(store);
+    for (const file of filesInOrder(store)) {
+      names.add(file);
+      if (file === SUMS_FILE) continue;
+      gather(() => withSource(store, file, (source) => found.set(file, verifyFile(file, new SummedSource(source)))));
+    }
   });
-  const names = store.names();
-  for (const file of names) {
-    if (file !== SUMS_FILE) gather(() => withSource(store, file, (source) => verifyFile(file, source, sums)));
-  }
-  for (const file of sums?.keys() ?? []) {
-    if (!names.includes(file)) faults.push(new VerifyError(`${store.name}: ${file}`, 'the file', 'none'));
-  }
+  gather(() => {
+    const sums = readSums(store);
+    if (sums === undefined) return;
+    for (const [file, sum] of found) gather(() => compareSums(`${store.name}: ${file}`, sums.get(file), sum));
+    for (const file of sums.keys()) {
+      if (!names.has(file)) faults.push(new VerifyError(`${store.name}: ${file}`, 'the file', 'none'));
+    }
+  });
   // What refers to what is only worth a look where everything can be read.
   if (faults.length > 0) return faults;
   gather(() => {
-    for (const fault of references(store, readTree(store))) faults.push(fault);
+    for (const fault of references(store, readTree(store), found)) faults.push(fault);
   });
   return faults;
 }
 
-/** The checksums of an image, or undefined for one that CRIU made. FormatError where ours are missing or damaged. */
-export function readSums(store: ImageStore): Sums | undefined {
-  if (!store.has(SUMS_FILE) && readInfo(store) === undefined) return undefined;
-  return withSource(store, SUMS_FILE, (source) =>
-    Sums.parse(Buffer.from(readWhole(source, MAX_SUMS)).toString('latin1'), source.name),
-  );
+/** All names; those of a stream appear as it is read, pages after what stands before them. */
+function* filesInOrder(store: ImageStore): Generator<string> {
+  const seen = new Set<string>();
+  for (;;) {
+    const fresh = store.names().filter((file) => !seen.has(file));
+    if (fresh.length === 0) return;
+    fresh.sort((a, b) => Number(isRaw(a)) - Number(isRaw(b)));
+    for (const file of fresh) {
+      seen.add(file);
+      yield file;
+    }
+  }
 }
 
-function verifyFile(file: string, opened: Source, sums: Sums | undefined): void {
-  const sum = sums?.get(file);
-  if (sums !== undefined && sum === undefined) throw new VerifyError(opened.name, `a line in ${SUMS_FILE}`, 'none');
-  const source = sum === undefined ? opened : new CheckedSource(opened, sum);
+/** Reads a file to its end, by its structure where it has one. */
+function verifyFile(file: string, source: SummedSource): Sum {
   const type = typeOfFile(file);
-  if (file === INFO_FILE) parseInfo(Buffer.from(readWhole(source, MAX_SUMS)).toString('utf8'), source.name);
+  if (file === INFO_FILE) parseInfo(Buffer.from(readWhole(source, MAX_INFO)).toString('utf8'), source.name);
   else if (type === images.PAGEMAP) PageRuns.read(source);
   else if (!isRaw(file)) for (const _ of records(source, type));
-  if (source instanceof CheckedSource) source.finish();
+  return source.sum();
 }
 
 /** References that lead nowhere. */
-function* references(store: ImageStore, tree: ImageTree): Generator<FormatError> {
+function* references(store: ImageStore, tree: ImageTree, found: ReadonlyMap<string, Sum>): Generator<FormatError> {
   const fault = (file: string, field: string, expected: string, found: string | number) =>
     new FormatError({ file, field, expected, found: `${found}` });
   const optional = <E>(type: ImageType<E, never, never>) => (store.has(fileName(type)) ? entriesOf(store, type) : []);
@@ -103,7 +114,7 @@ function* references(store: ImageStore, tree: ImageTree): Generator<FormatError>
   for (const { shmid } of tree.memfds.values()) {
     if (!pagemaps.includes(`shmem-${shmid}`)) pagemaps.push(`shmem-${shmid}`);
   }
-  yield* pages(store, pagemaps);
+  yield* pages(store, pagemaps, found);
 
   for (const { orig_id, remap_id, remap_type } of optional(images.REMAP_FPATH)) {
     const file = fileName(images.REMAP_FPATH);
@@ -176,7 +187,11 @@ function* referencesOf(task: ImageTask, tree: ImageTree): Generator<FormatError>
 }
 
 /** Pagemaps and the sizes of the page files they name. */
-function* pages(store: ImageStore, pagemaps: readonly (number | string)[]): Generator<FormatError> {
+function* pages(
+  store: ImageStore,
+  pagemaps: readonly (number | string)[],
+  found: ReadonlyMap<string, Sum>,
+): Generator<FormatError> {
   const owners = new Map<number, string>();
   for (const id of pagemaps) {
     const file = fileName(images.PAGEMAP, id);
@@ -197,6 +212,7 @@ function* pages(store: ImageStore, pagemaps: readonly (number | string)[]): Gene
     const owner = owners.get(runs.pagesId);
     owners.set(runs.pagesId, file);
     const name = pagesFile(runs.pagesId);
+    const size = found.get(name)?.size;
     if (owner !== undefined) {
       yield new FormatError({
         file,
@@ -204,19 +220,11 @@ function* pages(store: ImageStore, pagemaps: readonly (number | string)[]): Gene
         expected: 'a file of its own',
         found: `that of ${owner}`,
       });
-    } else if (!store.has(name)) {
+    } else if (size === undefined) {
       if (runs.pagesSize > 0)
         yield new FormatError({ file, field: 'pagemap_head.pages_id', expected: name, found: 'no file' });
-    } else {
-      const size = withSource(store, name, (source) => source.size);
-      if (size !== runs.pagesSize) {
-        yield new FormatError({
-          file: name,
-          field: 'size',
-          expected: `${runs.pagesSize}, by ${file}`,
-          found: `${size}`,
-        });
-      }
+    } else if (size !== runs.pagesSize) {
+      yield new FormatError({ file: name, field: 'size', expected: `${runs.pagesSize}, by ${file}`, found: `${size}` });
     }
   }
 }

@@ -4,9 +4,10 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { SyscallError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
+import { checkedStore } from '../../../src/image/checked.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
 import { incompatibilities, infoText, parseInfo } from '../../../src/image/info.ts';
-import { CheckedSource, type ImageStore, MemoryStore, readWhole, withSource } from '../../../src/image/store.ts';
+import { type ImageStore, MemoryStore, readWhole, withSource } from '../../../src/image/store.ts';
 import { createStream, openStream } from '../../../src/image/stream.ts';
 import { Sums } from '../../../src/image/sums.ts';
 import { fileHeader, readHeader } from '../../../src/image/tar.ts';
@@ -222,22 +223,75 @@ test('tar headers have sizes of any length', () => {
   );
 });
 
-test('a source is checked while it is read, in whatever order', () => {
-  const store = sample();
-  const sums = Sums.parse(Buffer.from(store.files.get('tideover.sums')!).toString(), 'tideover.sums');
-  const expected = sums.get('pages-100.img')!;
+test('what is read is checked, in whatever order and however little of it', () => {
   const buffer = new Uint8Array(1000);
-  const forwards = new CheckedSource(store.open('pages-100.img'), expected);
-  for (let at = 0; at < forwards.size; at += 1000) forwards.read(buffer, at);
-  forwards.finish();
-  const backwards = new CheckedSource(store.open('pages-100.img'), expected);
-  for (let at = 11_000; at >= 0; at -= 1000) backwards.read(buffer, at);
-  backwards.finish();
-  store.files.get('pages-100.img')![9000]! ^= 1;
-  const damaged = new CheckedSource(store.open('pages-100.img'), expected);
-  damaged.read(buffer, 0);
-  assert.throws(() => damaged.finish(), VerifyError);
-  assert.throws(() => new CheckedSource(store.open('pages-1.img'), expected), /size of pages-1\.img/);
+  const orders = {
+    forwards: [0, 1000, 2000, 3000, 4000, 5000, 6000, 7000, 8000, 9000, 10_000, 11_000, 12_000],
+    backwards: [11_000, 10_000, 5000, 0],
+    overlapping: [0, 500, 100, 1499],
+    'not at all': [],
+  };
+  for (const [name, positions] of Object.entries(orders)) {
+    for (const damaged of [false, true]) {
+      const store = sample();
+      if (damaged) store.files.get('pages-100.img')![9000]! ^= 1;
+      const checked = checkedStore(store);
+      const source = checked.open('pages-100.img');
+      for (const position of positions) source.read(buffer, position);
+      if (damaged) assert.throws(() => checked.finish(), /CRC-32 of pages-100\.img: expected/, name);
+      else checked.finish();
+    }
+  }
+});
+
+test('files that are closed, cut or not in the sums are checked too, and images of CRIU are taken as they are', () => {
+  const closed = sample();
+  closed.files.get('core-100.img')![100]! ^= 1;
+  const first = checkedStore(closed);
+  first.open('core-100.img').close();
+  assert.throws(() => first.finish(), VerifyError);
+  const cut = sample();
+  cut.files.set('pages-1.img', new Uint8Array(5));
+  const second = checkedStore(cut);
+  second.open('pages-1.img');
+  assert.throws(() => second.finish(), /size of pages-1\.img: expected 4096, found 5/);
+  const without = sample();
+  without.files.delete('tideover.sums');
+  assert.throws(() => checkedStore(without).finish(), /tideover\.sums: expected the file, found none/);
+  without.files.delete('tideover.json');
+  without.files.get('pages-1.img')![0]! ^= 1;
+  const third = checkedStore(without);
+  third.open('pages-1.img');
+  third.finish();
+});
+
+test('a stream is checked while it is read', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  for (const damaged of [false, true]) {
+    const whole = streamed(path, (out) => {
+      const draft = createStream(out, info);
+      writeSample(draft);
+      draft.commit();
+    });
+    fs.closeSync(whole);
+    const bytes = fs.readFileSync(path);
+    if (damaged) bytes[bytes.indexOf(Buffer.alloc(4096, 7)) + 4000]! ^= 1;
+    fs.writeFileSync(path, bytes);
+    const fd = fs.openSync(path, 'r');
+    t.after(() => fs.closeSync(fd));
+    const checked = checkedStore(openStream(fd));
+    const pages = checked.open('pages-1.img');
+    pages.read(new Uint8Array(4096), 0);
+    pages.close();
+    if (damaged) assert.throws(() => checked.finish(), /CRC-32 of pages-1\.img/);
+    else checked.finish();
+    const again = fs.openSync(path, 'r');
+    t.after(() => fs.closeSync(again));
+    assert.deepEqual(
+      verify(openStream(again, 'stdin')).map(({ message }) => /CRC-32 of stdin: pages-1\.img/.test(message)),
+      damaged ? [true] : [],
+    );
+  }
 });
 
 test('a full disk is said by the call and its errno', () => {

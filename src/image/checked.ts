@@ -1,0 +1,116 @@
+/**
+ * Checking what is read against tideover.sums without reading it twice: a restore reads every page anyway, and asks at its
+ * end, before the processes go on, whether all of it was what had been written.
+ */
+import { crc32 } from 'node:zlib';
+import { VerifyError } from '../errors.ts';
+import { INFO_FILE } from './info.ts';
+import { type ImageStore, readWhole, type Source, withSource } from './store.ts';
+import { SUMS_FILE, type Sum, Sums } from './sums.ts';
+
+/** tideover.sums has some fifty bytes for a file. */
+const MAX_SUMS = 64 << 20;
+
+/** Sums up what is read from its beginning on without a gap; sum() reads what is left. */
+export class SummedSource implements Source {
+  readonly name: string;
+  readonly size: number;
+  readonly #source: Source;
+  #done = 0;
+  #sum = 0;
+
+  constructor(source: Source) {
+    this.name = source.name;
+    this.size = source.size;
+    this.#source = source;
+  }
+
+  read(into: Uint8Array, position: number): number {
+    const got = this.#source.read(into, position);
+    // A part that was read before and goes on behind what is summed up counts too.
+    const begun = this.#done - position;
+    if (begun >= 0 && begun < got) {
+      this.#sum = crc32(into.subarray(begun, got), this.#sum);
+      this.#done = position + got;
+    }
+    return got;
+  }
+
+  /** Of the whole file, as far as it can be read. */
+  sum(): Sum {
+    const buffer = new Uint8Array(256 << 10);
+    while (this.#done < this.size && this.read(buffer, this.#done) > 0);
+    return { size: this.#done, crc32: this.#sum };
+  }
+
+  close(): void {
+    this.#source.close();
+  }
+}
+
+/** @throws VerifyError where a file is not what was written */
+export function compareSums(file: string, expected: Sum | undefined, found: Sum): void {
+  const hex = (sum: Sum) => sum.crc32.toString(16).padStart(8, '0');
+  if (expected === undefined) throw new VerifyError(file, `a line in ${SUMS_FILE}`, 'none');
+  if (found.size !== expected.size) throw new VerifyError(`size of ${file}`, `${expected.size}`, `${found.size}`);
+  if (found.crc32 !== expected.crc32) throw new VerifyError(`CRC-32 of ${file}`, hex(expected), hex(found));
+}
+
+/**
+ * The checksums of an image, or undefined for one that CRIU made. Of a stream they come last: asking for them passes over all
+ * pages that were not read.
+ *
+ * @throws FormatError where they are damaged, or missing in an image of ours
+ */
+export function readSums(store: ImageStore): Sums | undefined {
+  if (!store.has(SUMS_FILE) && !store.has(INFO_FILE)) return undefined;
+  return withSource(store, SUMS_FILE, (source) =>
+    Sums.parse(Buffer.from(readWhole(source, MAX_SUMS)).toString('latin1'), source.name),
+  );
+}
+
+/** A store that checks the files that are opened. */
+export interface CheckedStore extends ImageStore {
+  /**
+   * Reads what was left of the opened files and compares. Nothing is left open.
+   * @throws VerifyError where one is not what was written, FormatError where the sums are damaged or missing
+   */
+  finish(): void;
+}
+
+/** Checks what is read from a store. An image without sums, which CRIU made, cannot be checked and is taken as it is. */
+export function checkedStore(store: ImageStore): CheckedStore {
+  const opened: { file: string; source: SummedSource }[] = [];
+  const sums = new Map<string, Sum>();
+  return {
+    name: store.name,
+    names: () => store.names(),
+    has: (file) => store.has(file),
+    open(file) {
+      const source = new SummedSource(store.open(file));
+      const entry = { file, source };
+      opened.push(entry);
+      return {
+        name: source.name,
+        size: source.size,
+        read: (into, position) => source.read(into, position),
+        close() {
+          // What is read only in part is summed up now, as of a stream it cannot be later.
+          sums.set(file, source.sum());
+          opened.splice(opened.indexOf(entry), 1);
+          source.close();
+        },
+      };
+    },
+    finish() {
+      for (const { file, source } of opened.splice(0)) {
+        sums.set(file, source.sum());
+        source.close();
+      }
+      const expected = readSums(store);
+      if (expected === undefined) return;
+      for (const [file, sum] of sums) if (file !== SUMS_FILE) compareSums(file, expected.get(file), sum);
+    },
+    close: () => store.close(),
+  };
+}
