@@ -69,10 +69,6 @@ export class PhysicalMedium implements Medium {
     }
     const overlap = findOverlap(ranges.map(({ start, size }) => ({ start, end: start + size })));
     if (overlap !== undefined) fail('ranges apart', overlap.map(formatRange).join(' and '));
-    // Memory of a device that ends before would be a fault in the program that touches it.
-    const { size: end } = fs.fstatSync(this.#fd);
-    const outside = ranges.find(({ start, size }) => end > 0 && start + size > end);
-    if (outside !== undefined) fail(`ranges before ${end}`, `0x${outside.start.toString(16)}`);
     this.#pieces.close();
     this.#ranges = ranges;
     this.#map();
@@ -108,6 +104,13 @@ export class PhysicalMedium implements Medium {
   }
 
   #map(): void {
+    // To touch what is mapped behind the end of a file kills the program. A device has no size.
+    const { size: end } = fs.fstatSync(this.#fd);
+    const outside = this.#ranges.find(({ start, size }) => end > 0 && start + size > end);
+    if (outside !== undefined) {
+      const [expected, found] = [`ranges before ${end}`, `${outside.size} bytes from ${outside.start}`];
+      throw new FormatError({ file: this.name, field: 'ranges', expected, found });
+    }
     const prot = this.writable ? PROT_READ | PROT_WRITE : PROT_READ;
     for (const { start, size } of this.#ranges) {
       this.#pieces.add(mmap({ addr: 0, length: size, prot, flags: MAP_SHARED, fd: this.#fd, offset: start }), size);

@@ -40,8 +40,9 @@ export function withSurplusHugePages<T>(wanted: number, call: (lacking: number) 
   try {
     flock({ fd, operation: LOCK_EX });
     const { free, reserved, surplus, overcommit } = readHugePagePool();
-    const lacking = Math.max(0, wanted - (free - reserved));
-    const raised = surplus + lacking > overcommit;
+    // While another process frees its pages more of them may be reserved than are free.
+    const lacking = Math.max(0, wanted - Math.max(0, free - reserved));
+    const raised = lacking > 0 && surplus + lacking > overcommit;
     if (raised) writeFileSync(file, `${surplus + lacking}\n`);
     try {
       return call(lacking);
