@@ -157,12 +157,16 @@ function hashOf(path: string): string {
   return hash;
 }
 
-/** Files of the command line's bundle, relative to dist/. */
+/** Files of the command line's bundle, relative to dist/: what it imports, as chunks of earlier builds may stand there too. */
 function bundle(): string[] {
   const dist = join(project, 'dist');
   if (!existsSync(join(dist, 'tideover.mjs'))) {
     throw new UnsupportedError({ what: dist, why: 'the command line is not built', remedy: 'run: npm run build' });
   }
-  const chunks = readdirSync(join(dist, 'chunks')).sort();
-  return ['tideover.mjs', 'koffi.node', ...chunks.map((name) => `chunks/${name}`)];
+  const files = new Set(['tideover.mjs']);
+  for (const file of files) {
+    const text = readFileSync(join(dist, file), 'utf8');
+    for (const [, name] of text.matchAll(/["']\.\/(?:chunks\/)?([\w.-]+\.mjs)["']/g)) files.add(`chunks/${name}`);
+  }
+  return [...files, 'koffi.node'];
 }

@@ -63,6 +63,10 @@ const library = process.argv.includes('--library');
 removeOthers(new Set(outputFiles.map(({ path }) => path)), library ? 0 : HOUR);
 
 if (library) {
+  // What a source that is gone was compiled to must not be packed.
+  for (const { name } of readdirSync('src', { withFileTypes: true }).filter((entry) => entry.isDirectory())) {
+    rmSync(`dist/${name}`, { recursive: true, force: true });
+  }
   execFileSync('node_modules/.bin/tsc', ['-p', 'tsconfig.build.json'], { stdio: 'inherit' });
 }
 
