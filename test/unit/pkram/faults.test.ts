@@ -15,11 +15,11 @@ import {
   saveObjects,
 } from './medium.ts';
 
-const SIZE = 1 << 20;
+const SIZE = 640 << 10;
 const text = (of: string) => new Uint8Array(Buffer.from(of));
 const runs = (fill: number) => [
   { index: 3n, flags: 1, fill: [fill, fill + 1] },
-  { index: 9n, flags: 0, fill: new Array(20).fill(fill) },
+  { index: 9n, flags: 0, fill: new Array(6).fill(fill) },
 ];
 const kept: ObjectContent[] = [
   { pages: runs(10), bytes: text('kept '.repeat(2000)) },
@@ -121,7 +121,7 @@ for (const ordered of [true, false]) {
         let reached = 0;
         for (let dieAt = 0, finished = false; !finished; dieAt++) {
           assert.ok(dieAt < 1000, 'it comes to an end');
-          for (const seed of ordered ? [0] : [1, 2, 3]) {
+          for (const seed of ordered ? [0] : [1, 2]) {
             const random = randomFrom(1000 * dieAt + seed);
             const medium = new MortalMedium(base, dieAt, ordered, random, 8 * SIZE);
             finished = false;

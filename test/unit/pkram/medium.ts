@@ -199,7 +199,7 @@ export function contentOf(pkram: Pkram, name: string): unknown[] {
     return [...peek.objects()].map((object) => {
       const pages: unknown[] = [];
       for (let page = object.loadPage(); page !== undefined; page = object.loadPage()) {
-        pages.push([page.index, page.flags, page.page[0], page.page.every((byte) => byte === page.page[0])]);
+        pages.push([page.index, page.flags, page.page[0], Buffer.compare(page.page, pageOf(page.page[0]!)) === 0]);
       }
       return { pages, bytes: Buffer.from(object.readAll()).toString('latin1') };
     });
@@ -218,6 +218,15 @@ export function expected(objects: readonly ObjectContent[]): unknown[] {
 
 export function open(bytes: Uint8Array, max?: number): Pkram {
   return openPkram(new MemoryMedium(bytes, max));
+}
+
+const filled = new Map<number, Uint8Array>();
+
+/** A page filled with a byte. */
+function pageOf(byte: number): Uint8Array {
+  const page = filled.get(byte) ?? new Uint8Array(4096).fill(byte);
+  filled.set(byte, page);
+  return page;
 }
 
 function pagesOf(fill: readonly number[]): Uint8Array {
