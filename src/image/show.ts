@@ -95,7 +95,7 @@ function describeTask(store: ImageStore, tree: ImageTree, task: ImageTask, share
       state: tc!.task_state === TASK_STOPPED ? 'stopped' : 'running',
       args: argumentsOf(memory, mm.mm_arg_start, mm.mm_arg_end),
       memory: memory.runs.pagesSize,
-      mappings: mm.vmas.map((vma) => describeMapping(tree, memory.runs, shared, vma)),
+      mappings: mm.vmas.map((vma) => describeMapping(tree, memory.runs, shared, vma, mm.mm_start_stack)),
     };
   } finally {
     memory.close();
@@ -113,13 +113,21 @@ function argumentsOf(memory: MemoryImage, start: number, end: number): string {
   }
 }
 
-function describeMapping(tree: ImageTree, own: PageRuns, shared: SharedMemory, vma: VmaEntry): MappingDescription {
+function describeMapping(
+  tree: ImageTree,
+  own: PageRuns,
+  shared: SharedMemory,
+  vma: VmaEntry,
+  stack: number,
+): MappingDescription {
   const { start, end, prot, flags, pgoff } = vma;
   const kind = flags & MAP_SHARED ? 's' : 'p';
   const perms = `${prot & PROT_READ ? 'r' : '-'}${prot & PROT_WRITE ? 'w' : '-'}${prot & PROT_EXEC ? 'x' : '-'}${kind}`;
   const object = flags & MAP_SHARED ? shared.get(sharedMemoryOf(tree, vma) ?? -1) : undefined;
   const present = object?.present(pgoff, pgoff + end - start) ?? own.present(start, end);
-  return { start, end, perms, what: describeVma(tree, vma), present };
+  // CRIU knows the stack of the first thread by where it begins only.
+  const isStack = stack >= start && stack < end;
+  return { start, end, perms, what: isStack ? '[stack]' : describeVma(tree, vma), present };
 }
 
 function describeVma(tree: ImageTree, vma: VmaEntry): string {
