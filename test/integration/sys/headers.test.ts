@@ -70,7 +70,7 @@ const headers: readonly Header[] = [
   { module: 'fs', includes: ['linux/fs.h'] },
   { module: 'futex', includes: ['linux/futex.h'] },
   { module: 'inet_diag', includes: ['linux/inet_diag.h'] },
-  { module: 'io_uring', includes: ['linux/io_uring.h'], without: ['SIZEOF_CQE', 'SIZEOF_SQE'] },
+  { module: 'io_uring', includes: ['linux/io_uring.h'], without: ['SIZEOF_CQE', 'SIZEOF_SQE', 'SQE_FLAGS_AT'] },
   { module: 'kcmp', includes: ['linux/kcmp.h'] },
   { module: 'kexec', includes: ['linux/kexec.h'] },
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
