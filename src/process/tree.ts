@@ -15,7 +15,13 @@ import {
 } from '../abi/elf.ts';
 import { Errno } from '../abi/errno.ts';
 import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
-import { PTRACE_EVENT_EXEC, PTRACE_O_EXITKILL, PTRACE_O_TRACEEXEC, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.ts';
+import {
+  PTRACE_EVENT_EXEC,
+  PTRACE_EVENT_STOP,
+  PTRACE_O_EXITKILL,
+  PTRACE_O_TRACEEXEC,
+  PTRACE_O_TRACESYSGOOD,
+} from '../abi/ptrace.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
 import { SIGCHLD, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
@@ -167,18 +173,33 @@ export function notMade(error: SyscallError, id: number): Error {
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
 function makeRoot(task: ImageTask, hole: { address: number; size: number }): Made {
+  const tracee = makeScratch(() => cloneRoot(task.pid), hole);
+  const { pid } = tracee;
+  const scratch = new Scratch(pid, hole.address, makeLayout, task.threads.length, endSignal(task));
+  scratch.install();
+  tracee.blockSignals(scratch.endSignal);
+  return { task, scratch, leader: new Remote(tracee, scratch, 0) };
+}
+
+/**
+ * Makes a child of ours that has nothing but scratch memory, and stops there. It dies with us.
+ *
+ * @param clone makes a child that pauses; it has the descriptors that we have then
+ */
+export function makeScratch(clone: () => number, hole: { address: number; size: number }): Tracee {
   const program = makeProgram(hole);
   try {
-    const pid = cloneRoot(task.pid);
-    seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
-    interrupt(pid);
-    expectStop(pid, ({ event }) => event === 128);
-    execute(pid, program);
-    const scratch = new Scratch(pid, hole.address, makeLayout, task.threads.length, endSignal(task));
-    scratch.install();
-    const tracee = Tracee.found(pid, pid);
-    tracee.blockSignals(scratch.endSignal);
-    return { task, scratch, leader: new Remote(tracee, scratch, 0) };
+    const pid = clone();
+    try {
+      seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
+      interrupt(pid);
+      expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
+      execute(pid, program);
+      return Tracee.found(pid, pid);
+    } catch (error) {
+      process.kill(pid, 'SIGKILL');
+      throw error;
+    }
   } finally {
     close({ fd: program });
   }

@@ -44,11 +44,11 @@ export const checkpoint = command({
     const pid = Number(flags.tree);
     if (!Number.isInteger(pid) || pid < 1) throw new UsageError('checkpoint needs the process: -t PID');
     refuseUnbuilt(flags);
-    const then = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
+    const outcome = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
     const directory = flags.imagesDir ?? '.';
     const options = {
       pid,
-      then,
+      outcome,
       shellJob: flags.shellJob,
       timeout: 1000 * Number(flags.timeout ?? 10),
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
