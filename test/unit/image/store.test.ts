@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -141,6 +142,28 @@ test('a stream is a tar archive, and read once it is the image', (t) => {
   const store = openStream(fd);
   assert(!store.has('seccomp.img'));
   assert.deepEqual(contents(store, [...names]), contents(sample(), names));
+});
+
+test('tar unpacks a stream into the directory, and makes a stream of it', (t) => {
+  const folder = temporary(t);
+  const path = join(folder, 'stream.tar');
+  const out = streamed(path, (fd) => {
+    const draft = createStream(fd, info);
+    writeSample(draft);
+    draft.commit();
+  });
+  fs.closeSync(out);
+  const directory = join(folder, 'image');
+  fs.mkdirSync(directory);
+  execFileSync('tar', ['x', '-f', path, '-C', directory]);
+  assert.deepEqual(verify(openDirectory(directory)), []);
+  const order = [...names].sort((a, b) => rank(a) - rank(b)).map((file) => `./${file}`);
+  for (const format of ['gnu', 'pax', 'ustar']) {
+    execFileSync('tar', ['c', '-f', path, `--format=${format}`, '-C', directory, ...order]);
+    const fd = fs.openSync(path, 'r');
+    assert.deepEqual(verify(openStream(fd)), [], format);
+    fs.closeSync(fd);
+  }
 });
 
 test('pages of a stream are read in their order, and each once', (t) => {
