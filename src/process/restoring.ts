@@ -1,8 +1,19 @@
 /** What is made of an image in this process before the restored ones get it: open files, shared memory, deleted files. */
-import { chmodSync, chownSync, ftruncateSync, linkSync, mkdirSync, rmdirSync, unlinkSync, utimesSync } from 'node:fs';
-import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_CREAT, O_EXCL, O_RDWR } from '../abi/fcntl.ts';
+import {
+  chmodSync,
+  chownSync,
+  ftruncateSync,
+  linkSync,
+  mkdirSync,
+  rmdirSync,
+  rmSync,
+  unlinkSync,
+  utimesSync,
+} from 'node:fs';
+import { dirname } from 'node:path';
+import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
-import { S_IFDIR, S_IFMT } from '../abi/stat.ts';
+import { S_IFDIR, S_IFMT, S_IFREG } from '../abi/stat.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { isRecord, readBlob, records } from '../image/file.ts';
 import type { pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
@@ -13,7 +24,7 @@ import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, type ImageTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
-import { attributes, close, openat, pwrite64 } from '../sys/files.ts';
+import { attributes, close, mknodat, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
@@ -200,9 +211,9 @@ export class Restoring {
       let times: [number, number] | undefined;
       for (const record of records(source)) {
         if (isRecord(record, ghost_file_entry)) {
-          const { mode, uid, gid, size, atim, mtim } = record.value;
-          path = this.#createGhost(id, name, (mode & S_IFMT) === S_IFDIR);
-          if ((mode & S_IFMT) !== S_IFDIR) {
+          const { mode, uid, gid, size, atim, mtim, rdev } = record.value;
+          path = this.#createGhost(id, name, mode & S_IFMT, rdev ?? 0);
+          if ((mode & S_IFMT) === S_IFREG) {
             fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
             if (size !== undefined) ftruncateSync(fd, size);
             if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
@@ -222,15 +233,16 @@ export class Restoring {
   }
 
   /** Under its own name, so that it is seen under that after it is deleted again; or, if that is taken, under one beside it. */
-  #createGhost(id: number, name: string, directory: boolean): string {
+  #createGhost(id: number, name: string, kind: number, dev: number): string {
+    const directory = kind === S_IFDIR;
     const before = [...this.#made].find(([key]) => key.startsWith(`ghost ${id} `))?.[1] as string | undefined;
+    // The directory that it was in may be gone as well.
+    const parents = mkdirSync(dirname(name), { recursive: true });
+    if (parents !== undefined) this.atEnd(() => rmSync(parents, { recursive: true }));
     const make = (path: string): string => {
       if (before !== undefined && !directory) linkSync(before, path);
       else if (directory) mkdirSync(path);
-      else
-        close({
-          fd: openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, mode: 0o600 }),
-        });
+      else mknodat({ dirfd: AT_FDCWD, pathname: path, mode: kind | 0o600, dev });
       this.atEnd(() => (directory ? rmdirSync(path) : unlinkSync(path)));
       return path;
     };

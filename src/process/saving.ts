@@ -2,7 +2,7 @@
 
 import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
-import { S_IFDIR, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
+import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
@@ -119,8 +119,9 @@ export class Saving {
         'give it its name back (--link-remap is not built yet)',
       );
     }
-    if (kind !== S_IFREG && kind !== S_IFDIR)
-      refuse('it was deleted, and is neither a file nor a directory', 'close it');
+    if (![S_IFREG, S_IFDIR, S_IFIFO, S_IFCHR].includes(kind)) {
+      refuse('it was deleted, and files of this kind cannot be made again yet', 'close it');
+    }
     if (kind === S_IFREG && stat.stx_size > this.options.ghostLimit) {
       refuse(
         `it was deleted and has ${stat.stx_size} bytes, more than the limit of ${this.options.ghostLimit}`,
@@ -138,6 +139,7 @@ export class Saving {
           atim: { tv_sec: BigInt(stat.stx_atime.tv_sec), tv_usec: Math.floor(stat.stx_atime.tv_nsec / 1000) },
           mtim: { tv_sec: BigInt(stat.stx_mtime.tv_sec), tv_usec: Math.floor(stat.stx_mtime.tv_nsec / 1000) },
           ...(kind === S_IFREG ? { chunks: true, size: stat.stx_size } : {}),
+          ...(kind === S_IFCHR ? { rdev: (stat.stx_rdev_major << 8) | stat.stx_rdev_minor } : {}),
         },
         pieces: kind === S_IFREG ? readPieces(file.at, stat.stx_size) : [],
       };

@@ -94,6 +94,9 @@ export const fdatasync = syscall('fdatasync', 75, { fd: int });
 /** Writes out the file system that holds the file. */
 export const syncfs = syscall('syncfs', 306, { fd: int });
 
+/** Makes a file, FIFO or device. @param dev as the kernel has it, (major << 8) | minor for small numbers */
+export const mknodat = syscall('mknodat', 259, { dirfd, pathname: cstring, mode: octal, dev: hex });
+
 /** @param statxbuf room for a statx */
 export const statx = syscall('statx', 332, {
   dirfd,
