@@ -3,7 +3,7 @@
  * and still fail, so a machine of a few instructions is run to see. The answer is kept until the host boots again.
  */
 import { spawnSync } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { cacheDirectory } from './cache.ts';
 import { removeTemporary, temporaryFolder } from './temporary.ts';
@@ -24,30 +24,37 @@ const bootSector = Buffer.alloc(512);
 bootSector.set([0xb0, sign, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd]);
 bootSector.set([0x55, 0xaa], 510);
 
-const kvm = ['-accel', 'kvm', '-cpu', 'host'];
-const tcg = ['-accel', 'tcg,thread=multi', '-cpu', 'max'];
+const argumentsOf = {
+  kvm: ['-accel', 'kvm', '-cpu', 'host'],
+  tcg: ['-accel', 'tcg,thread=multi', '-cpu', 'max'],
+};
+
+type Verdict = Pick<Accelerator, 'name' | 'reason'>;
 
 let known: Accelerator | undefined;
 
 export function accelerator(): Accelerator {
-  known ??= recorded() ?? probe();
+  if (known === undefined) {
+    const verdict = recorded() ?? probe();
+    known = { ...verdict, arguments: argumentsOf[verdict.name] };
+  }
   return known;
 }
 
-function recorded(): Accelerator | undefined {
+function recorded(): Verdict | undefined {
   try {
-    const { boot, verdict } = JSON.parse(readFileSync(record(), 'utf8')) as { boot: string; verdict: Accelerator };
+    const { boot, verdict } = JSON.parse(readFileSync(record(), 'utf8')) as { boot: string; verdict: Verdict };
     return boot === bootId() ? verdict : undefined;
   } catch {
     return undefined;
   }
 }
 
-function probe(): Accelerator {
+function probe(): Verdict {
   const folder = temporaryFolder();
   const disk = join(folder, 'sector');
   writeFileSync(disk, bootSector);
-  const machine = ['-machine', 'q35', ...kvm, '-smp', '2', '-m', '128', '-nodefaults', '-display', 'none'];
+  const machine = ['-machine', 'q35', ...argumentsOf.kvm, '-smp', '2', '-m', '128', '-nodefaults', '-display', 'none'];
   const exit = ['-device', 'isa-debug-exit,iobase=0xf4,iosize=1', '-no-reboot'];
   const drive = ['-drive', `file=${disk},format=raw,if=none,id=d`, '-device', 'ide-hd,drive=d'];
   const result = spawnSync('qemu-system-x86_64', [...machine, ...exit, ...drive], {
@@ -57,10 +64,7 @@ function probe(): Accelerator {
   removeTemporary(folder);
   const works = result.status === 2 * sign + 1;
   const said = result.stderr?.trim().split('\n')[0] || 'the machine that was tried did not run';
-  const verdict: Accelerator = works
-    ? { name: 'kvm', arguments: kvm, reason: '' }
-    : { name: 'tcg', arguments: tcg, reason: said };
-  rmSync(record(), { force: true });
+  const verdict: Verdict = works ? { name: 'kvm', reason: '' } : { name: 'tcg', reason: said };
   writeFileSync(record(), `${JSON.stringify({ boot: bootId(), verdict })}\n`);
   return verdict;
 }

@@ -1,9 +1,9 @@
 /** The files of this machine that a program needs to run: itself, its interpreter, and its shared libraries. */
 import { closeSync, existsSync, globSync, openSync, readFileSync, readSync, realpathSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Elf64_Ehdr, PT_NULL } from '../src/abi/elf.ts';
 import { UnsupportedError } from '../src/errors.ts';
-import { dynamic, type ElfDynamic, type ElfFile, interpreter, isElf, readElf } from '../src/mem/elf.ts';
+import { dynamic, type ElfFile, interpreter, isElf, readElf } from '../src/mem/elf.ts';
 
 /** ld.so(8): searched after everything that is configured. */
 const trustedFolders = [
@@ -26,31 +26,38 @@ const trustedFolders = [
  */
 export function closure(files: readonly string[]): string[] {
   const configured = [...configuredFolders('/etc/ld.so.conf'), ...trustedFolders];
-  const found = new Map<string, ElfDynamic | undefined>();
+  const found = new Set<string>();
+  const loaders = new Set<string>();
 
   const add = (path: string, rpaths: readonly string[]) => {
     if (found.has(path)) return;
+    found.add(path);
     const elf = open(path);
     if (elf === undefined) {
-      found.set(path, undefined);
       const script = firstLine(path);
-      if (script !== undefined) add(script, []);
+      // One whose interpreter this machine lacks does not run here either.
+      if (script !== undefined && existsSync(script)) add(script, []);
       return;
     }
     const wants = dynamic(elf);
-    found.set(path, wants);
     const loader = interpreter(elf);
-    if (loader !== undefined) add(loader, []);
+    if (loader !== undefined) {
+      loaders.add(basename(loader));
+      add(loader, []);
+    }
     if (wants === undefined) return;
     // RUNPATH is for the object's own libraries; RPATH, where there is no RUNPATH, for all below it too.
     const own = folders(wants.runpath, path);
     const inherited = wants.runpath === undefined ? [...folders(wants.rpath, path), ...rpaths] : rpaths;
     const search = wants.runpath === undefined ? inherited : own;
-    for (const name of wants.needed) add(locate(name, [...search, ...configured], path), inherited);
+    for (const name of wants.needed) {
+      // The interpreter is in the process already when a library asks for it by name.
+      if (!loaders.has(name)) add(locate(name, [...search, ...configured], path), inherited);
+    }
   };
 
   for (const file of files) add(file, []);
-  return [...found.keys()];
+  return [...found];
 }
 
 /**

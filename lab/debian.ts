@@ -65,8 +65,14 @@ export async function bootDebian(options: DebianOptions): Promise<Vm> {
   const vm = await Vm.start({ memory: 1024, ...options, disks }, { kernel: kernel.vmlinuz, initrd, append });
   await started(vm, timeout);
   // The agent is among the first services; a scenario wants the system that a person would log in to.
-  if (timeout > 0) await vm.run(settled, { timeout });
-  return vm;
+  if (timeout === 0) return vm;
+  try {
+    await vm.run(settled, { timeout });
+    return vm;
+  } catch (error) {
+    await vm.close();
+    throw error;
+  }
 }
 
 /** All modules of a kernel, as a disk that the guest's initramfs mounts at /lib/modules. */

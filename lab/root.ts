@@ -8,7 +8,7 @@
  */
 import { createHash } from 'node:crypto';
 import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, statSync, symlinkSync } from 'node:fs';
-import { cp, mkdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnsupportedError } from '../src/errors.ts';
 import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
@@ -77,12 +77,12 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
 
 /** Path of a program of this machine. */
 export function findProgram(name: string): string {
-  if (name.startsWith('/')) return name;
-  const path = systemFolders.map((folder) => join(folder, name)).find((candidate) => existsSync(candidate));
+  const candidates = name.startsWith('/') ? [name] : systemFolders.map((folder) => join(folder, name));
+  const path = candidates.find((candidate) => existsSync(candidate));
   if (path !== undefined) return path;
   throw new UnsupportedError({
     what: `program ${name} for a guest`,
-    why: `it is in none of ${systemFolders.join(', ')}`,
+    why: `there is no ${candidates.join(', no ')}`,
     remedy: 'install the package that has it',
   });
 }
@@ -92,8 +92,8 @@ async function compressedRoot(programs: readonly string[], files: readonly strin
   const inside = [...new Set([node, ...programs, ...files.flatMap(walk)])];
   const contents = closure(inside).sort();
   const applets = (await run([busybox, '--list'])).trim().split('\n');
-  const hash = createHash('sha256').update(JSON.stringify(['1', applets]));
-  for (const path of contents) hash.update(JSON.stringify([path, hashOf(path)]));
+  const hash = createHash('sha256').update(JSON.stringify(['2', applets, inside.map(guestPath)]));
+  for (const path of contents) hash.update(JSON.stringify([guestPath(path), hashOf(path)]));
   const name = `root-${hash.digest('hex').slice(0, 24)}.sqfs`;
   const image = join(cacheDirectory(), 'roots', name);
   if (existsSync(image)) return image;
@@ -104,7 +104,10 @@ async function compressedRoot(programs: readonly string[], files: readonly strin
     say(`packing a guest root with ${contents.length} files`);
     const stage = join(scratch, 'stage');
     for (const applet of applets) await link('/lab/busybox', join(stage, 'usr/bin', applet));
-    for (const path of contents) await put(path, join(stage, guestPath(path)));
+    // A script's /bin/sh is busybox's; a program that is asked for by name takes the applet's place.
+    const applied = new Set(applets.map((applet) => `/usr/bin/${applet}`));
+    const wanted = contents.filter((path) => inside.includes(path) || !applied.has(guestPath(path)));
+    for (const path of wanted) await put(path, join(stage, guestPath(path)));
     await link('/opt/tideover/bin/tideover', join(stage, 'usr/bin/tideover'));
     await link('/lab/modules', join(stage, 'usr/lib/modules'));
     await link('bin', join(stage, 'usr/sbin'));
@@ -126,8 +129,8 @@ function guestPath(path: string): string {
 
 async function put(path: string, to: string): Promise<void> {
   await mkdir(dirname(to), { recursive: true });
-  // An applet of the same name gives way.
-  await cp(path, to, { force: true, dereference: true });
+  await rm(to, { force: true });
+  await copyFile(path, to);
   if (path !== node) return;
   await writeFile(to, stripped(readElf(readFileSync(path), path)));
   chmodSync(to, 0o755);

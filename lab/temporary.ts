@@ -33,12 +33,13 @@ function sweep(): void {
   }
 }
 
-/** starttime of proc(5) stat, which tells a process from a later one with its PID. Empty when there is none. */
+/** starttime of proc(5) stat, which tells a process from a later one with its PID. Empty when none runs. */
 function startTime(pid: number): string {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');
-    // The command in parentheses may hold spaces; starttime is field 22, the 20th after it.
-    return stat.slice(stat.lastIndexOf(')') + 2).split(' ')[19]!;
+    // The command in parentheses may hold spaces. State is field 3, starttime field 22. A zombie uses nothing any more.
+    const fields = stat.slice(stat.lastIndexOf(')') + 2).split(' ');
+    return fields[0] === 'Z' ? '' : fields[19]!;
   } catch {
     return '';
   }
