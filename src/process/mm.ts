@@ -19,7 +19,7 @@ import { readStat } from '../sys/stat.ts';
 import { saveMappedMemfd } from './files/memfd.ts';
 import type { Remote } from './remote.ts';
 import type { Saving } from './saving.ts';
-import { saveVma } from './vma.ts';
+import { saveGuards, saveVma } from './vma.ts';
 
 /** @throws UnsupportedError for a mapping that cannot be saved */
 export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
@@ -41,7 +41,8 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
     ring: (vma: FlaggedVma) => saving.rings.get(vma.inode)?.id,
     memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
-  return readFlaggedMaps(pid).map((vma) => saveVma(pid, vma, backing));
+  const vmas = readFlaggedMaps(pid);
+  return [...vmas.map((vma) => saveVma(pid, vma, backing)), ...saveGuards(pid, vmas)];
 }
 
 /** Asks for what only the process itself is told. */

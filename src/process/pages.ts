@@ -4,7 +4,7 @@ import { PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED } from 
 import { PROT_READ } from '../abi/mman.ts';
 import { iovec, UIO_MAXIOV } from '../abi/uio.ts';
 import { SyscallError } from '../errors.ts';
-import { PE_PRESENT, VMA_AREA_VDSO } from '../image/messages/memory.ts';
+import { PE_PRESENT, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { PagemapWriter } from '../image/pagemap.ts';
 import type { MemoryImage, VmaEntry } from '../image/pages.ts';
 import type { ImageDraft } from '../image/store.ts';
@@ -34,8 +34,16 @@ export interface Runs {
 export function findPages(pid: number, vmas: readonly VmaEntry[]): Runs {
   const found: number[] = [];
   let size = 0;
+  // A guarded page counts as one that is swapped out, and cannot be read.
+  const guards = vmas.filter(({ status }) => (status & VMA_AREA_GUARD) !== 0);
   const add = (start: number, end: number): void => {
     if (start >= end) return;
+    const guard = guards.find((each) => each.start < end && each.end > start);
+    if (guard !== undefined) {
+      add(start, guard.start);
+      add(guard.end, end);
+      return;
+    }
     size += end - start;
     if (found.at(-1) === start) found[found.length - 1] = end;
     else found.push(start, end);

@@ -58,7 +58,7 @@ import {
   makeZombies,
   notMade,
 } from './tree.ts';
-import { finishVma, KERNEL_AREAS, restoreUnplaced, restoreVma } from './vma.ts';
+import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma } from './vma.ts';
 
 export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
@@ -226,6 +226,10 @@ function fill(
   for (const vma of vmas) {
     leader.reserve(68, 0);
     finishVma(leader, vma, filled.has(vma));
+  }
+  for (const vma of mm!.vmas.filter(({ status }) => (status & area.VMA_AREA_GUARD) !== 0)) {
+    leader.reserve(1, 0);
+    restoreGuard(leader, vma);
   }
   leader.reserve(8, 8192);
   const lent = lend(leader, keep, restoring.open(mm!.exe_file_id));

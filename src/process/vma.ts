@@ -10,7 +10,10 @@ import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { FlaggedVma } from '../sys/maps.ts';
+import { Pagemap, PM_GUARD_REGION } from '../sys/pagemap.ts';
 import type { Remote } from './remote.ts';
+
+const PAGE = 4096;
 
 /** How a mapping is joined to what lies behind it: gives the id of a file or of shared memory. */
 export interface Backing {
@@ -124,7 +127,39 @@ function refused(pid: number, vma: FlaggedVma, why: string): UnsupportedError {
 /** Whether the image has pages of a mapping: of private ones that belong to the process. */
 export function hasPages(vma: VmaEntry): boolean {
   if ((vma.status & (area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL)) !== 0) return false;
+  // Programs keep there what they can do without.
+  if ((vma.flags & mman.MAP_DROPPABLE) !== 0) return false;
   return (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0;
+}
+
+/** Pages that MADV_GUARD_INSTALL guards, run by run; VmFlags tells in which mappings to look. */
+export function saveGuards(pid: number, vmas: readonly FlaggedVma[]): VmaEntry[] {
+  const guarded = vmas.filter(({ flags }) => flags.has('gu'));
+  if (guarded.length === 0) return [];
+  const found: VmaEntry[] = [];
+  const pagemap = new Pagemap(pid);
+  try {
+    for (const { start, end } of guarded) {
+      const entries = pagemap.read(start, end);
+      for (let at = start, i = 1; at < end; at += PAGE, i += 2) {
+        if ((entries[i]! & PM_GUARD_REGION) === 0) continue;
+        const last = found.at(-1);
+        if (last?.end === at) last.end += PAGE;
+        else {
+          const status = area.VMA_AREA_GUARD;
+          found.push({ start: at, end: at + PAGE, pgoff: 0, shmid: 0, prot: 0, flags: 0, status, fd: -1 });
+        }
+      }
+    }
+    return found;
+  } finally {
+    pagemap[Symbol.dispose]();
+  }
+}
+
+/** Adds the call that guards pages again. */
+export function restoreGuard(remote: Remote, { start, end }: VmaEntry): void {
+  remote.call(NR.madvise, start, end - start, mman.MADV_GUARD_INSTALL);
 }
 
 /** The part of flags that mmap(2) takes; the rest is done afterwards. */

@@ -15,7 +15,7 @@ const ENTRY_SIZE = 8;
 /** Bits of the high half of an entry: bits 55 to 63 of the whole. */
 export const PM_SOFT_DIRTY = 1 << (55 - 32);
 /** A guard marker of MADV_GUARD_INSTALL; Linux 6.15. */
-const PM_GUARD_REGION = 1 << (58 - 32);
+export const PM_GUARD_REGION = 1 << (58 - 32);
 /** A page of a file, or shared anonymous memory. */
 export const PM_FILE = 1 << (61 - 32);
 const PM_SWAP = 1 << (62 - 32);
