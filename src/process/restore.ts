@@ -21,6 +21,7 @@ import {
 } from '../abi/sched.ts';
 import { NR } from '../abi/unistd.ts';
 import { FormatError, PartialError, UnsupportedError } from '../errors.ts';
+import { checkedStore } from '../image/checked.ts';
 import * as area from '../image/messages/memory.ts';
 import { TASK_STOPPED } from '../image/messages/task.ts';
 import { MemoryImage, type VmaEntry } from '../image/pages.ts';
@@ -73,8 +74,14 @@ export interface RestoreResult {
   readonly threads: number;
 }
 
-/** @throws FormatError, UnsupportedError, SyscallError; PartialError where processes stay that could not be taken away */
-export function restore(store: ImageStore, options: RestoreOptions): RestoreResult {
+/**
+ * Nothing goes on before all that was read is known to be what was written.
+ *
+ * @throws FormatError, VerifyError, UnsupportedError, SyscallError; PartialError where processes stay that could not be
+ *   taken away
+ */
+export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
+  const store = checkedStore(image);
   const tree = readTree(store);
   checkImage(tree, options);
   const restoring = new Restoring(store, tree);
@@ -94,6 +101,7 @@ export function restore(store: ImageStore, options: RestoreOptions): RestoreResu
       const live = made.filter(({ task }) => !task.isZombie);
       const processes = inImageOrder(live, store).map((one) => fill(one, restoring, keep, hole));
       for (const process of processes) finish(process, restoring, keep);
+      store.finish();
       for (const process of processes) leave(process, hole);
       restoring[Symbol.dispose]();
       for (const process of processes) letGo(process, options);

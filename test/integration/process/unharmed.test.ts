@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -117,6 +117,15 @@ test('a process id that is taken, and a damaged image: nothing is left of the re
   await target.gone(pid);
   truncateSync(join(target.folder, 'log'), 'ready\n'.length);
   const pages = readdirSync(target.image).find((file) => /^pages-3\.img$/.test(file))!;
+  const whole = readFileSync(join(target.image, pages));
+  const flipped = Buffer.from(whole);
+  flipped[flipped.length >> 1]! ^= 0x10;
+  writeFileSync(join(target.image, pages), flipped);
+  const wrong = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(wrong.status, 5, wrong.stderr);
+  assert.match(wrong.stderr, /CRC-32 of .*pages-3\.img/);
+  assert.ok(!existsSync(`/proc/${pid}`));
+  writeFileSync(join(target.image, pages), whole);
   truncateSync(join(target.image, pages), 4096);
   const damaged = target.tideover('restore', '-D', target.image, '-d');
   assert.equal(damaged.status, 5, damaged.stderr);
