@@ -4,7 +4,7 @@ import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { SyscallError } from '../../../src/errors.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
@@ -15,6 +15,7 @@ import { MemoryStore, readWhole, withSource } from '../../../src/image/store.ts'
 import { isRaw } from '../../../src/image/types.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { info, writeSample } from '../../unit/image/sample.ts';
+import { isRoot, rootTest as test } from '../root.ts';
 import { type Criu, fetchCriu } from './criu.ts';
 
 const folder = fs.mkdtempSync(join(tmpdir(), 'tideover-criu-'));
@@ -25,6 +26,7 @@ let target: ChildProcess | undefined;
 let pid: number;
 
 before(async () => {
+  if (!isRoot) return;
   debian = await fetchCriu();
   fs.mkdirSync(dumped);
   target = spawn('python3', [program, log], { detached: true, stdio: 'ignore', cwd: folder });

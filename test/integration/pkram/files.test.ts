@@ -8,6 +8,7 @@ import { after, before, describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
 import { FileMedium, openPkram, type Pkram, preserveFiles, restoreFiles } from '../../../src/pkram/index.ts';
 import { extendedAttributes, lsetxattr, setTimes } from '../../../src/sys/inode.ts';
+import { asRoot } from '../root.ts';
 
 let folder: string;
 let pkram: Pkram;
@@ -60,7 +61,7 @@ function describeTree(root: string): Record<string, unknown> {
   return Object.fromEntries(entries);
 }
 
-describe('a directory', () => {
+describe('a directory', asRoot, () => {
   it('comes back with everything that is said of its files', () => {
     const [from, to] = [join(folder, 'from'), join(folder, 'to')];
     fs.mkdirSync(join(from, 'deep/er'), { recursive: true, mode: 0o750 });
@@ -157,7 +158,7 @@ describe('a list of paths', () => {
   });
 });
 
-describe('a catalogue that lies', () => {
+describe('a catalogue that lies', asRoot, () => {
   const base = { type: 'file', mode: 0o644, uid: 0, gid: 0, atime: '0', mtime: '0', size: 0, data: [] };
   const lies: Record<string, unknown[]> = {
     'leads out of the directory': [{ ...base, path: '../out' }],

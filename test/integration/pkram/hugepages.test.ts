@@ -7,6 +7,7 @@ import { UnsupportedError } from '../../../src/errors.ts';
 import { overlaps } from '../../../src/mem/range.ts';
 import { HugePageMedium, openPkram, Volume } from '../../../src/pkram/index.ts';
 import { readHugePagePool, withSurplusHugePages } from '../../../src/sys/hugepages.ts';
+import { asRoot } from '../root.ts';
 
 const HUGE = 2 << 20;
 /** Documentation/admin-guide/mm/pagemap.rst */
@@ -31,7 +32,7 @@ function held(): number {
   return 1024 * Number(/HugetlbPages:\s*(\d+) kB/.exec(fs.readFileSync('/proc/self/status', 'latin1'))![1]);
 }
 
-describe('huge pages', () => {
+describe('huge pages', asRoot, () => {
   it('are taken with their physical addresses, and given back', () => {
     const before = overcommit();
     const medium = HugePageMedium.allocate(9 * HUGE - 1);

@@ -10,6 +10,7 @@ import { describe, it, type TestContext } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
 import { FileMedium, NoRoomError, OrderError, openPkram, type Pkram } from '../../../src/pkram/index.ts';
+import { asRoot } from '../root.ts';
 
 const MIB = 1 << 20;
 
@@ -224,7 +225,7 @@ describe('a file', () => {
     assert.throws(() => openPkram(FileMedium.open(path)), FormatError);
   });
 
-  it('on a file system that is full keeps what is saved', (t) => {
+  it('on a file system that is full keeps what is saved', asRoot, (t) => {
     const folder = folderOf(t);
     execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', folder]);
     try {

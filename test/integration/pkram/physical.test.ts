@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
 import { HugePageMedium, type MediumRange, openPkram, PhysicalMedium, Volume } from '../../../src/pkram/index.ts';
+import { asRoot, isRoot } from '../root.ts';
 
 const data = randomBytes(11 << 20);
 let folder: string;
@@ -16,6 +17,7 @@ let ranges: readonly MediumRange[];
 
 /** What the memory of the machine looks like to the next kernel: each range at its physical address. */
 before(() => {
+  if (!isRoot) return;
   folder = fs.mkdtempSync(join(tmpdir(), 'pkram-physical-'));
   device = join(folder, 'memory');
   const medium = HugePageMedium.allocate(4 << 20);
@@ -39,9 +41,11 @@ before(() => {
   fs.closeSync(fd);
   pkram.close();
 });
-after(() => fs.rmSync(folder, { recursive: true }));
+after(() => {
+  if (isRoot) fs.rmSync(folder, { recursive: true });
+});
 
-describe('preserved memory at physical addresses', () => {
+describe('preserved memory at physical addresses', asRoot, () => {
   it('is found by its superblock, whole', () => {
     const pkram = openPkram(new PhysicalMedium(superblock, { device, readOnly: true }));
     assert.equal(pkram.status().ranges, ranges.length);

@@ -3,7 +3,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import type { TestContext } from 'node:test';
+import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
 async function imageOf(t: TestContext): Promise<{ target: Bench; pid: number }> {

@@ -4,8 +4,9 @@ import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { type TestContext, test } from 'node:test';
+import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
 function bench(t: TestContext): Bench {
