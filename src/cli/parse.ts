@@ -104,7 +104,14 @@ function pathOf(tree: Command, argv: readonly string[]): string {
 /** @param path of the command whose help tells more */
 function usageMessage(error: CommanderError, path: string): string {
   if (error.code === 'commander.help') return `a command is missing; try '${path} --help'`;
-  const message = error.message.replace(/^error: /, '').replace(/\.$/, '');
+  const message = error.message
+    .replace(/^error: /, '')
+    .replace(/\.$/, '')
+    .replace(/^too many arguments for '.*'\. Expected (\d+) arguments? but got \d+: (.*)$/s, (_, expected, given) =>
+      expected === '0'
+        ? `takes no argument, and this was given: ${given}`
+        : `takes at most ${expected}, and these were given: ${given}`,
+    );
   const suggestion = /\n\(Did you mean (?:one of )?(.+)\?\)$/.exec(message);
   if (!suggestion) return `${message}; try '${path} --help'`;
   const names = suggestion[1]!.split(', ').map((name) => `'${name}'`);

@@ -2,6 +2,7 @@ import { command } from '../command.ts';
 import { ignoredFlags, imageFlags, logged, openDraft, refuseUnbuilt, unbuiltFlags } from '../criu.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
+import { count } from '../text.ts';
 
 export const checkpoint = command({
   name: 'checkpoint',
@@ -60,7 +61,7 @@ export const checkpoint = command({
     });
     const { processes, threads, memory, frozen } = result;
     io.info(
-      `${processes} processes with ${threads} threads and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms`,
+      `${count(processes, 'process', 'es')} with ${count(threads, 'thread')} and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms`,
     );
     return { json: result, text: () => [] };
   },

@@ -164,7 +164,10 @@ async function answerOf(probe: Probe['probe']): Promise<Answer> {
   try {
     return await probe();
   } catch (error) {
-    return unknown(error instanceof Error ? error.message : String(error), 'look at what this system forbids here');
+    return unknown(
+      error instanceof Error ? error.message : String(error),
+      'see whether a seccomp filter or a security module (SELinux, AppArmor) of this system forbids it',
+    );
   }
 }
 

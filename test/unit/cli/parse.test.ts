@@ -136,7 +136,7 @@ test('arguments', () => {
   assert.deepEqual(ran('kexec load vmlinuz a b').args, ['vmlinuz', ['a', 'b']]);
   assert.deepEqual(ran('kexec load -- -v4').args, ['-v4', []]);
   refused('kexec load', "missing required argument 'KERNEL'; try 'prog kexec load --help'");
-  refused('dump extra', /too many arguments.*; try 'prog checkpoint --help'$/);
+  refused('dump extra', "takes no argument, and this was given: extra; try 'prog checkpoint --help'");
 });
 
 test('what does not exist is refused with a suggestion', () => {
