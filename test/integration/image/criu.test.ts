@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { type Criu, fetchCriu } from '../../../lab/criu.ts';
 import { SyscallError } from '../../../src/errors.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
 import { writeCore } from '../../../src/image/elfcore.ts';
@@ -16,7 +17,6 @@ import { isRaw } from '../../../src/image/types.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { info, writeSample } from '../../unit/image/sample.ts';
 import { isRoot, rootTest as test } from '../root.ts';
-import { type Criu, fetchCriu } from './criu.ts';
 
 const folder = fs.mkdtempSync(join(tmpdir(), 'tideover-criu-'));
 const [dumped, log] = [join(folder, 'dumped'), join(folder, 'log')];

@@ -5,14 +5,16 @@
 import { execFileSync } from 'node:child_process';
 import { existsSync, mkdirSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
-import { available, download, record } from '../../../lab/apt.ts';
-import { cacheDirectory, exclusively } from '../../../lab/cache.ts';
-import { run } from '../../../lab/command.ts';
-import { compareVersions } from '../../../lab/debian-version.ts';
+import { available, download, record } from './apt.ts';
+import { cacheDirectory, exclusively } from './cache.ts';
+import { run } from './command.ts';
+import { compareVersions } from './debian-version.ts';
 
 export interface Criu {
   /** `4.2.1` */
   readonly version: string;
+  /** How criu is started; its arguments come behind. */
+  readonly command: readonly [string, ...string[]];
   /** Runs criu to its end; throws with its last lines where it fails. */
   criu(...args: string[]): void;
   /** Runs crit and returns what it prints. */
@@ -32,11 +34,12 @@ export async function fetchCriu(): Promise<Criu> {
   if (!existsSync(root)) await exclusively('criu', (scratch) => unpackAll(scratch, root));
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const loader = join(root, 'usr/lib64/ld-linux-x86-64.so.2');
+  const command = [loader, '--library-path', libraries, join(root, 'usr/sbin/criu')] as const;
   return {
     version: newest.version.replace(/-.*/, ''),
+    command,
     criu(...args) {
-      const command = ['--library-path', libraries, join(root, 'usr/sbin/criu'), ...args];
-      execFileSync(loader, command, { stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 });
+      execFileSync(loader, [...command.slice(1), ...args], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 });
     },
     crit: (...args) => python(root, [join(root, 'usr/bin/crit'), ...args]),
     decode: (images) =>

@@ -1,0 +1,175 @@
+/**
+ * How long programs stand still for a checkpoint, and are away between a checkpoint and their restore: ours beside CRIU's.
+ *
+ * TIDEOVER_CRIU is the CRIU to compare with, Debian's newest without it; TMPDIR is where images lie. Needs root.
+ */
+import { type ChildProcess, execFile, execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { promisify } from 'node:util';
+import { fetchCriu } from '../lab/criu.ts';
+import { removeTemporary, temporaryFolder } from '../lab/temporary.ts';
+import { openDirectory } from '../src/image/directory.ts';
+import { readEntry } from '../src/image/file.ts';
+import { withSource } from '../src/image/store.ts';
+import { fileName, images } from '../src/image/types.ts';
+import { type BenchResult, type Comparison, median } from './bench.ts';
+
+export const name = 'checkpoint';
+export const summary = 'how long programs stand still and are away, against CRIU';
+
+const loads = [
+  { kind: 'counter', count: 0, small: 0, what: () => 'counter' },
+  { kind: 'memory', count: 1024, small: 16, what: (count: number) => `${count} MiB of random pages` },
+  { kind: 'tree', count: 200, small: 10, what: (count: number) => `tree of ${count} processes` },
+  { kind: 'threads', count: 200, small: 10, what: (count: number) => `${count} threads` },
+] as const;
+
+/** In ms. */
+interface Times {
+  /** What the image's own statistics say; for a program that is left running, and for one that is killed. */
+  readonly running: number;
+  readonly killed: number;
+  /** What the program saw: left running; killed and restored. */
+  readonly stop: number;
+  readonly outage: number;
+}
+
+/** Command lines of a tool. */
+interface Tool {
+  readonly leave: string;
+  readonly kill: string;
+  readonly restore: string;
+}
+
+export async function run({ small }: { small: boolean }): Promise<BenchResult> {
+  const folder = temporaryFolder();
+  const program = join(folder, 'load');
+  const source = new URL('programs/load.c', import.meta.url).pathname;
+  execFileSync('gcc', ['-O2', '-Wall', '-pthread', '-o', program, source]);
+  const own = new URL('../bin/tideover', import.meta.url).pathname;
+  const criu = process.env.TIDEOVER_CRIU ?? (await fetchCriu()).command.join(' ');
+  const tools: Record<'tideover' | 'CRIU', Tool> = {
+    tideover: {
+      leave: `${own} checkpoint -t $PID -D $IMAGE --leave-running`,
+      kill: `${own} checkpoint -t $PID -D $IMAGE`,
+      restore: `${own} restore -D $IMAGE -d`,
+    },
+    CRIU: {
+      leave: `${criu} dump -t $PID -D $IMAGE --leave-running`,
+      kill: `${criu} dump -t $PID -D $IMAGE`,
+      restore: `${criu} restore -D $IMAGE -d`,
+    },
+  };
+  const place = await warmPlace();
+  const comparisons: Comparison[] = [];
+  try {
+    for (const load of loads) {
+      const count = small ? load.small : load.count;
+      const times: Record<keyof typeof tools, Times[]> = { tideover: [], CRIU: [] };
+      for (let round = 0; round < (small ? 1 : 5); round++) {
+        for (const tool of Object.keys(tools) as (keyof typeof tools)[]) {
+          times[tool].push(
+            await measure([program, load.kind, `${count}`], tools[tool], join(folder, 'at'), place.pid!),
+          );
+        }
+      }
+      const compare = (measured: string, of: keyof Times): void => {
+        const ours = median(times.tideover.map((each) => each[of]));
+        const theirs = median(times.CRIU.map((each) => each[of]));
+        const shown = { reference: 'CRIU', unit: 'ms', ours, theirs, ratio: ours / theirs, goal: 1 };
+        comparisons.push({ what: `${load.what(count)}: ${measured}`, ...shown });
+      };
+      compare('frozen, left running', 'running');
+      compare('frozen, killed', 'killed');
+      compare('stop that it sees', 'stop');
+      compare('outage to the restore', 'outage');
+    }
+  } finally {
+    place.kill();
+    removeTemporary(folder);
+  }
+  return { comparisons };
+}
+
+/**
+ * A mount namespace in which /run is a tmpfs: CRIU keeps there what it has found out about the kernel, and asks it all anew at
+ * each start where it cannot.
+ */
+async function warmPlace(): Promise<ChildProcess> {
+  const command = 'mount -t tmpfs none /run && echo ready && exec sleep infinity';
+  const place = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', command], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  });
+  await new Promise((resolve, reject) => place.stdout!.once('data', resolve).once('end', reject));
+  return place;
+}
+
+/** One program from its start to its end. */
+async function measure(program: readonly string[], tool: Tool, folder: string, place: number): Promise<Times> {
+  mkdirSync(folder);
+  const report = join(folder, 'report');
+  const inside = ['--mount', '-t', `${place}`];
+  const keeper = spawn('nsenter', [...inside, '--', ...program, report], { stdio: ['ignore', 'pipe', 'inherit'] });
+  let pid = 0;
+  try {
+    const [line] = await new Promise<string[]>((resolve) =>
+      keeper.stdout.once('data', (text) => resolve(`${text}`.split('\n'))),
+    );
+    pid = Number(line);
+    await reported(report);
+    const shell = (command: string, image: string) => {
+      mkdirSync(image, { recursive: true });
+      const env = { ...process.env, PID: `${pid}`, IMAGE: image };
+      return promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env });
+    };
+    const ask = async () => {
+      rmSync(report);
+      process.kill(pid, 'SIGUSR1');
+      return reported(report);
+    };
+    await setTimeout(50);
+    await ask();
+    const [first, second] = [join(folder, 'first'), join(folder, 'second')];
+    await shell(tool.leave, first);
+    await setTimeout(20);
+    const stop = await ask();
+    await shell(`${tool.kill} && while [ -e /proc/$PID ]; do :; done; ${tool.restore}`, second);
+    await setTimeout(20);
+    const outage = await ask();
+    return { running: frozenTime(first), killed: frozenTime(second), stop, outage };
+  } finally {
+    if (pid > 0) await ended(pid);
+    keeper.kill();
+    rmSync(folder, { recursive: true });
+  }
+}
+
+/** Waits for a report. @returns the longest gap in ms */
+async function reported(report: string): Promise<number> {
+  for (let waited = 0; waited < 60_000; waited += 2) {
+    const text = existsSync(report) && statSync(report).size > 0 ? readFileSync(report, 'latin1') : '';
+    const [, gap, ok] = /^gap=(\d+) ok=(\d)\n$/.exec(text) ?? [];
+    if (ok === '0') throw new Error('the program is not what it was');
+    if (gap !== undefined) return Number(gap) / 1000;
+    await setTimeout(2);
+  }
+  throw new Error('the program does not report');
+}
+
+async function ended(pid: number): Promise<void> {
+  try {
+    process.kill(pid, 'SIGTERM');
+  } catch {
+    return;
+  }
+  const runs = () => !/^State:\s*[ZX]/m.test(readFileSync(`/proc/${pid}/status`, 'latin1'));
+  while (existsSync(`/proc/${pid}`) && runs()) await setTimeout(2);
+}
+
+function frozenTime(image: string): number {
+  const store = openDirectory(image);
+  const stats = withSource(store, fileName(images.STATS, 'dump'), (source) => readEntry(source, images.STATS));
+  return stats.dump!.frozen_time / 1000;
+}
