@@ -60,6 +60,16 @@ const headers: readonly Header[] = [
       Elf64_Dyn: { type: 'Elf64_Dyn', fields: { d_val: 'd_un.d_val' } },
     },
   },
+  // linux/elfcore.h cannot be included beside the C library's headers, which have the same structs.
+  {
+    module: 'elfcore',
+    includes: ['sys/procfs.h'],
+    structs: {
+      elf_prstatus: {
+        fields: { si_signo: 'pr_info.si_signo', si_code: 'pr_info.si_code', si_errno: 'pr_info.si_errno' },
+      },
+    },
+  },
   { module: 'eventpoll', includes: ['linux/eventpoll.h', 'linux/timerfd.h', 'sys/eventfd.h'] },
   {
     module: 'fcntl',
@@ -134,7 +144,7 @@ const headers: readonly Header[] = [
 ];
 
 /** Without a header of user space: e820 is the kernel's own. Errors and system calls have tests of their own below. */
-const others = new Set(['e820', 'errno', 'struct', 'text', 'unistd']);
+const others = new Set(['e820', 'errno', 'elfnote', 'struct', 'text', 'unistd']);
 
 /** Missing in the headers of Linux 6.1, which Debian 12 installs. A struct that is missing is missing with its fields. */
 const newer = new RegExp(
