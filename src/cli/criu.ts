@@ -4,10 +4,16 @@ import { join, resolve } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
 import type { Flag, Flags } from './command.ts';
+import { draftNode, nodeOf, openNode } from './pkram.ts';
 import { version } from './version.ts';
 
 export const imageFlags = {
-  imagesDir: { long: 'images-dir', short: 'D', value: 'DIR', summary: 'directory of the image; - is stdout or stdin' },
+  imagesDir: {
+    long: 'images-dir',
+    short: 'D',
+    value: 'DIR',
+    summary: 'directory of the image; - is stdout or stdin, pkram:NODE a node of preserved memory [$TIDEOVER_PKRAM]',
+  },
   workDir: { long: 'work-dir', short: 'W', value: 'DIR', summary: 'directory of the log and the PID file' },
   logFile: { long: 'log-file', short: 'o', value: 'FILE', summary: 'add what happened to this file' },
   shellJob: {
@@ -60,7 +66,7 @@ export function refuseUnbuilt(flags: Readonly<Record<string, unknown>>): void {
   }
 }
 
-/** @param directory `-` for stdout */
+/** @param directory `-` for stdout, `pkram:NODE` for preserved memory */
 export async function openDraft(directory: string): Promise<ImageDraft> {
   const { readMachine } = await import('../sys/machine.ts');
   const { IMAGE_FORMAT } = await import('../image/info.ts');
@@ -74,25 +80,30 @@ export async function openDraft(directory: string): Promise<ImageDraft> {
     const { createStream } = await import('../image/stream.ts');
     return createStream(1, info);
   }
+  const node = nodeOf(directory);
+  if (node !== undefined) return draftNode(node, info);
   const { createDirectory } = await import('../image/directory.ts');
   const { saveToDisk } = await import('../process/disk.ts');
   return createDirectory(directory, info, { replace: true, ...saveToDisk });
 }
 
-/** @param directory `-` for stdin */
+/** @param directory `-` for stdin, `pkram:NODE` for preserved memory */
 export async function openStore(directory: string): Promise<ImageStore> {
   if (directory === '-') {
     const { openStream } = await import('../image/stream.ts');
     return openStream(0, 'stdin');
   }
+  const node = nodeOf(directory);
+  if (node !== undefined) return openNode(node);
   const { openDirectory } = await import('../image/directory.ts');
   return openDirectory(directory);
 }
 
 /** Where a file that the user names lies: below the working directory of the run, as CRIU has it. */
 export function inWorkDir(flags: { workDir: string | undefined; imagesDir: string | undefined }, file: string): string {
-  const images = flags.imagesDir === '-' ? undefined : flags.imagesDir;
-  return resolve(flags.workDir ?? images ?? '.', file);
+  const { imagesDir = '.' } = flags;
+  const images = imagesDir === '-' || nodeOf(imagesDir) !== undefined ? '.' : imagesDir;
+  return resolve(flags.workDir ?? images, file);
 }
 
 /** Runs, and writes down how it went. */

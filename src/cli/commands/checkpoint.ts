@@ -14,6 +14,7 @@ export const checkpoint = command({
       'anything is stopped, and nothing is changed then.',
     "The image is CRIU's: crit shows it. Files that programs have open are not part of it, but for deleted ones, and must be " +
       'as they were when it is restored.',
+    'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     'Not kept yet: the cgroup and the login uid; a restored process has those of tideover.',
     'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen" (ms)}.',
   ],

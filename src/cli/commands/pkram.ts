@@ -2,11 +2,11 @@ import type { FilesCount, Pkram } from '../../pkram/index.ts';
 import { type Command, command } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
+import { DEFAULT_MEDIUM, type MediumOptions, mediumOf, openMedium } from '../pkram.ts';
 import { byteSize } from '../progress.ts';
 import { table } from '../table.ts';
 import { printableLine } from '../text.ts';
 
-const DEFAULT_MEDIUM = '/var/lib/tideover/pkram';
 /** What the command says of nodes that hold what came from stdin. */
 const BYTES_CONTENT = 'bytes';
 
@@ -120,21 +120,9 @@ interface MediumFlag {
   readonly medium: string | undefined;
 }
 
-function mediumOf(given: string | undefined): string {
-  return given ?? process.env.TIDEOVER_PKRAM ?? DEFAULT_MEDIUM;
-}
-
 /** Opens the medium, calls `use` and closes it. */
-async function withPkram<T>(
-  path: string,
-  options: { create?: boolean; readOnly?: boolean; limit?: number },
-  use: (pkram: Pkram) => T | Promise<T>,
-): Promise<T> {
-  const { FileMedium, openPkram } = await import('../../pkram/index.ts');
-  const { version } = await import('../version.ts');
-  const writer = `tideover ${version()}`;
-  const { limit, ...how } = options;
-  const pkram = openPkram(FileMedium.open(path, { ...how, writer }), { writer, ...(limit !== undefined && { limit }) });
+async function withPkram<T>(medium: string, options: MediumOptions, use: (pkram: Pkram) => T | Promise<T>): Promise<T> {
+  const pkram = await openMedium(medium, options);
   try {
     return await use(pkram);
   } finally {

@@ -8,7 +8,7 @@ export const restore = command({
   summary: 'Make the processes of an image go on',
   description: [
     'They get their old process ids, memory, files and clocks. Without --restore-detached the program stays until the root of ' +
-      'the tree ends.',
+      'the tree ends. An image in preserved memory (-D pkram:NODE) stays there until it is removed: tideover pkram rm NODE.',
     'With --json: {"pid" (of the root), "processes", "threads"}.',
   ],
   flags: {

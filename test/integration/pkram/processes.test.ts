@@ -1,0 +1,37 @@
+/** Processes checkpointed into preserved memory and restored out of it: -D pkram:NODE. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { Bench } from '../process/target.ts';
+import { rootTest as test } from '../root.ts';
+
+test('a process goes into a node, which stays, and on from there; a name is used once', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  process.env.TIDEOVER_PKRAM = join(target.folder, 'medium');
+  const nodes = () => JSON.parse(target.tideover('pkram', 'ls', '--json').stdout).nodes;
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+
+  const saved = target.tideover('checkpoint', '-t', `${pid}`, '-D', 'pkram:state');
+  assert.equal(saved.status, 0, saved.stderr);
+  await target.gone(pid);
+  assert.deepEqual([nodes()[0].name, nodes()[0].content], ['state', 'image']);
+  const restored = target.tideover('restore', '-D', 'pkram:state', '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.equal(nodes().length, 1);
+
+  const again = target.tideover('checkpoint', '-t', `${pid}`, '-D', 'pkram:state');
+  assert.equal(again.status, 3);
+  assert.match(again.stderr, /there is a node of that name already; .*remove it/);
+  const other = target.tideover('checkpoint', '-t', `${pid}`, '-D', 'pkram:other', '--leave-running');
+  assert.equal(other.status, 0, other.stderr);
+  assert.equal(nodes().length, 2);
+  assert.equal(target.tideover('restore', '-D', 'pkram:third').status, 1);
+  // What loads files and streams leaves an image alone.
+  assert.equal(target.tideover('pkram', 'load', 'state', target.folder).status, 3);
+
+  await setTimeout(100);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
