@@ -14,7 +14,6 @@ import type { ImageInfo } from '../image/info.ts';
 import { type ImageDraft, MemoryStore } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import { kill } from '../sys/process.ts';
-import { waitTracee } from '../sys/ptrace.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { type Clocks, clocksOf } from './clocks.ts';
 import { FileTables, isGone } from './files/table.ts';
@@ -23,6 +22,7 @@ import { endIdle, startIdle } from './idle.ts';
 import { type Runs, writeFilePages, writePagemap, writePages } from './pages.ts';
 import { dataRanges, type SaveOptions, Saving } from './saving.ts';
 import { Guest, NAMESPACES, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
+import { expectEnd } from './tracee.ts';
 
 export interface CheckpointOptions extends SaveOptions {
   /** Root of the tree. */
@@ -232,7 +232,7 @@ function killAll({ processes }: Frozen): void {
   for (const { pid, zombie } of processes) if (!zombie) kill({ pid, sig: SIGKILL });
   for (const { threads } of processes) {
     for (const thread of [...threads].reverse()) {
-      while (waitTracee(thread.tid).kind === 'stopped');
+      expectEnd(thread.tid);
       thread.forget();
     }
   }

@@ -84,9 +84,9 @@ export function restoreThread(remote: Remote, core: CoreEntry): void {
   }
 }
 
-/** Adds what a change of credentials would undo. */
+/** Adds what a change of credentials would undo. The root has one of ours until then, see tree.ts. */
 export function restoreParentDeathSignal(remote: Remote, { thread_core }: CoreEntry): void {
-  if (thread_core?.pdeath_sig) remote.call(NR.prctl, PR_SET_PDEATHSIG, thread_core.pdeath_sig, 0, 0, 0);
+  remote.call(NR.prctl, PR_SET_PDEATHSIG, thread_core?.pdeath_sig ?? 0, 0, 0, 0);
 }
 
 function askTidAddress(remote: Remote): () => number {

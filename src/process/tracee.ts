@@ -227,9 +227,9 @@ export class Tracee {
 }
 
 /** With PTRACE_O_TRACESYSGOOD, ptrace(2). */
-const SYSCALL_STOP = SIGTRAP | 0x80;
+export const SYSCALL_STOP = SIGTRAP | 0x80;
 
-function goToSyscall(tid: number): void {
+export function goToSyscall(tid: number): void {
   ptrace({ request: abi.PTRACE_SYSCALL, pid: tid, addr: 0, data: 0 });
 }
 
@@ -240,18 +240,19 @@ const ALL = 0xffff_ffff_ffff_ffffn;
  *
  * @param again how the tracee is made to go on after one of those
  * @param other takes a stop that is neither, and lets the tracee go on; or says that it does not
- * @throws TraceeGone; UnsupportedError on a stop that nothing explains
+ * @throws TraceeGone; UnsupportedError on a stop that nothing explains, and where none comes
  */
 export function expectStop(
   tid: number,
   wanted: (status: Stopped) => boolean,
   again: () => void = () => cont(tid),
   other: (status: Stopped) => boolean = () => false,
-): void {
+): Stopped {
   for (;;) {
     const status = waitTracee(tid);
+    if (status === undefined) throw neverEnds(tid);
     if (status.kind !== 'stopped') throw new TraceeGone(tid);
-    if (wanted(status)) return;
+    if (wanted(status)) return status;
     if (other(status)) continue;
     if (status.event !== abi.PTRACE_EVENT_STOP) {
       throw new UnsupportedError({
@@ -262,6 +263,24 @@ export function expectStop(
     }
     again();
   }
+}
+
+/** Waits until a tracee that was killed, or is to end by itself, has done so. @param stop what to do when it stops on its way */
+export function expectEnd(tid: number, stop: (status: Stopped) => void = () => undefined): void {
+  for (;;) {
+    const status = waitTracee(tid);
+    if (status === undefined) throw neverEnds(tid);
+    if (status.kind !== 'stopped') return;
+    stop(status);
+  }
+}
+
+function neverEnds(tid: number): UnsupportedError {
+  return new UnsupportedError({
+    what: `thread ${tid}`,
+    why: `what tideover does in it does not come to an end (see /proc/${tid}/stack)`,
+    remedy: 'try again; if it happens again, report it with the program',
+  });
 }
 
 /** Sets PTRACE_O_* of a stopped tracee. */

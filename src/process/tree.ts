@@ -23,21 +23,22 @@ import {
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
-import { SIGCHLD, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
+import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
 import { __WALL } from '../abi/wait.ts';
-import { SyscallError, UnsupportedError } from '../errors.ts';
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
+import { fileName, images } from '../image/types.ts';
 import { clone3, pausedAt } from '../sys/clone.ts';
 import { close, write } from '../sys/files.ts';
 import { memfd_create } from '../sys/memory.ts';
 import { sleep } from '../sys/process.ts';
-import { cont, interrupt, seize, waitTracee } from '../sys/ptrace.ts';
+import { cont, interrupt, seize } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
-import { expectStop, readRegisters, Tracee, writeRegisters } from './tracee.ts';
+import { expectEnd, expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegisters } from './tracee.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
 export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
@@ -205,10 +206,12 @@ export function makeScratch(clone: () => number, hole: { address: number; size: 
   }
 }
 
+/** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
 function cloneRoot(pid: number): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
-      return clone3({ flags: CLONE_VM | CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, set_tid: [pid] }).pid;
+      const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
+      return clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL, set_tid: [pid] }).pid;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);
@@ -217,7 +220,7 @@ function cloneRoot(pid: number): number {
   }
 }
 
-/** Makes a paused child of ours execute a program. */
+/** Makes a paused child of ours execute a program. @throws SyscallError */
 function execute(pid: number, program: number): void {
   const strings = new Region(4096);
   try {
@@ -232,8 +235,18 @@ function execute(pid: number, program: number): void {
     registers.set('r10', strings.address);
     registers.set('r8', AT_EMPTY_PATH);
     writeRegisters(pid, registers);
-    cont(pid);
-    expectStop(pid, ({ event }) => event === PTRACE_EVENT_EXEC);
+    const again = () => goToSyscall(pid);
+    again();
+    expectStop(pid, ({ signal }) => signal === SYSCALL_STOP, again);
+    again();
+    const { event } = expectStop(
+      pid,
+      (each) => each.event === PTRACE_EVENT_EXEC || each.signal === SYSCALL_STOP,
+      again,
+    );
+    if (event === PTRACE_EVENT_EXEC) return;
+    const result = readRegisters(pid).number('rax');
+    throw new SyscallError('execveat', `execveat(memfd, AT_EMPTY_PATH) in process ${pid}`, -result);
   } finally {
     strings[Symbol.dispose]();
   }
@@ -310,7 +323,7 @@ export function makeGroups(made: readonly Made[]): void {
   for (const [pid, { leader, scratch, task }] of helpers) {
     leader.call(NR.exit_group, 0);
     leader.start();
-    while (waitTracee(pid).kind === 'stopped') cont(pid);
+    expectEnd(pid, () => cont(pid));
     scratch[Symbol.dispose]();
     const parent = made.find((each) => each.task === task)!.leader;
     parent.call(NR.wait4, pid, 0, __WALL, 0);
@@ -329,15 +342,20 @@ export function makeZombies(made: readonly Made[]): void {
     // Signals are blocked in it as in all; its last one is let through.
     leader.tracee.unblockSignals();
     leader.start();
-    for (;;) {
-      const status = waitTracee(task.pid);
-      if (status.kind !== 'stopped') break;
-      cont(task.pid, status.event === 0 ? status.signal : 0);
-    }
+    expectEnd(task.pid, (status) => {
+      if (status.event === 0 && status.signal !== signal) throw doesNotKill(task.pid, code);
+      cont(task.pid, status.event === 0 ? signal : 0);
+    });
     leader.tracee.forget();
     const parent = made.find((each) => each.task.pid === task.ppid);
     if (parent !== undefined) dropChildSignal(parent.leader);
   }
+}
+
+/** Code that goes on behind its last signal comes to the end of the batch. */
+function doesNotKill(pid: number, code: number): FormatError {
+  const file = fileName(images.CORE, pid);
+  return new FormatError({ file, field: 'tc.exit_code', expected: 'what a process ends by', found: `${code}` });
 }
 
 /** Takes the SIGCHLD back that a process got for a zombie; had it waited, the image has it. */
@@ -361,7 +379,7 @@ export function killMade(made: readonly Made[]): void {
   for (const { task } of [...made].reverse()) {
     for (const { tid } of [...task.threads].reverse()) {
       try {
-        while (waitTracee(tid).kind === 'stopped');
+        expectEnd(tid);
       } catch {
         // It was not made yet, or is reaped.
       }

@@ -93,6 +93,7 @@ export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, c
 /** @param head_ptr 8 bytes for the list's address @param len_ptr 8 bytes for its size */
 export const get_robust_list = syscall('get_robust_list', 274, { pid: int, head_ptr: output, len_ptr: output });
 
+export const sched_yield = syscall('sched_yield', 24, {});
 export const nanosleep = syscall('nanosleep', 35, { duration: input, rem: output });
 
 /** Sleeps, and the whole thread with it; a signal's handler ends it early. */

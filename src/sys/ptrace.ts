@@ -10,7 +10,7 @@ import * as abi from '../abi/ptrace.ts';
 import { viewOf } from '../abi/struct.ts';
 import { iovec } from '../abi/uio.ts';
 import { __WALL, type WaitStatus, WNOHANG, waitStatus } from '../abi/wait.ts';
-import { sleep, wait4 } from './process.ts';
+import { sched_yield, sleep, wait4 } from './process.ts';
 import { type Address, int, oneOf, syscall, word } from './syscall.ts';
 
 /**
@@ -56,32 +56,31 @@ export function detach(tid: number, signal = 0): void {
   ptrace({ request: abi.PTRACE_DETACH, pid: tid, addr: 0, data: signal });
 }
 
+/** How long a tracee may take to report something if nothing else is said, in ms: whatever it does, it then hangs. */
+const PATIENCE = 300_000;
+/** For so long other threads are only let go first, in ms: nearly all that tracees are made to do is done by then. */
+const BRIEF = 2;
+
 /**
  * Waits for what a tracee reports next.
  *
- * @param timeout in milliseconds; without it the wait may never end
+ * @param timeout in milliseconds
  * @returns undefined when the time was over first
  * @throws SyscallError ECHILD (not a tracee or child)
  */
-export function waitTracee(tid: number): WaitStatus;
-export function waitTracee(tid: number, timeout: number): WaitStatus | undefined;
-export function waitTracee(tid: number, timeout = Number.POSITIVE_INFINITY): WaitStatus | undefined {
-  const args = {
-    pid: tid,
-    wstatus: status,
-    options: timeout === Number.POSITIVE_INFINITY ? __WALL : __WALL | WNOHANG,
-    rusage: 0,
-  };
-  const deadline = performance.now() + timeout;
+export function waitTracee(tid: number, timeout = PATIENCE): WaitStatus | undefined {
+  const args = { pid: tid, wstatus: status, options: __WALL | WNOHANG, rusage: 0 };
+  let started: number | undefined;
   for (;;) {
     const result = wait4.attempt(args);
     if (result > 0) return waitStatus(statusView.getInt32(0, true));
     if (result < 0 && result !== -Errno.EINTR) throw wait4.error(args, result);
-    // A pidfd does not signal stops of tracees, so that there is nothing to poll(2).
-    if (result === 0) {
-      if (performance.now() >= deadline) return undefined;
-      sleep(50_000);
-    }
+    // A pidfd does not signal stops of tracees, so that there is nothing to poll(2), and wait4(2) knows no time limit.
+    const now = performance.now();
+    started ??= now;
+    if (now - started >= timeout) return undefined;
+    if (now - started < BRIEF) sched_yield({});
+    else sleep(50_000);
   }
 }
 

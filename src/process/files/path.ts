@@ -1,6 +1,6 @@
 /** Files with a path: regular ones, directories, the devices of memory, and anything by O_PATH. */
 import { AT_FDCWD, O_CLOEXEC, O_PATH, O_TMPFILE, SEEK_SET } from '../../abi/fcntl.ts';
-import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG } from '../../abi/stat.ts';
+import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../../abi/stat.ts';
 import { UnsupportedError } from '../../errors.ts';
 import { attributes, lseek, openat } from '../../sys/files.ts';
 import { type FileKind, KEPT_FLAGS, type OpenFile, restoreOwner, saveOwner } from './file.ts';
@@ -32,12 +32,12 @@ export const path: FileKind = {
     const made = (reg.flags & O_TMPFILE) === O_TMPFILE;
     const flags = reg.flags & KEPT_FLAGS & (made ? ~O_TMPFILE : -1);
     const pathname = restoring.pathOf(reg);
+    // Opening may wait for ever (FIFO) or do something (device).
+    if ((flags & O_PATH) === 0) checkType(reg, pathname, attributes(AT_FDCWD, pathname));
     const fd = openat({ dirfd: AT_FDCWD, pathname, flags: flags | O_CLOEXEC, mode: 0 });
     if ((flags & O_PATH) !== 0) return fd;
     const stat = attributes(fd, '', 0x1000);
-    if (reg.mode !== undefined && (reg.mode & S_IFMT) !== (stat.stx_mode & S_IFMT)) {
-      throw changed(pathname, 'it is of another type now');
-    }
+    checkType(reg, pathname, stat);
     if (reg.size !== undefined && reg.size !== stat.stx_size && (stat.stx_mode & S_IFMT) === S_IFREG) {
       throw changed(pathname, `it had ${reg.size} bytes and has ${stat.stx_size} now`);
     }
@@ -46,6 +46,11 @@ export const path: FileKind = {
     return fd;
   },
 };
+
+function checkType({ mode }: { readonly mode?: number | undefined }, pathname: string, stat: Statx): void {
+  if (mode === undefined || (mode & S_IFMT) === (stat.stx_mode & S_IFMT)) return;
+  throw changed(pathname, 'it is of another type now');
+}
 
 function changed(pathname: string, why: string): UnsupportedError {
   return new UnsupportedError({
