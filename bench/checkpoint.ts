@@ -106,6 +106,9 @@ async function warmPlace(): Promise<ChildProcess> {
   return place;
 }
 
+/** Waits until all that was killed is reaped: CRIU does not wait for process ids to be free. */
+const gone = 'while read -r left </proc/$KEEPER/task/$KEEPER/children; [ -n "$left" ]; do :; done';
+
 /** One program from its start to its end. */
 async function measure(program: readonly string[], tool: Tool, folder: string, place: number): Promise<Times> {
   mkdirSync(folder);
@@ -121,7 +124,7 @@ async function measure(program: readonly string[], tool: Tool, folder: string, p
     await reported(report);
     const shell = (command: string, image: string) => {
       mkdirSync(image, { recursive: true });
-      const env = { ...process.env, PID: `${pid}`, IMAGE: image };
+      const env = { ...process.env, PID: `${pid}`, KEEPER: `${keeper.pid}`, IMAGE: image };
       return promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env });
     };
     const ask = async () => {
@@ -135,7 +138,7 @@ async function measure(program: readonly string[], tool: Tool, folder: string, p
     await shell(tool.leave, first);
     await setTimeout(20);
     const stop = await ask();
-    await shell(`${tool.kill} && while [ -e /proc/$PID ]; do :; done; ${tool.restore}`, second);
+    await shell(`${tool.kill} && ${gone} && ${tool.restore}`, second);
     await setTimeout(20);
     const outage = await ask();
     return { running: frozenTime(first), killed: frozenTime(second), stop, outage };

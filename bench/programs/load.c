@@ -11,7 +11,6 @@
  * is ready. SIGTERM ends all. Its parent is a process that reaps what a checkpoint kills, so that ids are free at once.
  */
 #define _GNU_SOURCE
-#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
@@ -128,6 +127,6 @@ int main(int argc, char **argv)
 	}
 	printf("%d\n", child);
 	fflush(stdout);
-	while (wait(0) > 0 || errno == EINTR);
-	return 0;
+	while (wait(0) > 0);
+	pause();
 }
