@@ -217,8 +217,19 @@ export class Remote {
   }
 
   start(): void {
+    this.#load();
+    cont(this.tracee.tid);
+  }
+
+  /** Starts the batch and lets go of the thread: nobody waits for its end. */
+  sendOff(): void {
+    this.#load();
+    this.tracee.letGo();
+  }
+
+  #load(): void {
     this.#renew();
-    const { scratch, tracee } = this;
+    const { scratch } = this;
     const from = scratch.mirror.address + this.#records;
     const to = scratch.address + this.#records;
     copy(writeMemory, scratch.pid, to, from, this.#batch.length * batch_record.size);
@@ -227,7 +238,6 @@ export class Remote {
       copy(writeMemory, scratch.pid, to + offset, from + offset, this.#top - this.#data);
     }
     this.#setRegisters(this.#batch.length);
-    cont(tracee.tid);
   }
 
   /** Waits for the batch that was started. Its results can be read until the next one is begun. */

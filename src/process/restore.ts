@@ -15,10 +15,11 @@ import { fileName, images } from '../image/types.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { enterTime } from './clocks.ts';
+import { guardOver } from './guard.ts';
 import { leave, letGo, rebuild } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, restoreSpace } from './space.ts';
-import { findHole, killMade, type Made, makeChildren, makeGroups, makeTree, makeZombies } from './tree.ts';
+import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies } from './tree.ts';
 
 export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
@@ -51,9 +52,9 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
-      made.push(...makeTree(tree, hole, keep));
-      enterTime(made[0]!.leader, store);
-      makeChildren(made[0]!, tree, hole, made);
+      const root = makeRoot(tree, hole, keep, made);
+      enterTime(root.leader, store);
+      makeChildren(root, tree, hole, made);
       makeGroups(made);
       makeZombies(made);
       restoring.made();
@@ -63,7 +64,9 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       store.finish();
       for (const process of processes) leave(process, hole);
       restoring[Symbol.dispose]();
+      const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;
       for (const process of processes) letGo(process, options.stopped);
+      unguard?.();
     } finally {
       close({ fd: keep });
     }
@@ -73,7 +76,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       threads: tree.tasks.reduce((sum, { threads }) => sum + threads.length, 0),
     };
   } catch (error) {
-    killMade(made);
+    killMade(made, error);
     throw error;
   } finally {
     restoring[Symbol.dispose]();

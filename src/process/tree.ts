@@ -27,7 +27,7 @@ import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
 import { __WALL } from '../abi/wait.ts';
-import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+import { FormatError, PartialError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { clone3, pausedAt } from '../sys/clone.ts';
@@ -64,29 +64,23 @@ export function findHole(tree: ImageTree): { address: number; size: number } {
 }
 
 /**
- * Makes the root with all below it. All of them are tracees that die with this process.
+ * Makes the root, with nothing but scratch memory. It is a tracee that dies with this process, as all that it makes.
  *
  * @param keep descriptor that the root inherits
+ * @param made gets it
  * @throws UnsupportedError (an id is taken), SyscallError EPERM
  */
-export function makeTree(tree: ImageTree, hole: { address: number; size: number }, keep: number): Made[] {
-  const root = tree.tasks[0]!;
-  const made: Made[] = [];
-  try {
-    const first = makeRoot(root, hole);
-    made.push(first);
-    const { leader } = first;
-    // The standard descriptors of this process are not close-on-exec.
-    if (keep > 0) leader.call(NR.close_range, 0, keep - 1, 0);
-    leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
-    leader.call(NR.munmap, 0, hole.address);
-    leader.call(NR.munmap, hole.address + hole.size, TASK_SIZE - hole.address - hole.size);
-    leader.run();
-    return made;
-  } catch (error) {
-    killMade(made);
-    throw error;
-  }
+export function makeRoot(tree: ImageTree, hole: { address: number; size: number }, keep: number, made: Made[]): Made {
+  const root = bareRoot(tree.tasks[0]!, hole);
+  made.push(root);
+  const { leader } = root;
+  // The standard descriptors of this process are not close-on-exec.
+  if (keep > 0) leader.call(NR.close_range, 0, keep - 1, 0);
+  leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
+  leader.call(NR.munmap, 0, hole.address);
+  leader.call(NR.munmap, hole.address + hole.size, TASK_SIZE - hole.address - hole.size);
+  leader.run();
+  return root;
 }
 
 const TASK_SIZE = 0x7fff_ffff_f000;
@@ -173,7 +167,7 @@ export function notMade(error: SyscallError, id: number): Error {
 }
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
-function makeRoot(task: ImageTask, hole: { address: number; size: number }): Made {
+function bareRoot(task: ImageTask, hole: { address: number; size: number }): Made {
   const tracee = makeScratch(() => cloneRoot(task.pid), hole);
   const { pid } = tracee;
   const scratch = new Scratch(pid, hole.address, makeLayout, task.threads.length, endSignal(task));
@@ -366,8 +360,13 @@ function dropChildSignal(remote: Remote): void {
   remote.run();
 }
 
-/** Kills what was made and waits for it, so that nothing is left. */
-export function killMade(made: readonly Made[]): void {
+/**
+ * Kills what was made and waits for it, so that nothing is left.
+ *
+ * @param cause why
+ * @throws PartialError with the processes that stay all the same
+ */
+export function killMade(made: readonly Made[], cause: unknown): void {
   for (const { task } of made) {
     try {
       process.kill(task.pid, 'SIGKILL');
@@ -375,14 +374,19 @@ export function killMade(made: readonly Made[]): void {
       // It is gone already.
     }
   }
+  const left: number[] = [];
   // A leader is reaped after its threads.
   for (const { task } of [...made].reverse()) {
     for (const { tid } of [...task.threads].reverse()) {
       try {
         expectEnd(tid);
-      } catch {
-        // It was not made yet, or is reaped.
+      } catch (error) {
+        // ECHILD: it was not made yet, or is reaped.
+        if (!(error instanceof SyscallError)) left.push(tid);
       }
     }
   }
+  if (left.length === 0) return;
+  const state = `${left.join(', ')} of the restored tree cannot be ended, and goes when the kernel lets it`;
+  throw new PartialError('restore', state, { cause });
 }

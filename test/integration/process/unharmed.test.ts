@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
-import { Bench } from './target.ts';
+import { abandoned, Bench } from './target.ts';
 
 function bench(t: TestContext): Bench {
   const made = new Bench();
@@ -137,16 +137,3 @@ test('a process id that is taken, and a damaged image: nothing is left of the re
   assert.match(damaged.stderr, /pages-3\.img/);
   assert.ok(!existsSync(`/proc/${pid}`));
 });
-
-/** Processes that tideover made for itself and that somebody else has inherited. A zombie of them only waits for init. */
-function abandoned(): string[] {
-  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
-  return pids.filter((pid) => {
-    try {
-      const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-      return /^Name:\tmemfd:tideover$/m.test(status) && /^PPid:\t1$/m.test(status) && !/^State:\tZ/m.test(status);
-    } catch {
-      return false;
-    }
-  });
-}

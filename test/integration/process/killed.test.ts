@@ -1,0 +1,129 @@
+/** A restore that is killed, or that fails: nothing of it stays, and the next one finds everything as it was. */
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { rootTest as test } from '../root.ts';
+import { abandoned, Bench } from './target.ts';
+
+const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
+
+/** An image of a tree whose original is gone, and the ids of all its processes and threads. */
+async function imageOf(t: TestContext, ...args: string[]): Promise<{ target: Bench; pid: number; ids: number[] }> {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start(target.compile('tree'), args);
+  await target.says('ready');
+  const ids = idsBelow(pid);
+  assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image).status, 0);
+  await free(ids);
+  return { target, pid, ids };
+}
+
+function idsBelow(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
+    return [Number(tid), ...children.flatMap((child) => (zombie(child) ? [Number(child)] : idsBelow(Number(child))))];
+  });
+}
+
+function field(id: number | string, name: string): string {
+  const status = readFileSync(`/proc/${id}/status`, 'utf8');
+  return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)![1]!;
+}
+
+const zombie = (id: number | string) => field(id, 'State') === 'Z';
+
+/** Waits until nobody has these ids; init waits for orphans when it likes. */
+async function free(ids: readonly number[]): Promise<void> {
+  const deadline = performance.now() + 20_000;
+  while (ids.some((id) => existsSync(`/proc/${id}`))) {
+    const left = ids.filter((id) => existsSync(`/proc/${id}`));
+    if (performance.now() > deadline) {
+      throw new Error(`still there: ${left.map((id) => `${id} ${field(id, 'State')} of ${field(id, 'PPid')}`)}`);
+    }
+    await setTimeout(5);
+  }
+}
+
+test(`kill -9 of tideover at ${KILLS} moments of a restore`, async (t) => {
+  const { target, pid, ids } = await imageOf(t, '4', '4');
+  const restore = ['restore', '-D', target.image, '-d'];
+  const started = performance.now();
+  assert.equal(target.tideover(...restore).status, 0);
+  const duration = performance.now() - started;
+  let [none, all] = [0, 0];
+  for (let round = 0; round < KILLS; round++) {
+    for (const id of ids) kill(id);
+    await free(ids);
+    const child = target.begin(...restore);
+    const ended = once(child, 'exit');
+    await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
+    child.kill('SIGKILL');
+    await ended;
+    // Those whose tracer has died need a moment to die of it.
+    for (let i = 0; i < 200 && living(ids).length > 0 && living(ids).length < ids.length - 1; i++) await setTimeout(5);
+    const there = living(ids);
+    if (there.length === 0) none++;
+    else {
+      all++;
+      // All but the zombie.
+      assert.equal(there.length, ids.length - 1);
+      for (const id of there) {
+        assert.equal(field(id, 'TracerPid'), '0');
+        assert.match(field(id, 'State'), /[SR]/);
+      }
+    }
+  }
+  assert.deepEqual(abandoned(), []);
+  assert.ok(none > 0, 'none of them was killed early enough');
+  t.diagnostic(`${none} times nothing was there, ${all} times everything`);
+  for (const id of ids) kill(id);
+  await free(ids);
+  const last = target.tideover(...restore);
+  assert.equal(last.status, 0, last.stderr);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+function living(ids: readonly number[]): number[] {
+  return ids.filter((id) => {
+    try {
+      return !zombie(id);
+    } catch {
+      return false;
+    }
+  });
+}
+
+function kill(id: number): void {
+  try {
+    process.kill(id, 'SIGKILL');
+  } catch {
+    // It is a thread, or gone.
+  }
+}
+
+test('what has been let go of ends with a tideover that is killed before all of it is', async () => {
+  for (const [last, survive] of [
+    ['process.kill(process.pid, "SIGKILL")', false],
+    ['unguard(); process.kill(process.pid, "SIGKILL")', true],
+  ] as const) {
+    const sleepers = [0, 1].map(() => spawn('sleep', ['60']));
+    try {
+      const guard = new URL('../../../src/process/guard.ts', import.meta.url).href;
+      const pids = sleepers.map(({ pid }) => pid!);
+      const code = `const { guardOver } = await import('${guard}'); const unguard = guardOver([${pids}]); ${last}`;
+      const run = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: 'inherit' });
+      assert.deepEqual(await once(run, 'exit'), [null, 'SIGKILL']);
+      if (survive) await setTimeout(200);
+      else
+        await Promise.all(sleepers.map((sleeper) => sleeper.exitCode ?? sleeper.signalCode ?? once(sleeper, 'exit')));
+      for (const { signalCode } of sleepers) assert.equal(signalCode, survive ? null : 'SIGKILL');
+    } finally {
+      for (const sleeper of sleepers) sleeper.kill('SIGKILL');
+    }
+  }
+});
