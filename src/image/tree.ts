@@ -90,23 +90,28 @@ export function readTree(store: ImageStore): ImageTree {
     });
   }
   const tasks = entriesOf(store, images.PSTREE).map((entry): ImageTask => {
-    if (entry.threads[0] !== entry.pid) {
-      const [expected, found] = [`${entry.pid}`, `${entry.threads[0] ?? 'none'}`];
-      throw new FormatError({ file: fileName(images.PSTREE), field: 'pstree_entry.threads', expected, found });
-    }
-    const threads = entry.threads.map((tid) => ({ tid, core: entryOf(store, images.CORE, tid) }));
-    const { tc, ids: coreIds } = threads[0]!.core;
+    const leader = { tid: entry.pid, core: entryOf(store, images.CORE, entry.pid) };
+    const { tc, ids: coreIds } = leader.core;
     if (tc === undefined) {
       const file = fileName(images.CORE, entry.pid);
       throw new FormatError({ file, field: 'core_entry.tc', expected: 'a value for the leader', found: 'none' });
     }
     const { pid, ppid, pgid, sid } = entry;
     const isZombie = tc.task_state === TASK_ZOMBIE || tc.task_state === TASK_DEAD;
-    const common = { pid, ppid, pgid, sid, threads, isZombie };
-    if (isZombie) return { ...common, ids: coreIds, mm: undefined, fs: undefined, descriptors: [] };
+    const common = { pid, ppid, pgid, sid, isZombie };
+    // CRIU leaves the number of a zombie's thread as it finds it in its memory.
+    if (isZombie) {
+      return { ...common, threads: [leader], ids: coreIds, mm: undefined, fs: undefined, descriptors: [] };
+    }
+    if (entry.threads[0] !== pid) {
+      const [expected, found] = [`${pid}`, `${entry.threads[0] ?? 'none'}`];
+      throw new FormatError({ file: fileName(images.PSTREE), field: 'pstree_entry.threads', expected, found });
+    }
+    const others = entry.threads.slice(1).map((tid) => ({ tid, core: entryOf(store, images.CORE, tid) }));
     const ids = coreIds ?? entryOf(store, images.IDS, pid);
     return {
       ...common,
+      threads: [leader, ...others],
       ids,
       mm: entryOf(store, images.MM, pid),
       fs: entryOf(store, images.FS, pid),

@@ -11,6 +11,7 @@ import {
   prctl_mm_map,
 } from '../abi/prctl.ts';
 import { NR } from '../abi/unistd.ts';
+import { VMA_AREA_VVAR } from '../image/messages/memory.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { MmEntry } from '../image/tree.ts';
 import { type FlaggedVma, readFlaggedMaps } from '../sys/maps.ts';
@@ -42,7 +43,19 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
     memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
   const vmas = readFlaggedMaps(pid);
-  return [...vmas.map((vma) => saveVma(pid, vma, backing)), ...saveGuards(pid, vmas)];
+  return [...joinVvar(vmas.map((vma) => saveVma(pid, vma, backing))), ...saveGuards(pid, vmas)];
+}
+
+/** Since Linux 6.13 /proc shows the kernel's data behind the vdso in two parts, [vvar] and [vvar_vclock]; images have one. */
+function joinVvar(entries: readonly VmaEntry[]): VmaEntry[] {
+  const joined: VmaEntry[] = [];
+  for (const entry of entries) {
+    const before = joined.at(-1);
+    if (before !== undefined && (before.status & entry.status & VMA_AREA_VVAR) !== 0 && before.end === entry.start) {
+      before.end = entry.end;
+    } else joined.push(entry);
+  }
+  return joined;
 }
 
 /** Asks for what only the process itself is told. */
@@ -54,6 +67,8 @@ export function saveMm(remote: Remote, vmas: VmaEntry[], saving: Saving): () => 
   const stat = readStat(pid);
   const auxv = readProc(`/proc/${pid}/auxv`);
   const view = new DataView(auxv.buffer, auxv.byteOffset, auxv.length);
+  // Without the AT_NULL at its end, which the kernel puts there in any case: CRIU has room for 44 words.
+  const words = Math.floor(auxv.length / 8) - 2;
   const exe_file_id = saving.path(pid, `/proc/${pid}/exe`, O_RDONLY);
   return () => {
     const mm: MmEntry = {
@@ -69,7 +84,7 @@ export function saveMm(remote: Remote, vmas: VmaEntry[], saving: Saving): () => 
       mm_env_start: stat.env_start,
       mm_env_end: stat.env_end,
       exe_file_id,
-      mm_saved_auxv: Array.from({ length: Math.floor(auxv.length / 8) }, (_, i) => view.getBigUint64(8 * i, true)),
+      mm_saved_auxv: Array.from({ length: words }, (_, i) => view.getBigUint64(8 * i, true)),
       vmas,
       dumpable: remote.result(dumpable),
       aios: [],

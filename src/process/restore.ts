@@ -8,6 +8,7 @@
 import { F_DUPFD } from '../abi/fcntl.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
+import { inOwnForm } from '../image/foreign.ts';
 import { MemoryImage } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import { type ImageTree, readTree } from '../image/tree.ts';
@@ -42,7 +43,7 @@ export interface RestoreResult {
  */
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
   const store = checkedStore(image);
-  const tree = readTree(store);
+  const tree = inOwnForm(readTree(store));
   checkImage(tree, options);
   const restoring = new Restoring(store, tree);
   const made: Made[] = [];
