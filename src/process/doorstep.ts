@@ -13,7 +13,8 @@ import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import { SIG_SETMASK } from '../abi/signal.ts';
 import { viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
-import { assemble, db, dq } from '../asm/assemble.ts';
+import { assemble } from '../asm/assemble.ts';
+import { farJump } from '../asm/farjump.ts';
 import { mov, syscall } from '../asm/instructions.ts';
 import { eax, edi, edx, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi } from '../asm/operands.ts';
 import { UnsupportedError } from '../errors.ts';
@@ -24,9 +25,6 @@ import { type Registers, readRegisters, type Tracee, writeRegisters } from './tr
 
 /** Of the code and what it refers to, in bytes. */
 const ROOM = 256;
-
-/** jmp qword [rip + 0] */
-const JUMP_TO_NEXT = [0xff, 0x25, 0, 0, 0, 0];
 
 export class Doorstep {
   readonly #memory: number;
@@ -106,8 +104,7 @@ function makeTemplate() {
     mov(r9, mark('r9')),
     mov(rcx, mark('rcx')),
     mov(r11, mark('r11')),
-    db(Uint8Array.from(JUMP_TO_NEXT)),
-    dq(mark('rip')),
+    ...farJump(mark('rip')),
   );
   const view = Buffer.from(bytes);
   const place = (name: (typeof operands)[number]) => {

@@ -10,6 +10,7 @@ import { SyscallError, UnsupportedError } from '../errors.ts';
 import { readProcText } from '../sys/proc.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
+import { outsideVdso, vdsoOf } from './vdso.ts';
 
 /** A process with its threads stopped; a zombie has none. */
 export interface FrozenProcess {
@@ -90,6 +91,7 @@ export function childrenOf(pid: number): number[] {
 /** Stops the threads that are not in `threads` yet. @returns whether there were any */
 function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number): boolean {
   let grew = false;
+  const vdso = vdsoOf(pid);
   for (;;) {
     const fresh: number[] = [];
     for (const tid of threadsOf(pid)) {
@@ -99,7 +101,7 @@ function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number)
     grew = true;
     for (const [i, tid] of fresh.entries()) {
       try {
-        const tracee = Tracee.stopped(pid, tid, timeout);
+        const tracee = outsideVdso(Tracee.stopped(pid, tid, timeout), vdso, timeout);
         threads.set(tid, tracee);
         setOptions(tid, PTRACE_O_TRACESYSGOOD | suspendSeccomp(pid, tid));
       } catch (error) {

@@ -1,17 +1,18 @@
 /** The address space of one process made anew: mappings in their places, what is in them, and the kernel's own pages. */
-import { ARCH_MAP_VDSO_64 } from '../abi/prctl.ts';
 import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
 import type { MemoryImage, VmaEntry } from '../image/pages.ts';
-import { readMaps } from '../sys/maps.ts';
-import { viewMemory } from '../sys/syscall.ts';
+import type { ImageTask } from '../image/tree.ts';
 import { restoreMm } from './mm.ts';
 import { eachPart, fillMemory } from './pages.ts';
 import type { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import type { Made } from './tree.ts';
+import { OldVdso } from './vdso.ts';
 import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma } from './vma.ts';
+
+type Hole = { readonly address: number; readonly size: number };
 
 /**
  * Mappings and what is in them.
@@ -24,7 +25,7 @@ export function restoreSpace(
   image: MemoryImage,
   restoring: Restoring,
   keep: number,
-  hole: { address: number; size: number },
+  hole: Hole,
 ): void {
   const { mm } = task;
   const vmas = mm!.vmas.filter((vma) => (vma.status & (KERNEL_AREAS | area.VMA_AREA_GUARD)) === 0);
@@ -48,13 +49,8 @@ export function restoreSpace(
     leader.passResult(lent, mapped, 4);
     leader.passResult(lent, closed, 0);
   }
-  placeVdso(leader, mm!.vmas);
   leader.run();
-  eachPart(image, (to, from, length) => {
-    const kernels = mm!.vmas.find((vma) => to >= vma.start && to < vma.end);
-    if (kernels !== undefined && (kernels.status & KERNEL_AREAS) !== 0) checkVdso(task.pid, kernels, to, from, length);
-    else fillMemory(task.pid, to, from, length);
-  });
+  restoreContents(leader, task, image, hole);
   image.close();
   for (const vma of vmas) {
     leader.reserve(68, 0);
@@ -71,6 +67,18 @@ export function restoreSpace(
   leader.run();
 }
 
+/** What is in the mappings, and the kernel's own ones, of which that is seen only then whether they are the same here. */
+function restoreContents(leader: Remote, task: ImageTask, image: MemoryImage, hole: Hole): void {
+  const vdso = new OldVdso(task);
+  try {
+    const fill = (to: number, from: number, length: number) => fillMemory(task.pid, to, from, length);
+    eachPart(image, (to, from, length) => vdso.take(to, from, length, fill));
+    vdso.place(leader, { start: hole.address, end: hole.address + hole.size });
+  } finally {
+    vdso[Symbol.dispose]();
+  }
+}
+
 /** The file behind a mapping, if any. */
 export function fileOf(vma: VmaEntry): number | undefined {
   return (vma.status & (area.VMA_FILE_PRIVATE | area.VMA_FILE_SHARED)) === 0 ? undefined : vma.shmid;
@@ -82,13 +90,7 @@ function isRing(vma: VmaEntry, restoring: Restoring): boolean {
 }
 
 /** While nothing else is there yet but the scratch memory. */
-function placeRings(
-  leader: Remote,
-  rings: readonly VmaEntry[],
-  restoring: Restoring,
-  keep: number,
-  hole: { address: number; size: number },
-): void {
+function placeRings(leader: Remote, rings: readonly VmaEntry[], restoring: Restoring, keep: number, hole: Hole): void {
   const occupied = [{ start: hole.address, end: hole.address + hole.size }];
   for (const vma of rings) {
     leader.run();
@@ -124,31 +126,4 @@ function behindOf(vma: VmaEntry, restoring: Restoring): number | undefined {
  */
 export function lend(remote: Remote, keep: number, fd: number): number {
   return remote.call(NR.pidfd_getfd, keep, fd, 0);
-}
-
-/** The kernel's own pages are its own: it maps them where they were. */
-function placeVdso(remote: Remote, vmas: readonly VmaEntry[]): void {
-  const places = vmas.filter((vma) => (vma.status & (area.VMA_AREA_VDSO | area.VMA_AREA_VVAR)) !== 0);
-  if (places.length === 0) return;
-  remote.reserve(1, 0);
-  remote.call(NR.arch_prctl, ARCH_MAP_VDSO_64, Math.min(...places.map(({ start }) => start)));
-}
-
-/**
- * Programs have addresses of functions in the vdso, and libraries keep them: it must be as it was.
- *
- * @param from where a part of the old one lies here, which was at `to` in the process
- */
-function checkVdso(pid: number, vdso: VmaEntry, to: number, from: number, length: number): void {
-  const here = readMaps('self').find(({ path }) => path === '[vdso]')!;
-  const same =
-    here.end - here.start === vdso.end - vdso.start &&
-    Buffer.compare(viewMemory(from, length), viewMemory(here.start + to - vdso.start, length)) === 0;
-  if (same) return;
-  throw new UnsupportedError({
-    what: 'vdso',
-    pid,
-    why: 'that of this kernel is another one, and calls cannot be led over to it yet',
-    remedy: 'restore on the kernel on which the image was made',
-  });
 }

@@ -145,6 +145,13 @@ export class Tracee {
     }
   }
 
+  /** Lets it go on and stops it again at once: as it is then. @throws what stopped() does */
+  aMomentLater(timeout: number): Tracee {
+    cont(this.tid);
+    interrupt(this.tid);
+    return Tracee.stopped(this.pid, this.tid, timeout);
+  }
+
   /** A tracee that is stopped already: a child that CLONE_PTRACE gave us. */
   static stoppedChild(pid: number, tid: number): Tracee {
     expectStop(tid, (status) => status.event === abi.PTRACE_EVENT_STOP);
