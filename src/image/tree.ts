@@ -89,6 +89,9 @@ export function readTree(store: ImageStore): ImageTree {
       remedy: 'make them with a CRIU of 2014 or later',
     });
   }
+  // CRIU writes no file for a process that has no descriptor.
+  const table = (id: number) =>
+    info === undefined && !store.has(fileName(images.FDINFO, id)) ? [] : entriesOf(store, images.FDINFO, id);
   const tasks = entriesOf(store, images.PSTREE).map((entry): ImageTask => {
     const leader = { tid: entry.pid, core: entryOf(store, images.CORE, entry.pid) };
     const { tc, ids: coreIds } = leader.core;
@@ -115,7 +118,7 @@ export function readTree(store: ImageStore): ImageTree {
       ids,
       mm: entryOf(store, images.MM, pid),
       fs: entryOf(store, images.FS, pid),
-      descriptors: entriesOf(store, images.FDINFO, inventory.fdinfo_per_id ? ids.files_id : pid),
+      descriptors: table(inventory.fdinfo_per_id ? ids.files_id : pid),
     };
   });
   const optional = <E>(type: ImageType<E, never, never>) => (store.has(fileName(type)) ? entriesOf(store, type) : []);

@@ -49,7 +49,6 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   const { task, leader } = made;
   const core = task.threads[0]!.core;
   const tc = core.tc!;
-  standIn(leader, task, restoring, keep);
   leader.reserve(70, 8192);
   restoreActions(leader, tc.sigactions);
   leader.run();
@@ -124,8 +123,8 @@ export function letGo({ task, remotes }: Rebuilt, stopped: boolean): void {
   for (const { tracee } of remotes) tracee.letGo();
 }
 
-/** Working directory, root and umask. */
-function standIn(leader: Remote, task: ImageTask, restoring: Restoring, keep: number): void {
+/** Working directory, root and umask: while all processes, also those that share a table of descriptors, still have `keep`. */
+export function standIn({ leader, task }: Made, restoring: Restoring, keep: number): void {
   const { cwd_id, root_id, umask } = task.fs!;
   if (restoring.entry(root_id).reg?.name !== '/') {
     enterDirectory(leader, keep, restoring.open(root_id));
@@ -133,6 +132,7 @@ function standIn(leader: Remote, task: ImageTask, restoring: Restoring, keep: nu
   }
   enterDirectory(leader, keep, restoring.open(cwd_id));
   if (umask !== undefined) leader.call(NR.umask, umask);
+  leader.run();
 }
 
 function enterDirectory(leader: Remote, keep: number, fd: number): void {

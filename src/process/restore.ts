@@ -17,7 +17,7 @@ import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
-import { leave, letGo, rebuild } from './rebuild.ts';
+import { leave, letGo, rebuild, standIn } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, restoreSpace } from './space.ts';
 import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies } from './tree.ts';
@@ -61,6 +61,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
       for (const { image, ...one } of inImageOrder(live, store)) restoreSpace(one, image, restoring, keep, hole);
+      for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));
       store.finish();
       for (const process of processes) leave(process, hole);

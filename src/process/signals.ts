@@ -8,6 +8,7 @@ import type { Value } from '../image/proto.ts';
 import { peekSiginfo } from '../sys/ptrace.ts';
 import type { Status } from '../sys/stat.ts';
 import type { Remote } from './remote.ts';
+import type { Tracee } from './tracee.ts';
 
 type Action = Value<typeof sa_entry>;
 type Siginfo = Value<typeof siginfo_entry>;
@@ -76,9 +77,20 @@ export function restoreAlternateStack(remote: Remote, { ss_sp, ss_size, ss_flags
   remote.call(NR.sigaltstack, remote.put(stack), 0);
 }
 
-/** Signals that wait for a thread, or with `shared` for the process, with all that came with them. */
-export function savePending(tid: number, status: Status, shared: boolean): Siginfo[] {
-  if ((shared ? status.ShdPnd : status.SigPnd) === 0n) return [];
+/**
+ * Signals that wait for a thread, or with `shared` for the process, with all that came with them. Of those that stop a process
+ * none is kept for one that is stopped: it goes on by SIGCONT alone, which takes them away. signal(7)
+ */
+export function savePending(tracee: Tracee, status: Status, shared: boolean): Siginfo[] {
+  const found = shared ? [] : tracee.deferred.map((siginfo) => ({ siginfo }));
+  if ((shared ? status.ShdPnd : status.SigPnd) !== 0n) found.push(...peekAll(tracee.tid, shared));
+  if (tracee.stopSignal === 0) return found;
+  return found.filter(({ siginfo }) => !STOPS.has(abi.siginfo.read(siginfo).si_signo));
+}
+
+const STOPS: ReadonlySet<number> = new Set([abi.SIGSTOP, abi.SIGTSTP, abi.SIGTTIN, abi.SIGTTOU]);
+
+function peekAll(tid: number, shared: boolean): Siginfo[] {
   const flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0;
   const found: Siginfo[] = [];
   const into = new Uint8Array(32 * abi.siginfo.size);

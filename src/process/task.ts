@@ -172,7 +172,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
     comm: status.Name,
     timers: timersEntry,
     rlimits: { rlimits },
-    signals_s: { signals: savePending(threads[0]!.tid, status, true) },
+    signals_s: { signals: savePending(threads[0]!, status, true) },
     ...loginuid(pid),
     oom_score_adj: Number(readProcText(`/proc/${pid}/oom_score_adj`)),
     sigactions,

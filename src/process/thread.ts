@@ -36,7 +36,6 @@ export function saveThread(remote: Remote): () => CoreEntry {
   const attr = sched_attr.write({});
   sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
   const { sched_nice, sched_policy, sched_priority, sched_flags } = sched_attr.read(attr);
-  const deferred = () => tracee.deferred.map((siginfo) => ({ siginfo }));
   return () => {
     const thread_core: ThreadCore = {
       futex_rla: BigInt(robust.head),
@@ -46,7 +45,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
       sched_prio: sched_priority,
       blk_sigset: tracee.sigmask,
       sas: sas(),
-      signals_p: { signals: [...deferred(), ...savePending(tid, status, false)] },
+      signals_p: { signals: savePending(tracee, status, false) },
       creds: creds(),
       comm: status.Name,
       ...(rseq_entry === undefined ? {} : { rseq_entry }),

@@ -59,6 +59,8 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     flags |= FLAGS[flag] ?? 0;
     if (ADVICE[flag] !== undefined) madv |= 1n << BigInt(ADVICE[flag]);
   }
+  // A kind of its own beside MAP_PRIVATE and MAP_SHARED: mmap(2).
+  if ((flags & mman.MAP_DROPPABLE) !== 0) flags &= ~mman.MAP_PRIVATE;
   const entry: VmaEntry = {
     start: vma.start,
     end: vma.end,
@@ -164,7 +166,13 @@ export function restoreGuard(remote: Remote, { start, end }: VmaEntry): void {
 
 /** The part of flags that mmap(2) takes; the rest is done afterwards. */
 const MMAP_FLAGS =
-  mman.MAP_SHARED | mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_GROWSDOWN | mman.MAP_NORESERVE | mman.MAP_HUGETLB;
+  mman.MAP_SHARED |
+  mman.MAP_PRIVATE |
+  mman.MAP_DROPPABLE |
+  mman.MAP_ANONYMOUS |
+  mman.MAP_GROWSDOWN |
+  mman.MAP_NORESERVE |
+  mman.MAP_HUGETLB;
 
 /**
  * Adds the call that makes a mapping, writable for as long as it is being filled.
@@ -176,7 +184,6 @@ export function restoreVma(remote: Remote, vma: VmaEntry, fd: number, filled: bo
   const prot = filled ? vma.prot | mman.PROT_WRITE : vma.prot;
   let flags = (vma.flags & MMAP_FLAGS) | mman.MAP_FIXED_NOREPLACE;
   if (fd >= 0) flags &= ~mman.MAP_ANONYMOUS;
-  if ((vma.flags & mman.MAP_DROPPABLE) !== 0) flags = (flags & ~mman.MAP_PRIVATE) | mman.MAP_DROPPABLE;
   return remote.call(NR.mmap, vma.start, vma.end - vma.start, prot, flags, fd, fd < 0 ? 0 : vma.pgoff);
 }
 

@@ -19,11 +19,11 @@ import type { Remote } from '../remote.ts';
 
 export type FileLock = Value<typeof file_lock_entry>;
 
-/** file_lock_entry.flag: include/linux/filelock.h of the kernel. */
+/** file_lock_entry.flag. */
 const FL_POSIX = 1;
 const FL_FLOCK = 2;
-const FL_OFDLCK = 1024;
-const KINDS: Readonly<Record<string, number>> = { POSIX: FL_POSIX, FLOCK: FL_FLOCK, OFDLCK: FL_OFDLCK };
+const FL_OFD = 4;
+const KINDS: Readonly<Record<string, number>> = { POSIX: FL_POSIX, FLOCK: FL_FLOCK, OFDLCK: FL_OFD };
 const TYPES: Readonly<Record<string, number>> = { READ: F_RDLCK, WRITE: F_WRLCK };
 
 /**
@@ -52,10 +52,15 @@ export function saveLocks(pid: number, fd: number, info: Fdinfo, keep: boolean):
 
 /** Adds the call that takes a lock: done by the process itself, whose id the kernel notes with it. */
 export function restoreLock(remote: Remote, lock: FileLock): void {
+  const { pid, fd, flag, type } = lock;
   remote.reserve(1, 64);
-  if (lock.flag === FL_FLOCK) {
-    remote.call(NR.flock, lock.fd, (lock.type === F_RDLCK ? LOCK_SH : LOCK_EX) | LOCK_NB);
-  } else remote.call(NR.fcntl, lock.fd, lock.flag === FL_OFDLCK ? F_OFD_SETLK : F_SETLK, remote.put(range(lock)));
+  if (flag === FL_FLOCK) remote.call(NR.flock, fd, (type === F_RDLCK ? LOCK_SH : LOCK_EX) | LOCK_NB);
+  else if (flag === FL_POSIX) remote.call(NR.fcntl, fd, F_SETLK, remote.put(range(lock)));
+  else if (flag === FL_OFD) remote.call(NR.fcntl, fd, F_OFD_SETLK, remote.put(range(lock)));
+  else {
+    const [why, remedy] = ['locks of this kind cannot be restored yet', 'restore it with CRIU'];
+    throw new UnsupportedError({ what: `lock of kind ${flag}`, pid, fd, why, remedy });
+  }
 }
 
 function range({ type, start, len }: FileLock): Uint8Array {
