@@ -24,9 +24,11 @@ import { type Note, readNotes } from '../abi/elfnote.ts';
 import { FormatError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { normalise, type Range } from '../mem/range.ts';
+import { setBits } from './bitmap.ts';
 import { bounded, readExactly } from './bytes.ts';
 import type { Reader } from './io/reader.ts';
 import { MAX_NOTES, MAX_SEGMENTS, PHYSICAL_END } from './limits.ts';
+import { lastNotAbove } from './sorted.ts';
 import type { Hole, HoleReason, PageSource } from './source.ts';
 import { vmcoreinfoOf } from './vmcoreinfo.ts';
 
@@ -48,7 +50,7 @@ interface Segment {
 }
 
 /** @throws FormatError where the header is not one of a vmcore of a 64-bit little-endian machine */
-export function openElf(reader: Reader): PageSource {
+export function openElf(reader: Reader, stream = { flattened: false, isWhole: true }): PageSource {
   const { flags, segments, notes } = readHeader(reader);
   const pieces = disjoint(segments);
   const ranges = normalise(segments.map(({ start, memorySize }) => ({ start, end: start + memorySize })));
@@ -65,10 +67,11 @@ export function openElf(reader: Reader): PageSource {
     header: {
       ...(release !== undefined && { utsname: { release } }),
       ...(Number.isSafeInteger(time) && { time }),
-      incomplete: (flags & DUMP_ELF_INCOMPLETE) !== 0 || end > reader.size,
-      flattened: false,
+      incomplete: !stream.isWhole || (flags & DUMP_ELF_INCOMPLETE) !== 0 || end > reader.size,
+      flattened: stream.flattened,
       files: 1,
     },
+    storedPages: (first, bits) => markWholePages(pieces, first, bits),
     readPhysical: (address, into) => readPieces(reader, pieces, ranges, address, into),
     close: () => reader.close(),
   };
@@ -182,14 +185,14 @@ function readPieces(
   return undefined;
 }
 
-/** Index of the last of the first `count` elements that is not above `value`, or -1. */
-export function lastNotAbove(sorted: Float64Array, count: number, value: number): number {
-  let low = 0;
-  let high = count;
-  while (low < high) {
-    const middle = (low + high) >>> 1;
-    if (sorted[middle]! <= value) low = middle + 1;
-    else high = middle;
+/** Pieces that touch make whole pages too, but that does not happen where segments begin and end at pages. */
+function markWholePages({ count, start, end }: Pieces, first: number, bits: Uint8Array): void {
+  bits.fill(0);
+  const last = first + bits.length * 8;
+  for (let i = Math.max(0, lastNotAbove(start, count, first * PAGE_SIZE)); i < count; i++) {
+    const from = Math.max(first, Math.ceil(start[i]! / PAGE_SIZE));
+    const to = Math.min(last, Math.floor(end[i]! / PAGE_SIZE));
+    if (from >= last) break;
+    setBits(bits, from - first, to - first);
   }
-  return low - 1;
 }

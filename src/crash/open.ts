@@ -4,6 +4,9 @@ import type { Range } from '../mem/range.ts';
 import { openElf } from './elf.ts';
 import { openFile } from './io/file.ts';
 import type { Reader } from './io/reader.ts';
+import { isFlattened, openFlattened } from './kdump/flattened.ts';
+import { KDUMP_SIGNATURE } from './kdump/format.ts';
+import { type KdumpInput, openKdump } from './kdump/reader.ts';
 import { openRaw } from './raw.ts';
 import type { PageSource } from './source.ts';
 
@@ -17,12 +20,15 @@ export interface OpenOptions {
  * @throws FormatError where they hold none
  */
 export function openDump(readers: readonly [Reader, ...Reader[]], options: OpenOptions = {}): PageSource {
-  const [first] = readers;
-  if (options.ram !== undefined) return openRaw(first, options.ram);
-  const start = new Uint8Array(16);
-  const magic = new TextDecoder('latin1').decode(start.subarray(0, first.read(0, start)));
-  if (magic.startsWith('\x7fELF')) return openElf(first);
-  if (Number.isFinite(first.size) && first.size > 0 && first.size % 4096 === 0) return openRaw(first);
+  const [first, ...others] = readers;
+  if (options.ram !== undefined) return openRaw(alone(readers), options.ram);
+  const inputs = readers.map(unflattened) as [KdumpInput, ...KdumpInput[]];
+  const [{ reader, flattened, isWhole }] = inputs;
+  const magic = magicOf(reader);
+  if (magic.startsWith(KDUMP_SIGNATURE)) return openKdump(inputs);
+  if (others.length > 0) alone(readers);
+  if (magic.startsWith('\x7fELF')) return openElf(reader, { flattened, isWhole });
+  if (!flattened && Number.isFinite(first.size) && first.size > 0 && first.size % 4096 === 0) return openRaw(first);
   throw new FormatError({
     file: first.name,
     offset: 0,
@@ -42,4 +48,27 @@ export function openDumpFiles(paths: readonly [string, ...string[]], options: Op
     for (const reader of readers) reader.close();
     throw error;
   }
+}
+
+function unflattened(reader: Reader): KdumpInput {
+  if (!isFlattened(magicOf(reader))) return { reader, flattened: false, isWhole: true };
+  const { file, isWhole } = openFlattened(reader);
+  return { reader: file, flattened: true, isWhole };
+}
+
+function magicOf(reader: Reader): string {
+  const start = new Uint8Array(16);
+  return new TextDecoder('latin1').decode(start.subarray(0, reader.read(0, start)));
+}
+
+/** Only kdump-compressed files are split. */
+function alone([first, ...others]: readonly [Reader, ...Reader[]]): Reader {
+  if (others.length === 0) return first;
+  throw new FormatError({
+    file: first.name,
+    offset: 0,
+    field: 'signature',
+    expected: 'a kdump-compressed file, since several files are given',
+    found: JSON.stringify(magicOf(first)),
+  });
 }

@@ -4,6 +4,7 @@
  */
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
+import { setBits } from './bitmap.ts';
 import type { Reader } from './io/reader.ts';
 import type { PageSource } from './source.ts';
 
@@ -22,6 +23,14 @@ export function openRaw(reader: Reader, ranges: readonly Range[] = [{ start: 0, 
     ranges: ranges.toSorted((a, b) => a.start - b.start),
     notes: [],
     header: { incomplete: position > reader.size, flattened: false, files: 1 },
+    storedPages(first, bits) {
+      bits.fill(0);
+      for (const { start, end } of pieces) {
+        const from = Math.ceil(start / PAGE_SIZE) - first;
+        const to = Math.min(Math.floor(end / PAGE_SIZE) - first, bits.length * 8);
+        if (from < to) setBits(bits, Math.max(0, from), to);
+      }
+    },
     readPhysical(address, into) {
       for (let done = 0; done < into.length; ) {
         const at = address + done;

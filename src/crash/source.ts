@@ -65,6 +65,12 @@ export interface PageSource {
   readonly notes: readonly Note[];
   readonly header: DumpHeader;
   /**
+   * Sets in `bits`, which is overwritten, bit i % 8 of byte i / 8 for each page `first` + i that the dump holds whole.
+   *
+   * @param first number of a page, a multiple of 8
+   */
+  storedPages(first: number, bits: Uint8Array): void;
+  /**
    * Fills `into` with the physical memory from `address` on. Both may be any number of bytes, over pages and ranges.
    *
    * @param address in bytes, exact below 2^53
