@@ -21,6 +21,7 @@ import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { type Runs, writeFilePages, writePagemap, writePages } from './pages.ts';
 import { dataRanges, type SaveOptions, Saving } from './saving.ts';
+import { checkSharing, type Member } from './sharing.ts';
 import { Guest, NAMESPACES, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { expectEnd } from './tracee.ts';
 
@@ -68,6 +69,7 @@ function lookAt(options: CheckpointOptions): void {
   const saving = new Saving(options);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
+  const members: Member[] = [];
   try {
     const pids = new Set(treeOf(options.pid));
     for (const pid of pids) {
@@ -76,7 +78,8 @@ function lookAt(options: CheckpointOptions): void {
         if (status.State === 'Z') continue;
         refuseForeign(pid, status.Seccomp);
         refuseSession(pid, pids, options);
-        saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
+        const { ids } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
+        members.push({ pid, ppid: status.PPid, ids, isZombie: false });
       } catch (error) {
         // It ended, or closed something, while it was looked at.
         if (!isGone(error)) throw error;
@@ -84,6 +87,7 @@ function lookAt(options: CheckpointOptions): void {
       }
     }
     tables.finish();
+    checkSharing(members);
   } finally {
     tables[Symbol.dispose]();
     saving[Symbol.dispose]();

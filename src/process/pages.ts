@@ -13,6 +13,7 @@ import { close, openat, pread64, pwrite64 } from '../sys/files.ts';
 import { Pagemap } from '../sys/pagemap.ts';
 import { process_vm_readv, writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
+import { viewMemory } from '../sys/syscall.ts';
 import { hasPages } from './vma.ts';
 
 const PAGE = 4096;
@@ -124,7 +125,7 @@ export function writePages(
         filled += length;
       } else {
         flush();
-        readUnreadable(pid, from, address, length);
+        readThrough(pid, from, address, length);
         filled += length;
         flush();
       }
@@ -136,8 +137,12 @@ export function writePages(
   sink.close();
 }
 
-/** Memory that the process itself may not read, with PROT_NONE for instance, is read through /proc/PID/mem. */
-function readUnreadable(pid: number, from: number, to: number, length: number): void {
+/**
+ * Reads memory through /proc/PID/mem: also what the process itself may not read, with PROT_NONE for instance. Unlike by
+ * process_vm_readv(2), pages that are shared until one writes stay so: that pins them, and a page is given to one before it is
+ * pinned (gup_must_unshare() of mm/gup.c, Linux 5.19).
+ */
+function readThrough(pid: number, from: number, to: number, length: number): void {
   const fd = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/mem`, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
   try {
     const got = pread64({ fd, buf: to, count: length, offset: from });
@@ -189,6 +194,41 @@ export function eachPart(image: MemoryImage, take: (to: number, at: number, leng
 export function fillMemory(pid: number, to: number, from: number, length: number): void {
   const got = writeMemory(pid, to, from, length);
   if (got !== length) throw short('process_vm_writev', pid, got, length);
+}
+
+let there: Region | undefined;
+
+/**
+ * Fills memory of a process that may have some of it already: pages with the same content are left alone.
+ *
+ * @param may whether the page at an address may be there
+ */
+export function fillWhereOther(
+  pid: number,
+  to: number,
+  from: number,
+  length: number,
+  may: (at: number) => boolean,
+): void {
+  there ??= new Region(CHUNK);
+  const wanted = viewMemory(from, length);
+  let written = 0;
+  let read = 0;
+  const write = (end: number): void => {
+    if (end > written) fillMemory(pid, to + written, from + written, end - written);
+  };
+  for (let at = 0; at < length; at += PAGE) {
+    if (!may(to + at)) continue;
+    if (at >= read) {
+      read = at + PAGE;
+      while (read < length && may(to + read)) read += PAGE;
+      readThrough(pid, to + at, there.address + at, read - at);
+    }
+    if (Buffer.compare(wanted.subarray(at, at + PAGE), there.bytes.subarray(at, at + PAGE)) !== 0) continue;
+    write(at);
+    written = at + PAGE;
+  }
+  write(length);
 }
 
 /** Fills a file, which keeps its size. */

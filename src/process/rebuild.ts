@@ -19,7 +19,7 @@ import {
 import { NR } from '../abi/unistd.ts';
 import { PartialError } from '../errors.ts';
 import { TASK_STOPPED } from '../image/messages/task.ts';
-import type { ImageTask } from '../image/tree.ts';
+import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { readMaps } from '../sys/maps.ts';
 import { kill, prlimit64 } from '../sys/process.ts';
 import { readStatus } from '../sys/stat.ts';
@@ -32,6 +32,7 @@ import { restoreDumpable } from './mm.ts';
 import { restoreGeneral, restoreXstate } from './registers.ts';
 import { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
+import { firstWithMemory } from './sharing.ts';
 import { restoreActions, restorePending } from './signals.ts';
 import { lend } from './space.ts';
 import { restoreParentDeathSignal, restoreThread } from './thread.ts';
@@ -93,8 +94,8 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   return { ...made, remotes };
 }
 
-/** Timers begin to run, the scratch memory goes, registers and masks are set. */
-export function leave({ task, leader, remotes }: Rebuilt, hole: { address: number; size: number }): void {
+/** Timers begin to run, registers and masks are set. */
+export function leave({ task, leader, remotes }: Rebuilt): void {
   const { timers } = task.threads[0]!.core.tc!;
   if (timers !== undefined) restoreTimers(leader, timers);
   leader.run();
@@ -105,6 +106,11 @@ export function leave({ task, leader, remotes }: Rebuilt, hole: { address: numbe
     remote.tracee.sigmask = core.thread_core?.blk_sigset ?? core.tc?.blk_sigset ?? 0n;
     remote.tracee.putBack();
   }
+}
+
+/** The scratch memory goes, when all that share it have left it. */
+export function clear({ task, leader }: Rebuilt, tree: ImageTree, hole: { address: number; size: number }): void {
+  if (firstWithMemory(tree.tasks, task) !== task) return;
   const doorstep = new Doorstep(task.pid, readMaps(task.pid));
   try {
     const result = doorstep.call(leader.tracee, NR.munmap, hole.address, hole.size);
@@ -169,7 +175,7 @@ function installDescriptors(leader: Remote, task: ImageTask, restoring: Restorin
 
 const THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
 
-function makeThreads({ task, leader, scratch }: Made): Remote[] {
+function makeThreads({ task, leader, scratch, slot }: Made): Remote[] {
   const others = task.threads.slice(1);
   const made: Remote[] = [];
   for (const [i, { tid }] of others.entries()) {
@@ -180,7 +186,7 @@ function makeThreads({ task, leader, scratch }: Made): Remote[] {
     expectStop(tid, ({ event }) => event === PTRACE_EVENT_STOP);
     const tracee = Tracee.found(task.pid, tid);
     tracee.blockSignals(scratch.endSignal);
-    made.push(new Remote(tracee, scratch, i + 1));
+    made.push(new Remote(tracee, scratch, slot + i + 1));
   }
   return made;
 }

@@ -9,7 +9,6 @@ import { F_DUPFD } from '../abi/fcntl.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
-import { MemoryImage } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import { type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
@@ -17,9 +16,9 @@ import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
-import { leave, letGo, rebuild, standIn } from './rebuild.ts';
+import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
-import { fileOf, restoreSpace } from './space.ts';
+import { fileOf, Spaces } from './space.ts';
 import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies } from './tree.ts';
 
 export interface RestoreOptions {
@@ -53,18 +52,26 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
-      const root = makeRoot(tree, hole, keep, made);
-      enterTime(root.leader, store);
-      makeChildren(root, tree, hole, made);
+      enterTime(makeRoot(tree, hole, keep, made).leader, store);
+      const spaces = new Spaces(restoring, store, keep, hole);
+      // Parents before children, which is the order of their contents in the image too: a stream is read once.
+      for (const task of tree.tasks) {
+        const one = made.find((each) => each.task === task)!;
+        const first = !spaces.isInherited(task);
+        if (first) makeChildren(one, tree, hole, made);
+        if (!task.isZombie) spaces.fill(one);
+        if (!first) makeChildren(one, tree, hole, made);
+      }
       makeGroups(made);
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      for (const { image, ...one } of inImageOrder(live, store)) restoreSpace(one, image, restoring, keep, hole);
+      for (const one of live) spaces.finish(one);
       for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));
       store.finish();
-      for (const process of processes) leave(process, hole);
+      for (const process of processes) leave(process);
+      for (const process of processes) clear(process, tree, hole);
       restoring[Symbol.dispose]();
       const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;
       for (const process of processes) letGo(process, options.stopped);
@@ -134,11 +141,4 @@ function reserveNumber(tree: ImageTree): number {
   } finally {
     close({ fd: self });
   }
-}
-
-/** Contents stand in the image in this order, and a stream is read once. */
-function inImageOrder(made: readonly Made[], store: ImageStore): (Made & { readonly image: MemoryImage })[] {
-  return made
-    .map((one) => ({ ...one, image: new MemoryImage(store, one.task.pid) }))
-    .sort((a, b) => a.image.runs.pagesId - b.image.runs.pagesId);
 }

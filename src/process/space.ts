@@ -1,81 +1,193 @@
 /** The address space of one process made anew: mappings in their places, what is in them, and the kernel's own pages. */
+import { MADV_DONTNEED, PROT_READ } from '../abi/mman.ts';
 import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
-import type { MemoryImage, VmaEntry } from '../image/pages.ts';
-import type { ImageTask } from '../image/tree.ts';
+import { MemoryImage, type PageRuns, type VmaEntry } from '../image/pages.ts';
+import type { ImageStore } from '../image/store.ts';
+import type { ImageTask, MmEntry } from '../image/tree.ts';
 import { restoreMm } from './mm.ts';
-import { eachPart, fillMemory } from './pages.ts';
+import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
 import type { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
-import type { Made } from './tree.ts';
+import { firstWithMemory } from './sharing.ts';
+import { type Made, unmapBut } from './tree.ts';
 import { OldVdso } from './vdso.ts';
 import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma } from './vma.ts';
 
-type Hole = { readonly address: number; readonly size: number };
-
-/**
- * Mappings and what is in them.
- *
- * @param keep descriptor of ours that it has, see lend()
- * @param hole its scratch memory
- */
-export function restoreSpace(
-  { task, leader }: Made,
-  image: MemoryImage,
-  restoring: Restoring,
-  keep: number,
-  hole: Hole,
-): void {
-  const { mm } = task;
-  const vmas = mm!.vmas.filter((vma) => (vma.status & (KERNEL_AREAS | area.VMA_AREA_GUARD)) === 0);
-  const filled = new Set<VmaEntry>();
-  const rings = vmas.filter((vma) => isRing(vma, restoring));
-  placeRings(leader, rings, restoring, keep, hole);
-  for (const vma of vmas) {
-    if (rings.includes(vma)) continue;
-    leader.reserve(3, 0);
-    const { runs } = image;
-    const first = runs.first(vma.start);
-    if (first < runs.length && runs.vaddr[first]! < vma.end) filled.add(vma);
-    const behind = behindOf(vma, restoring);
-    if (behind === undefined) {
-      restoreVma(leader, vma, -1, filled.has(vma));
-      continue;
-    }
-    const lent = lend(leader, keep, behind);
-    const mapped = restoreVma(leader, vma, 0, filled.has(vma));
-    const closed = leader.call(NR.close, 0);
-    leader.passResult(lent, mapped, 4);
-    leader.passResult(lent, closed, 0);
-  }
-  leader.run();
-  restoreContents(leader, task, image, hole);
-  image.close();
-  for (const vma of vmas) {
-    leader.reserve(68, 0);
-    finishVma(leader, vma, filled.has(vma));
-  }
-  for (const vma of mm!.vmas.filter(({ status }) => (status & area.VMA_AREA_GUARD) !== 0)) {
-    leader.reserve(1, 0);
-    restoreGuard(leader, vma);
-  }
-  leader.reserve(8, 8192);
-  const lent = lend(leader, keep, restoring.open(mm!.exe_file_id));
-  leader.run();
-  restoreMm(leader, mm!, leader.result(lent));
-  leader.run();
+/** A range of memory that is not to be touched. */
+interface Hole {
+  readonly address: number;
+  readonly size: number;
 }
 
-/** What is in the mappings, and the kernel's own ones, of which that is seen only then whether they are the same here. */
-function restoreContents(leader: Remote, task: ImageTask, image: MemoryImage, hole: Hole): void {
-  const vdso = new OldVdso(task);
-  try {
-    const fill = (to: number, from: number, length: number) => fillMemory(task.pid, to, from, length);
-    eachPart(image, (to, from, length) => vdso.take(to, from, length, fill));
-    vdso.place(leader, { start: hole.address, end: hole.address + hole.size });
-  } finally {
-    vdso[Symbol.dispose]();
+/**
+ * All address spaces of a tree. A child is made of its parent when that has its memory, where both have pages at the same place in
+ * the same mapping: those that have the same content are left as they are, so that parent and child share them until one of them
+ * writes, as they did.
+ */
+export class Spaces {
+  readonly #restoring: Restoring;
+  readonly #store: ImageStore;
+  readonly #keep: number;
+  readonly #hole: Hole;
+  readonly #runs = new Map<ImageTask, PageRuns>();
+  /** Those whose children have what they have. */
+  readonly #inherited = new Set<ImageTask>();
+  readonly #filled = new Map<ImageTask, Set<VmaEntry>>();
+
+  /**
+   * @param keep descriptor of ours that all processes have, see lend()
+   * @param hole their scratch memory
+   */
+  constructor(restoring: Restoring, store: ImageStore, keep: number, hole: Hole) {
+    this.#restoring = restoring;
+    this.#store = store;
+    this.#keep = keep;
+    this.#hole = hole;
+  }
+
+  /** Whether a process is to have its memory before its children are made. */
+  isInherited(task: ImageTask): boolean {
+    if (task.isZombie) return false;
+    const children = this.#restoring.tree.tasks.filter(({ ppid, isZombie }) => ppid === task.pid && !isZombie);
+    if (!children.some((child) => this.#inheritance(child, task).length > 0)) return false;
+    this.#inherited.add(task);
+    return true;
+  }
+
+  /** Mappings and what is in them. */
+  fill({ task, leader }: Made): void {
+    const { tree } = this.#restoring;
+    if (firstWithMemory(tree.tasks, task) !== task) return;
+    const mm = task.mm!;
+    const parent = tree.tasks.find(({ pid }) => pid === task.ppid);
+    const inherited: VmaEntry[] = [];
+    if (parent !== undefined && this.#inherited.has(parent)) {
+      inherited.push(...this.#inheritance(task, parent));
+      unmapBut(leader, [this.#hole, ...inherited.map(({ start, end }) => ({ address: start, size: end - start }))]);
+    }
+    const image = new MemoryImage(this.#store, task.pid);
+    const { runs } = image;
+    const filled = new Set<VmaEntry>(inherited);
+    this.#filled.set(task, filled);
+    const vmas = ownVmas(mm).filter((vma) => !filled.has(vma));
+    const rings = vmas.filter((vma) => isRing(vma, this.#restoring));
+    const { address, size } = this.#hole;
+    placeRings(leader, rings, this.#restoring, this.#keep, [{ start: address, end: address + size }, ...inherited]);
+    for (const vma of vmas) {
+      if (rings.includes(vma)) continue;
+      leader.reserve(3, 0);
+      if (runs.present(vma.start, vma.end) > 0) filled.add(vma);
+      const behind = behindOf(vma, this.#restoring);
+      if (behind === undefined) {
+        restoreVma(leader, vma, -1, filled.has(vma));
+        continue;
+      }
+      const lent = lend(leader, this.#keep, behind);
+      const mapped = restoreVma(leader, vma, 0, filled.has(vma));
+      const closed = leader.call(NR.close, 0);
+      leader.passResult(lent, mapped, 4);
+      leader.passResult(lent, closed, 0);
+    }
+    if (inherited.length > 0) forget(leader, inherited, this.#runs.get(parent!)!, runs);
+    leader.run();
+    this.#fillPages(leader, task, image, inherited, parent);
+    image.close();
+  }
+
+  /** What would be in the way of filling: protection, advice, locks, guards; and the address space as a whole. */
+  finish({ task, leader }: Made): void {
+    const filled = this.#filled.get(task);
+    if (filled === undefined) return;
+    const mm = task.mm!;
+    for (const vma of ownVmas(mm)) {
+      leader.reserve(68, 0);
+      finishVma(leader, vma, filled.has(vma));
+    }
+    for (const vma of mm.vmas.filter(({ status }) => (status & area.VMA_AREA_GUARD) !== 0)) {
+      leader.reserve(1, 0);
+      restoreGuard(leader, vma);
+    }
+    leader.reserve(8, 8192);
+    const lent = lend(leader, this.#keep, this.#restoring.open(mm.exe_file_id));
+    leader.run();
+    restoreMm(leader, mm, leader.result(lent));
+    leader.run();
+  }
+
+  /** What is in the mappings, and the kernel's own ones, of which that is seen only then whether they are the same here. */
+  #fillPages(
+    leader: Remote,
+    task: ImageTask,
+    image: MemoryImage,
+    inherited: readonly VmaEntry[],
+    parent: ImageTask | undefined,
+  ): void {
+    const { address, size } = this.#hole;
+    const there = parent && this.#runs.get(parent);
+    const had = (at: number) =>
+      there!.present(at, at + 1) > 0 && inherited.some(({ start, end }) => at >= start && at < end);
+    const vdso = new OldVdso(task);
+    const fill = (to: number, from: number, length: number) =>
+      inherited.length > 0 ? fillWhereOther(task.pid, to, from, length, had) : fillMemory(task.pid, to, from, length);
+    try {
+      eachPart(image, (to, from, length) => vdso.take(to, from, length, fill));
+      vdso.place(leader, { start: address, end: address + size });
+    } finally {
+      vdso[Symbol.dispose]();
+    }
+  }
+
+  #runsOf(task: ImageTask): PageRuns {
+    let runs = this.#runs.get(task);
+    if (runs === undefined) {
+      const image = new MemoryImage(this.#store, firstWithMemory(this.#restoring.tree.tasks, task).pid);
+      runs = image.runs;
+      image.close();
+      this.#runs.set(task, runs);
+    }
+    return runs;
+  }
+
+  /** Mappings of a child that it may have from its parent: the same in both, and with pages in both. */
+  #inheritance(child: ImageTask, parent: ImageTask): VmaEntry[] {
+    const theirs = new Map(ownVmas(parent.mm!).map((vma) => [vma.start, vma]));
+    const [mine, other] = [this.#runsOf(child), this.#runsOf(parent)];
+    return ownVmas(child.mm!).filter((vma) => {
+      const there = theirs.get(vma.start);
+      return (
+        there !== undefined &&
+        INHERITED.every((name) => vma[name] === there[name]) &&
+        (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0 &&
+        // What cannot be read cannot be compared.
+        (vma.prot & there.prot & PROT_READ) !== 0 &&
+        mine.present(vma.start, vma.end) > 0 &&
+        other.present(vma.start, vma.end) > 0
+      );
+    });
+  }
+}
+
+const INHERITED = ['end', 'pgoff', 'shmid', 'flags', 'status'] as const;
+
+function ownVmas(mm: MmEntry): VmaEntry[] {
+  return mm.vmas.filter((vma) => (vma.status & (KERNEL_AREAS | area.VMA_AREA_GUARD)) === 0);
+}
+
+/** Adds the calls that drop pages that a child had from its parent and has not in the image. */
+function forget(remote: Remote, vmas: readonly VmaEntry[], had: PageRuns, has: PageRuns): void {
+  for (const { start, end } of vmas) {
+    for (let i = had.first(start); i < had.length && had.vaddr[i]! < end; i++) {
+      let at = Math.max(start, had.vaddr[i]!);
+      const stop = Math.min(end, had.vaddr[i]! + had.size[i]!);
+      for (let j = has.first(at); at < stop; j++) {
+        const next = j < has.length ? Math.min(stop, Math.max(at, has.vaddr[j]!)) : stop;
+        remote.reserve(1, 0);
+        if (next > at) remote.call(NR.madvise, at, next - at, MADV_DONTNEED);
+        at = j < has.length ? Math.max(next, Math.min(stop, has.vaddr[j]! + has.size[j]!)) : stop;
+      }
+    }
   }
 }
 
@@ -89,9 +201,15 @@ function isRing(vma: VmaEntry, restoring: Restoring): boolean {
   return file !== undefined && restoring.entry(file).type === 'EXT';
 }
 
-/** While nothing else is there yet but the scratch memory. */
-function placeRings(leader: Remote, rings: readonly VmaEntry[], restoring: Restoring, keep: number, hole: Hole): void {
-  const occupied = [{ start: hole.address, end: hole.address + hole.size }];
+/** @param there what is in the memory already */
+function placeRings(
+  leader: Remote,
+  rings: readonly VmaEntry[],
+  restoring: Restoring,
+  keep: number,
+  there: readonly { start: number; end: number }[],
+): void {
+  const occupied = [...there];
   for (const vma of rings) {
     leader.run();
     const lent = lend(leader, keep, restoring.open(vma.shmid));

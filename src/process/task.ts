@@ -2,7 +2,7 @@
 import { KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM } from '../abi/kcmp.ts';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { PR_GET_CHILD_SUBREAPER } from '../abi/prctl.ts';
-import { SIG_IGN, SIGTRAP } from '../abi/signal.ts';
+import { SIG_IGN, SIGCHLD, SIGTRAP } from '../abi/signal.ts';
 import { NR } from '../abi/unistd.ts';
 import { SyscallError } from '../errors.ts';
 import { TASK_ALIVE, TASK_DEAD, TASK_STOPPED } from '../image/messages/task.ts';
@@ -179,6 +179,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
     child_subreaper: subreaper,
     ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
     ...(stopped === 0 ? {} : { stop_signo: stopped }),
+    ...(stat.exit_signal === SIGCHLD ? {} : { exit_signal: stat.exit_signal }),
   };
   const { pgrp: pgid, session: sid } = stat;
   return { pid, ppid, pgid, sid, zombie: false, threads: saved, mm: mmEntry, ...outside };
@@ -186,8 +187,11 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
 
 /** A process that ended and that nobody has waited for. */
 export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
-  const { exit_code, comm, pgrp: pgid, session: sid } = readStat(pid);
-  const tc = { task_state: TASK_DEAD, exit_code, personality: 0, flags: 0, blk_sigset: 0n, comm, sigactions: [] };
+  const { exit_code, exit_signal, comm, pgrp: pgid, session: sid } = readStat(pid);
+  const tc = {
+    ...{ task_state: TASK_DEAD, exit_code, personality: 0, flags: 0, blk_sigset: 0n, comm, sigactions: [] },
+    ...(exit_signal === SIGCHLD ? {} : { exit_signal }),
+  };
   const core: CoreEntry = { mtype: 'X86_64', tc };
   const ids = { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0 };
   const pages = { bounds: new Float64Array(0), size: 0 };

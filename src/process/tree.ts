@@ -22,7 +22,7 @@ import {
   PTRACE_O_TRACEEXEC,
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.ts';
-import { CLONE_CLEAR_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
+import { CLONE_CLEAR_SIGHAND, CLONE_PARENT, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
@@ -38,6 +38,7 @@ import { cont, interrupt, seize } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { makerOf, withMemory } from './sharing.ts';
 import { expectEnd, expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegisters } from './tracee.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
@@ -48,11 +49,13 @@ export interface Made {
   readonly task: ImageTask;
   readonly scratch: Scratch;
   readonly leader: Remote;
+  /** Of the leader in the scratch memory; those of its threads follow. */
+  readonly slot: number;
 }
 
 /** Where the scratch memory of all processes is: free in each of them. */
 export function findHole(tree: ImageTree): { address: number; size: number } {
-  const threads = Math.max(...tree.tasks.map((task) => task.threads.length));
+  const threads = Math.max(...tree.tasks.map((task) => slotsOf(task, tree).slots));
   const size = scratchSize(makeLayout, threads);
   const vmas = tree.tasks.flatMap(({ mm }) => mm?.vmas ?? []).sort((a, b) => a.start - b.start);
   let address = 0x1000_0000;
@@ -71,21 +74,31 @@ export function findHole(tree: ImageTree): { address: number; size: number } {
  * @throws UnsupportedError (an id is taken), SyscallError EPERM
  */
 export function makeRoot(tree: ImageTree, hole: { address: number; size: number }, keep: number, made: Made[]): Made {
-  const root = bareRoot(tree.tasks[0]!, hole);
+  const root = bareRoot(tree, hole);
   made.push(root);
   const { leader } = root;
   // The standard descriptors of this process are not close-on-exec.
   if (keep > 0) leader.call(NR.close_range, 0, keep - 1, 0);
   leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
-  leader.call(NR.munmap, 0, hole.address);
-  leader.call(NR.munmap, hole.address + hole.size, TASK_SIZE - hole.address - hole.size);
+  unmapBut(leader, [hole]);
   leader.run();
   return root;
 }
 
+/** Adds the calls that take all memory away but some of it. */
+export function unmapBut(remote: Remote, kept: readonly { readonly address: number; readonly size: number }[]): void {
+  let at = 0;
+  for (const { address, size } of [...kept].sort((a, b) => a.address - b.address)) {
+    remote.reserve(2, 0);
+    if (address > at) remote.call(NR.munmap, at, address - at);
+    at = address + size;
+  }
+  remote.call(NR.munmap, at, TASK_SIZE - at);
+}
+
 const TASK_SIZE = 0x7fff_ffff_f000;
 
-/** Makes what is below a process, and theirs. */
+/** Makes the children of a process, and its session between those that were born before and after that. */
 export function makeChildren(parent: Made, tree: ImageTree, hole: { address: number }, made: Made[]): void {
   const { task, leader } = parent;
   const children = tree.tasks.filter(({ ppid }) => ppid === task.pid);
@@ -94,17 +107,16 @@ export function makeChildren(parent: Made, tree: ImageTree, hole: { address: num
     return task.sid === task.pid && born !== undefined && born !== task.pid;
   };
   const make = (child: ImageTask): void => {
-    const flags =
-      CLONE_PTRACE |
-      (child.ids?.files_id === task.ids?.files_id && !child.isZombie ? CLONE_FILES : 0) |
-      (child.ids?.fs_id === task.ids?.fs_id && !child.isZombie ? CLONE_FS : 0);
-    cloneAs(leader, child.pid, flags, SIGCHLD);
+    const { maker, flags } = makerOf(tree.tasks, child);
+    const by = made.find((each) => each.task === maker)?.leader;
+    if (by === undefined) throw new UnsupportedError(lateMaker(child.pid, maker.pid));
+    // A sibling's signal is taken over; clone3(2) allows none then.
+    cloneAs(by, child.pid, flags | CLONE_PTRACE, (flags & CLONE_PARENT) === 0 ? exitSignal(child) : 0);
     const tracee = Tracee.stoppedChild(child.pid, child.pid);
-    const scratch = new Scratch(child.pid, hole.address, makeLayout, child.threads.length, endSignal(child));
-    const one = { task: child, scratch, leader: new Remote(tracee, scratch, 0) };
-    made.push(one);
+    const { slot, slots } = slotsOf(child, tree);
+    const scratch = new Scratch(child.pid, hole.address, makeLayout, slots, endSignal(child));
+    made.push({ task: child, scratch, leader: new Remote(tracee, scratch, slot), slot });
     tracee.blockSignals(scratch.endSignal);
-    makeChildren(one, tree, hole, made);
   };
   for (const child of children.filter(early)) make(child);
   if (task.sid === task.pid) {
@@ -112,6 +124,23 @@ export function makeChildren(parent: Made, tree: ImageTree, hole: { address: num
     leader.run();
   }
   for (const child of children) if (!early(child)) make(child);
+}
+
+function lateMaker(pid: number, maker: number) {
+  const why = `process ${maker} was to make it, which is of another session`;
+  return { what: `process ${pid}`, pid, why, remedy: 'restore it with CRIU' };
+}
+
+/** Which parts of the scratch memory a process has: those that share one memory stand one behind the other. */
+function slotsOf(task: ImageTask, tree: ImageTree): { slot: number; slots: number } {
+  const sharing = withMemory(tree.tasks, task);
+  const slot = sharing.slice(0, sharing.indexOf(task)).reduce((sum, { threads }) => sum + threads.length, 0);
+  return { slot, slots: slot + task.threads.length };
+}
+
+/** What its parent gets when a process ends. */
+function exitSignal({ threads }: ImageTask): number {
+  return threads[0]!.core.tc?.exit_signal ?? SIGCHLD;
 }
 
 /** The session in which a process was made, where that can be told: it, or what it made before, is still there. */
@@ -167,13 +196,15 @@ export function notMade(error: SyscallError, id: number): Error {
 }
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
-function bareRoot(task: ImageTask, hole: { address: number; size: number }): Made {
+function bareRoot(tree: ImageTree, hole: { address: number; size: number }): Made {
+  const task = tree.tasks[0]!;
   const tracee = makeScratch(() => cloneRoot(task.pid), hole);
   const { pid } = tracee;
-  const scratch = new Scratch(pid, hole.address, makeLayout, task.threads.length, endSignal(task));
+  const { slot, slots } = slotsOf(task, tree);
+  const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
   scratch.install();
   tracee.blockSignals(scratch.endSignal);
-  return { task, scratch, leader: new Remote(tracee, scratch, 0) };
+  return { task, scratch, leader: new Remote(tracee, scratch, slot), slot };
 }
 
 /**
@@ -311,7 +342,7 @@ export function makeGroups(made: readonly Made[]): void {
     tracee.blockSignals(endSignal);
     leader.call(NR.setpgid, 0, 0);
     leader.run();
-    helpers.set(task.pgid, { task: parent.task, scratch, leader });
+    helpers.set(task.pgid, { task: parent.task, scratch, leader, slot: 0 });
   }
   for (const one of members) if (one.task.pgid !== one.task.pid) join(one);
   for (const [pid, { leader, scratch, task }] of helpers) {

@@ -125,6 +125,9 @@ export const task_core_entry = message('task_core_entry', {
   blk_sigset_extended: [20, u64],
   stop_signo: [21, u32],
   membarrier_registration_mask: [22, u32],
+  // Not of CRIU, which leaves fields out that it does not know.
+  /** What the parent gets when the process ends, where that is not SIGCHLD. */
+  exit_signal: [1000, u32],
 });
 
 /** Which kernel objects a process uses: processes with the same number share one. */

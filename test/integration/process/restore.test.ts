@@ -62,6 +62,15 @@ test('a tree with threads, a zombie, sessions, groups and what they share', asyn
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('pages that parent and child share until one writes, and what processes share that are not threads', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('sharing'));
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('a tree of 200 processes', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('tree'), ['197']);
