@@ -1,9 +1,12 @@
 /** What checkpoint and restore have in common: options named as CRIU names them, and where images and logs lie. */
-import { appendFileSync, mkdirSync } from 'node:fs';
+import { appendFileSync, mkdirSync, renameSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
+import { SIGINT, SIGTERM } from '../abi/signal.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
+import type { Watch } from '../process/watch.ts';
 import type { Flag, Flags } from './command.ts';
+import type { Io } from './io.ts';
 import { draftNode, nodeOf, openNode } from './pkram.ts';
 import { version } from './version.ts';
 
@@ -22,6 +25,11 @@ export const imageFlags = {
     summary: 'the tree may be of a session or process group whose leader is not in it',
   },
   fileLocks: { long: 'file-locks', short: 'l', summary: 'keep file locks' },
+  progressFile: {
+    long: 'progress-file',
+    value: 'FILE',
+    summary: 'write into this file, again and again, how many bytes of the image are done: {"bytes"}',
+  },
 } as const satisfies Flags;
 
 const switches = (names: string): Flags =>
@@ -104,6 +112,44 @@ export function inWorkDir(flags: { workDir: string | undefined; imagesDir: strin
   const { imagesDir = '.' } = flags;
   const images = imagesDir === '-' || nodeOf(imagesDir) !== undefined ? '.' : imagesDir;
   return resolve(flags.workDir ?? images, file);
+}
+
+/**
+ * Does what takes its time, with its progress told, and undone when a signal comes meanwhile. The thread that traces does all of
+ * it in one go, so that Node would tell of signals only afterwards.
+ */
+export async function supervised<T>(
+  io: Io,
+  of: { label: string; progressFile: string | undefined },
+  work: (watch: Watch) => T,
+): Promise<T> {
+  const { NotedSignals } = await import('../sys/interrupt.ts');
+  const progress = io.progress({ label: of.label, unit: 'bytes' });
+  const report = of.progressFile === undefined ? undefined : reportTo(of.progressFile);
+  using signals = new NotedSignals([SIGINT, SIGTERM]);
+  try {
+    return work((bytes) => {
+      if (signals.seen || io.signal.aborted) throw new DOMException('interrupted', 'AbortError');
+      progress.update(bytes);
+      report?.(bytes);
+    });
+  } finally {
+    progress.end();
+  }
+}
+
+const REPORT_EVERY = 50;
+
+/** Whoever reads the file finds a whole report. */
+function reportTo(file: string): Watch {
+  let last = Number.NEGATIVE_INFINITY;
+  return (bytes) => {
+    const now = performance.now();
+    if (now - last < REPORT_EVERY) return;
+    last = now;
+    writeFileSync(`${file}.new`, JSON.stringify({ bytes }));
+    renameSync(`${file}.new`, file);
+  };
 }
 
 /** Runs, and writes down how it went. */

@@ -120,7 +120,7 @@ function treeOf(pid: number): number[] {
 }
 
 function refuseOneself(pid: number): void {
-  for (let at = process.pid; at > 1; at = readStat(at).ppid) {
+  for (let at = process.pid; at > 0; at = readStat(at).ppid) {
     if (at !== pid) continue;
     throw new UnsupportedError({
       what: 'process tree',

@@ -1,5 +1,5 @@
 import { command } from '../command.ts';
-import { ignoredFlags, imageFlags, logged, openDraft, refuseUnbuilt, unbuiltFlags } from '../criu.ts';
+import { ignoredFlags, imageFlags, logged, openDraft, refuseUnbuilt, supervised, unbuiltFlags } from '../criu.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
 import { count } from '../text.ts';
@@ -32,6 +32,7 @@ export const checkpoint = command({
     0: 'The image is complete.',
     1: 'No room, or another failure; the processes go on, and there is no new image.',
     3: 'Something cannot be saved, or a privilege is missing; the processes go on.',
+    130: 'Interrupted; the processes go on, and there is no new image.',
   },
   examples: [
     {
@@ -59,7 +60,12 @@ export const checkpoint = command({
     } as const;
     const result = await logged(flags, 'checkpoint', async () => {
       const { checkpoint } = await import('../../process/checkpoint.ts');
-      return checkpoint(options, await openDraft(directory));
+      const { watchDraft } = await import('../../process/watch.ts');
+      const draft = await openDraft(directory);
+      const { progressFile } = flags;
+      return supervised(io, { label: 'checkpoint', progressFile }, (watch) =>
+        checkpoint(options, watchDraft(draft, watch)),
+      );
     });
     const { processes, threads, memory, frozen } = result;
     io.info(

@@ -1,6 +1,15 @@
 import { writeFileSync } from 'node:fs';
 import { command } from '../command.ts';
-import { ignoredFlags, imageFlags, inWorkDir, logged, openStore, refuseUnbuilt, unbuiltFlags } from '../criu.ts';
+import {
+  ignoredFlags,
+  imageFlags,
+  inWorkDir,
+  logged,
+  openStore,
+  refuseUnbuilt,
+  supervised,
+  unbuiltFlags,
+} from '../criu.ts';
 
 export const restore = command({
   name: 'restore',
@@ -23,16 +32,22 @@ export const restore = command({
     0: 'The processes go on.',
     1: 'A failure; nothing that was begun is left.',
     3: 'Something of the image cannot be restored here: a process id is taken, a file has changed, a feature is missing.',
+    4: 'A failure, and processes stay that could not be taken away; they are named.',
     5: 'The image is damaged.',
+    130: 'Interrupted; nothing that was begun is left.',
   },
   examples: [{ line: 'tideover restore -D /var/tmp/image -d', does: 'let the processes go on, and end' }],
   async run(io, { flags }) {
     refuseUnbuilt(flags);
     const result = await logged(flags, 'restore', async () => {
       const { restore } = await import('../../process/restore.ts');
+      const { watchStore } = await import('../../process/watch.ts');
       const store = await openStore(flags.imagesDir ?? '.');
       try {
-        return restore(store, { stopped: flags.leaveStopped, shellJob: flags.shellJob });
+        const options = { stopped: flags.leaveStopped, shellJob: flags.shellJob };
+        return await supervised(io, { label: 'restore', progressFile: flags.progressFile }, (watch) =>
+          restore(watchStore(store, watch), options),
+        );
       } finally {
         store.close();
       }

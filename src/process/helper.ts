@@ -1,0 +1,52 @@
+/**
+ * The process that works for the library (client.ts): tideover in a session of its own, no child of its caller's, with no
+ * descriptor that leads there. So it can stop its caller like any other process, and end it.
+ *
+ *     node helper start FOLDER CALLER PROGRAM ARGUMENTS...  starts the other one, says its process id, and ends
+ *     node helper run FOLDER CALLER PROGRAM ARGUMENTS...    waits until its caller is ready, and becomes PROGRAM
+ *
+ * In the folder: `ready`, made by the caller; `result` and `log`, what the program says; `exit`, with its exit code, when it ends.
+ * The caller removes it, unless it was ended itself.
+ */
+import { spawn } from 'node:child_process';
+import { existsSync, openSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { pathToFileURL } from 'node:url';
+import { readStat } from '../sys/stat.ts';
+
+const [role, folder, caller, program, ...args] = process.argv.slice(2) as [string, string, string, string, ...string[]];
+
+if (role === 'start') {
+  const open = (name: string) => openSync(join(folder, name), 'wx', 0o600);
+  const child = spawn(process.execPath, [import.meta.filename, 'run', folder, caller, program, ...args], {
+    detached: true,
+    stdio: ['ignore', open('result'), open('log')],
+  });
+  process.stdout.write(`${child.pid}`);
+  child.unref();
+} else {
+  process.on('exit', (code) => {
+    if (hasEnded(Number(caller))) {
+      rmSync(folder, { recursive: true, force: true });
+      return;
+    }
+    writeFileSync(join(folder, 'exit.new'), `${code}`);
+    renameSync(join(folder, 'exit.new'), join(folder, 'exit'));
+  });
+  // The caller may be gone.
+  for (let left = 1000; !existsSync(join(folder, 'ready')); left--) {
+    if (left === 0) process.exit(1);
+    await setTimeout(10);
+  }
+  process.argv.splice(1, process.argv.length, program, ...args);
+  await import(pathToFileURL(program).href);
+}
+
+function hasEnded(pid: number): boolean {
+  try {
+    return 'ZX'.includes(readStat(pid).state);
+  } catch {
+    return true;
+  }
+}

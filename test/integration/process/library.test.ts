@@ -1,0 +1,148 @@
+/** Checkpoint and restore as a program calls them, on others and on itself. */
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, truncateSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { checkpoint, type Progress, restore, UnsupportedError } from '../../../src/process/index.ts';
+import { rootTest as test } from '../root.ts';
+import { Bench } from './target.ts';
+
+function bench(t: TestContext): Bench {
+  const made = new Bench();
+  t.after(() => made.dispose());
+  return made;
+}
+
+const ours = () => readdirSync(tmpdir()).filter((name) => /^tideover-\w{6}$/.test(name));
+
+test('a checkpoint and a restore, with what they tell', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('state'));
+  await target.says('ready');
+  const seen: Progress[] = [];
+  const saved = await checkpoint({
+    pid,
+    images: target.image,
+    fileLocks: true,
+    onProgress: (progress) => seen.push(progress),
+  });
+  assert.equal(saved.state, 'continued');
+  assert.ok(saved.state === 'continued' && saved.processes === 1 && saved.memory > 0 && saved.frozen > 0);
+  for (const { bytes } of seen) assert.ok(bytes >= 0);
+  await target.gone(pid);
+  const result = await restore({ images: target.image, fileLocks: true });
+  assert.deepEqual(result, { pid, processes: 1, threads: saved.threads });
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('an error is that of the part that found it', async (t) => {
+  const target = bench(t);
+  await assert.rejects(checkpoint({ pid: 1, images: target.image, outcome: 'run' }), (error) => {
+    assert.ok(error instanceof UnsupportedError && error instanceof Error);
+    assert.equal(error.pid, 1);
+    assert.match(error.remedy, /./);
+    return true;
+  });
+  mkdirSync(target.image);
+  await assert.rejects(restore({ images: target.image }), { code: 'format' });
+});
+
+test('an abort, before and in the middle: the program goes on, and there is no image', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', BIG]);
+  await target.says('ready');
+  const reason = new Error('changed my mind');
+  await assert.rejects(
+    checkpoint({ pid, images: target.image, signal: AbortSignal.abort(reason) }),
+    (error) => error === reason,
+  );
+  const early = new AbortController();
+  setImmediate(() => early.abort(reason));
+  await assert.rejects(checkpoint({ pid, images: target.image, signal: early.signal }), (error) => error === reason);
+  const controller = new AbortController();
+  let bytes = -1;
+  const running = checkpoint({
+    pid,
+    images: target.image,
+    signal: controller.signal,
+    onProgress(progress) {
+      bytes = progress.bytes;
+      controller.abort(reason);
+    },
+  });
+  await assert.rejects(running, (error) => error === reason);
+  assert.ok(bytes >= 0, 'it had begun to write');
+  assert.ok(!existsSync(target.image));
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const BIG = `
+import signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+big = bytes(range(1, 256)) * (400 << 12)
+print('ready', flush=True)
+signal.pause()
+print('ok' if big.count(7) == 400 << 12 else 'faults', flush=True)
+`;
+
+for (const outcome of ['run', 'kill'] as const) {
+  test(`a program that checkpoints itself, and goes on as ${outcome === 'run' ? 'both' : 'the restored one'}`, async (t) => {
+    const target = bench(t);
+    const before = ours();
+    const pid = target.start(process.execPath, ['--input-type=module', '-e', SELF, target.image, outcome]);
+    if (outcome === 'run') {
+      await target.says('continued: 1 process\n');
+      process.kill(pid, 'SIGKILL');
+    }
+    await target.gone(pid);
+    assert.doesNotMatch(target.log, /restored/);
+    // The image has it as it was then.
+    truncateSync(join(target.folder, 'log'));
+    const { status, stderr } = target.tideover('restore', '-D', target.image, '-d');
+    assert.equal(status, 0, stderr);
+    await target.says(`restored as ${pid}, 1000 steps, ok\n`);
+    assert.deepEqual(
+      ours().filter((name) => !before.includes(name)),
+      [],
+    );
+  });
+}
+
+const LIBRARY = new URL('../../../src/process/index.ts', import.meta.url).href;
+
+const SELF = `
+import { checkpoint } from '${LIBRARY}';
+const [images, outcome] = process.argv.slice(1);
+let steps = 0;
+while (steps < 1000) steps++;
+const before = process.hrtime.bigint();
+const result = await checkpoint({ pid: process.pid, images, outcome });
+if (result.state === 'continued') console.log('continued: ' + result.processes + ' process');
+else console.log('restored as ' + process.pid + ', ' + steps + ' steps, ' + (process.hrtime.bigint() > before ? 'ok' : 'faults'));
+setInterval(() => undefined, 1000);
+`;
+
+test('a program that checkpoints the tree that it is in', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', PARENT, process.execPath, TREE, target.image]);
+  await target.gone(pid);
+  const { status, stderr } = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(status, 0, stderr);
+  assert.match(await target.says(/restored below \d+\n(.*\n)*child ended with 7\n/), new RegExp(`below ${pid}\n`));
+});
+
+const PARENT = `
+import subprocess, sys
+child = subprocess.run([sys.argv[1], '--input-type=module', '-e', sys.argv[2], sys.argv[3]])
+print('child ended with', child.returncode, flush=True)
+`;
+
+const TREE = `
+import { checkpoint } from '${LIBRARY}';
+const result = await checkpoint({ pid: process.ppid, images: process.argv[1] });
+console.log(result.state + ' below ' + process.ppid);
+process.exit(7);
+`;
