@@ -180,6 +180,7 @@ function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
         ? undefined
         : saveOutside({ pid: process.pid, umask: process.status.Umask }, saving, tables, objects),
     );
+    tables.saveQueues();
     tables.finish();
     const tasks = frozen.processes.map((process, i): SavedTask => {
       if (process.zombie) return saveZombie(process);
@@ -334,7 +335,7 @@ function writeImage(draft: ImageDraft, { tasks, saving, clocks, freezing, starte
 }
 
 function writeShared(draft: ImageDraft, saving: Saving): void {
-  const { remaps, ghosts, pipesData, fifosData, memfds, locks, rings } = saving;
+  const { remaps, ghosts, pipesData, fifosData, socketQueues, memfds, locks, rings } = saving;
   if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
   if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
   if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
@@ -348,14 +349,24 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
     [images.PIPES_DATA, pipesData],
     [images.FIFO_DATA, fifosData],
   ] as const) {
-    if (list.length === 0) continue;
-    const writer = new ImageWriter(draft.create(fileName(type)), type);
-    for (const { entry, bytes } of list) writer.entry(entry, bytes);
-    writer.close();
+    writeWithBytes(draft, type, list);
   }
+  writeWithBytes(draft, images.SK_QUEUES, socketQueues);
   if (memfds.size > 0) {
     writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
   }
+}
+
+/** Entries with bytes behind them. */
+function writeWithBytes<E>(
+  draft: ImageDraft,
+  type: ImageType<E, never, never>,
+  list: readonly { entry: E; bytes: Uint8Array }[],
+): void {
+  if (list.length === 0) return;
+  const writer = new ImageWriter(draft.create(fileName(type)), type);
+  for (const { entry, bytes } of list) writer.entry(entry, bytes);
+  writer.close();
 }
 
 /** The parts of shared memory that were ever written, in whole pages. */

@@ -23,13 +23,14 @@ import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
 import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, type ImageTree } from '../image/tree.ts';
-import { fileName, images } from '../image/types.ts';
+import { fileName, type ImageType, images } from '../image/types.ts';
 import { attributes, close, mknodat, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
+import type { Packet } from './files/unixqueue.ts';
 import { fillFile } from './pages.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -40,6 +41,8 @@ export class Restoring {
   readonly memfds: ImageTree['memfds'];
   readonly pipesData: ReadonlyMap<number, PipeData>;
   readonly fifosData: ReadonlyMap<number, PipeData>;
+  /** By id of the socket. */
+  readonly socketQueues: ReadonlyMap<number, readonly Packet[]>;
   readonly locks: readonly FileLock[];
   readonly #store: ImageStore;
   readonly #open = new Map<number, number>();
@@ -52,8 +55,10 @@ export class Restoring {
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;
-    this.pipesData = this.#pipeData(fileName(images.PIPES_DATA));
-    this.fifosData = this.#pipeData(fileName(images.FIFO_DATA));
+    const byPipe = (list: PipeData[]) => new Map(list.map((each) => [each.entry.pipe_id, each]));
+    this.pipesData = byPipe(this.#withBytes(images.PIPES_DATA));
+    this.fifosData = byPipe(this.#withBytes(images.FIFO_DATA));
+    this.socketQueues = Map.groupBy(this.#withBytes(images.SK_QUEUES), ({ entry }) => entry.id_for);
     this.locks = store.has(fileName(images.FILE_LOCKS)) ? entriesOf(store, images.FILE_LOCKS) : [];
     const remaps = store.has(fileName(images.REMAP_FPATH)) ? entriesOf(store, images.REMAP_FPATH) : [];
     this.#ghosts = new Map(
@@ -183,16 +188,13 @@ export class Restoring {
     this.#open.clear();
   }
 
-  #pipeData(file: string): Map<number, PipeData> {
-    const found = new Map<number, PipeData>();
-    if (!this.#store.has(file)) return found;
-    withSource(this.#store, file, (source) => {
-      for (const record of records(source)) {
-        const entry = record.value as PipeData['entry'];
-        found.set(entry.pipe_id, { entry, bytes: readBlob(source, record) });
-      }
-    });
-    return found;
+  /** Entries of a file, if it is there, with the bytes behind each. */
+  #withBytes<E>(type: ImageType<E, never, never>): { entry: E; bytes: Uint8Array }[] {
+    const file = fileName(type);
+    if (!this.#store.has(file)) return [];
+    return withSource(this.#store, file, (source) =>
+      [...records(source)].map((record) => ({ entry: record.value as E, bytes: readBlob(source, record) })),
+    );
   }
 
   #sizeOfShared(shmid: number): number {

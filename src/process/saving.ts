@@ -6,6 +6,7 @@ import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, type Statx } from '../abi/s
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
+import type { sk_packet_entry } from '../image/messages/sockets.ts';
 import type { Value } from '../image/proto.ts';
 import { attributes, close, lseek, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
@@ -50,6 +51,7 @@ export class Saving {
   readonly ghosts = new Map<string, Ghost>();
   readonly pipesData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
   readonly fifosData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
+  readonly socketQueues: { entry: Value<typeof sk_packet_entry>; bytes: Uint8Array }[] = [];
   readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
   readonly shared = new Map<number, SharedMemory>();
   /** By inode. */
@@ -57,11 +59,18 @@ export class Saving {
   readonly locks = new Map<string, FileLock>();
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
+  readonly #made = new Map<string, unknown>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;
 
   constructor(options: SaveOptions) {
     this.options = options;
+  }
+
+  /** What was made for a key when it was asked for first. */
+  once<T>(key: string, make: () => T): T {
+    if (!this.#made.has(key)) this.#made.set(key, make());
+    return this.#made.get(key) as T;
   }
 
   /** A number for one more open file. */

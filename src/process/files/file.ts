@@ -38,7 +38,7 @@ export interface OpenFile {
 export interface FileKind {
   readonly type: FileType;
   /** Whether a file is of this kind. */
-  matches(file: Pick<OpenFile, 'link' | 'stat' | 'flags'>): boolean;
+  matches(file: Pick<OpenFile, 'link' | 'stat' | 'flags' | 'local'>): boolean;
   /** Looks, before anything is stopped, whether the file can be saved. @throws UnsupportedError */
   check?(file: OpenFile, saving: Saving): void;
   /** The image's entry. What else is to be saved with it goes into `saving`. */

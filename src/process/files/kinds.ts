@@ -9,8 +9,9 @@ import { fifo, pipe } from './pipe.ts';
 import { refusal } from './refused.ts';
 import { signalfd } from './signalfd.ts';
 import { timerfd } from './timerfd.ts';
+import { unix } from './unix.ts';
 
-const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring];
+const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring, unix];
 
 /** @throws UnsupportedError for a file that no kind knows */
 export function kindOf(file: OpenFile): FileKind {

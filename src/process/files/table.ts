@@ -14,6 +14,7 @@ import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
 import { kindOf } from './kinds.ts';
 import { saveLocks } from './locks.ts';
 import { checkPipes, pipe } from './pipe.ts';
+import { checkUnix, saveUnixQueues, unix } from './unix.ts';
 
 export type Descriptor = Value<typeof fdinfo_entry>;
 
@@ -24,6 +25,7 @@ export class FileTables {
   readonly #known = new Map<string, ObjectSet<{ id: number; type: FileType }>>();
   /** Those that are looked at again, with a descriptor of ours. */
   readonly #kept: OpenFile[] = [];
+  #stopped = false;
 
   constructor(saving: Saving) {
     this.#saving = saving;
@@ -39,9 +41,21 @@ export class FileTables {
     }
   }
 
+  /** Saves what waits in sockets, and open files that are only there. Everything must be stopped. */
+  saveQueues(): void {
+    this.#stopped = true;
+    const self = pidfd_open({ pid: process.pid, flags: 0 });
+    try {
+      saveUnixQueues(this.#saving, this.#kept, (fd) => this.#saveDescriptor(process.pid, self, fd).id);
+    } finally {
+      close({ fd: self });
+    }
+  }
+
   /** What can only be said when all files are known. */
   finish(): void {
     checkPipes(this.#kept);
+    checkUnix(this.#saving, this.#kept, this.#stopped);
   }
 
   [Symbol.dispose](): void {
@@ -66,7 +80,7 @@ export class FileTables {
         const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags };
         const kind = kindOf(file);
         kind.check?.(file, this.#saving);
-        if (kind === pipe) {
+        if (kind === pipe || kind === unix) {
           keep = true;
           this.#kept.push(file);
         }
