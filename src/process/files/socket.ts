@@ -155,20 +155,23 @@ function optional(local: number, name: number): number | undefined {
 /**
  * Reads what waits in a socket, which stays there. Where one look does not show all, SO_PEEK_OFF of socket(7) leads on.
  *
- * @param size bytes that wait, or infinity where only the end of messages tells
- * @returns messages, or of a stream pieces, a new one where descriptors travel along
+ * A piece of a stream ends behind bytes that came with descriptors. It begins behind the one before: the kernel does not tell
+ * which of its bytes came without, so the descriptors come with the first of them then (unix_stream_read_generic() in
+ * net/unix/af_unix.c goes on to the next buffer before it looks whether bytes are still wanted).
+ *
+ * @param size bytes that wait in all; undefined for datagrams, of which only the end tells
  */
-export function peekQueue(local: number, size: number, messages: Messages): Received[] {
+export function peekQueue(local: number, size: number | undefined, messages: Messages): Received[] {
   if (size === 0) return [];
   const first = messages.peek(local);
   if (first === undefined) return [];
-  if (first.bytes.length >= size) return [first];
+  if (first.bytes.length === size) return [first];
   for (const fd of first.descriptors) close({ fd });
   const found: Received[] = [];
   const before = getOption(local, so.SOL_SOCKET, so.SO_PEEK_OFF);
   setOption(local, so.SOL_SOCKET, so.SO_PEEK_OFF, 0);
   try {
-    for (let seen = 0; seen < size; ) {
+    for (let seen = 0; size === undefined || seen < size; ) {
       const received = messages.peek(local);
       if (received === undefined) break;
       found.push(received);

@@ -14,7 +14,7 @@ import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
 import { kindOf } from './kinds.ts';
 import { saveLocks } from './locks.ts';
 import { checkPipes, pipe } from './pipe.ts';
-import { checkUnix, saveUnixQueues, unix } from './unix.ts';
+import { checkUnix, isAnythingWaiting, saveUnixQueues, unix } from './unix.ts';
 
 export type Descriptor = Value<typeof fdinfo_entry>;
 
@@ -54,8 +54,10 @@ export class FileTables {
 
   /** What can only be said when all files are known. */
   finish(): void {
+    // What is in flight is not known while they run, and may be the other end of what has none.
+    if (!this.#stopped && isAnythingWaiting(this.#saving, this.#kept)) return;
     checkPipes(this.#kept);
-    checkUnix(this.#saving, this.#kept, this.#stopped);
+    checkUnix(this.#saving, this.#kept);
   }
 
   [Symbol.dispose](): void {

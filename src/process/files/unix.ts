@@ -1,27 +1,17 @@
-/** Sockets of the UNIX domain within a tree: unix(7). What waits in them is in unixqueue.ts. */
-import { chmodSync, chownSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
-import { dirname } from 'node:path';
-import { AT_EMPTY_PATH } from '../../abi/fcntl.ts';
 import * as so from '../../abi/socket.ts';
 import { TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN } from '../../abi/tcp.ts';
-import { bytesOf, textOf } from '../../abi/text.ts';
-import { FormatError, UnsupportedError } from '../../errors.ts';
-import type { unix_sk_entry } from '../../image/messages/sockets.ts';
-import type { Value } from '../../image/proto.ts';
-import { fileName, images } from '../../image/types.ts';
-import { attributes, close, ioctl, readlink } from '../../sys/files.ts';
+import { UnsupportedError } from '../../errors.ts';
+import { close, ioctl } from '../../sys/files.ts';
 import { Messages } from '../../sys/message.ts';
 import { type UnixSocket, unixSockets } from '../../sys/sock_diag.ts';
-import { accept4, bind, connect, getOption, listen, shutdown, socket, socketpair } from '../../sys/socket.ts';
+import { accept4, getOption, listen, shutdown, socket, socketpair } from '../../sys/socket.ts';
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 import { restoreOptions, saveOptions } from './socket.ts';
+import { addressOf, bindTo, connectTo, nameOf, type UnixEntry } from './unixname.ts';
 import { LARGEST_MESSAGE, refillQueue, saveQueue } from './unixqueue.ts';
 
-type UnixEntry = Value<typeof unix_sk_entry>;
-
-const DELETED = ' (deleted)';
 const ALL_STATES = (1 << TCP_ESTABLISHED) | (1 << TCP_LISTEN) | (1 << TCP_CLOSE);
 
 export const unix: FileKind = {
@@ -40,7 +30,7 @@ export const unix: FileKind = {
       peer: found.peer || listenerOf(saving, ino),
       fown: saveOwner(file),
       opts: saveOptions(file.local),
-      ...placeOf(file, found),
+      ...nameOf(file.local, found.name),
       ...(found.shutdown === 0 ? {} : { shutdown: SHUTDOWN[found.shutdown]! }),
     };
     return { usk };
@@ -65,37 +55,6 @@ function socketsNow(saving: Saving): ReadonlyMap<number, UnixSocket> {
 function listenerOf(saving: Saving, ino: number): number {
   for (const each of socketsNow(saving).values()) if (each.pending.includes(ino)) return each.inode;
   return 0;
-}
-
-/** The name as the program gave it, and the file behind it. */
-function placeOf(
-  file: OpenFile,
-  { name }: UnixSocket,
-): Pick<UnixEntry, 'name' | 'name_dir' | 'deleted' | 'file_perms'> {
-  if (name === undefined) return { name: new Uint8Array(0) };
-  if (name.startsWith('\0')) return { name: bytesOf(name) };
-  const bytes = bytesOf(`${name}\0`);
-  // SIOCUNIXFILE of unix(7): the file itself, whatever its path leads to now.
-  const fd = ioctl({ fd: file.local, request: so.SIOCUNIXFILE, arg: 0 });
-  try {
-    const stat = attributes(fd, '', AT_EMPTY_PATH);
-    const link = readlink(`/proc/self/fd/${fd}`);
-    const deleted = stat.stx_nlink === 0;
-    const path = deleted && link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
-    return {
-      name: bytes,
-      file_perms: { mode: stat.stx_mode, uid: stat.stx_uid, gid: stat.stx_gid },
-      ...(deleted ? { deleted } : {}),
-      ...(name.startsWith('/') ? {} : { name_dir: directoryOf(path, name) }),
-    };
-  } finally {
-    close({ fd });
-  }
-}
-
-/** The directory from which a relative name leads to a path. */
-function directoryOf(path: string, name: string): string {
-  return path.endsWith(`/${name}`) ? path.slice(0, -name.length - 1) || '/' : dirname(path);
 }
 
 function refuse(
@@ -125,18 +84,28 @@ export function saveUnixQueues(saving: Saving, files: readonly OpenFile[], keep:
   }
 }
 
+/** Whether something waits in sockets: it may be descriptors. */
+export function isAnythingWaiting(saving: Saving, files: readonly OpenFile[]): boolean {
+  return files.some(({ stat }) => (socketsNow(saving).get(Number(stat.stx_ino))?.receiveQueue ?? 0) > 0);
+}
+
 /** @throws UnsupportedError for a socket that is connected with one outside the tree */
-export function checkUnix(saving: Saving, files: readonly OpenFile[], stopped: boolean): void {
+export function checkUnix(saving: Saving, files: readonly OpenFile[]): void {
   const now = socketsNow(saving);
-  // While they run it is not looked at what waits in sockets, which may be the other end of one.
-  const mayFly = !stopped && files.some(({ stat }) => (now.get(Number(stat.stx_ino))?.receiveQueue ?? 0) > 0);
   const known = new Map(saving.files.flatMap(({ usk }) => (usk === undefined ? [] : [[usk.ino, usk] as const])));
   for (const file of files) {
     const entry = known.get(Number(file.stat.stx_ino));
-    if (entry === undefined || entry.peer === 0) continue;
+    if (entry === undefined) continue;
+    if (now.get(entry.ino)!.pending.some((client) => !known.has(client))) {
+      throw refuse(
+        file,
+        'a process outside the tree, or one that has gone, waits to be accepted by it',
+        'try again in a moment, when the program has accepted it',
+      );
+    }
+    if (entry.peer === 0) continue;
     const peer = known.get(entry.peer);
     if (peer === undefined) {
-      if (mayFly) continue;
       const other = now.get(entry.peer)?.name;
       const named = other === undefined || other === '' ? '' : ` (${other.replace('\0', '@')})`;
       throw refuse(
@@ -182,7 +151,7 @@ function makeSockets(restoring: Restoring): Sockets {
   for (const entry of all) {
     if (connected(entry)) continue;
     const peer = entries.get(entry.peer);
-    if (peer !== undefined && peer.peer === entry.ino) {
+    if (peer !== undefined && areEachOthers(entry, peer)) {
       // Each is the other's peer, which socketpair(2) makes of sockets without a name.
       if (made.has(entry.ino)) continue;
       const [one, two] = pairOf(entry.type);
@@ -191,13 +160,33 @@ function makeSockets(restoring: Restoring): Sockets {
       bindTo(restoring, one, entry);
       continue;
     }
-    const fd = newSocket(entry.type);
-    made.set(entry.ino, fd);
+    const fd = addSocket(entry, sockets, restoring);
     bindTo(restoring, fd, entry);
     if (entry.state === TCP_LISTEN) listen({ sockfd: fd, backlog: entry.backlog });
   }
-  for (const entry of all) if (connected(entry)) makeConnected(entry, sockets, restoring);
+  // Those that wait to be accepted come last: accept(2) takes the first.
+  const waits = (entry: UnixEntry) => entries.get(entry.peer)?.state === TCP_LISTEN;
+  for (const entry of all) if (connected(entry) && !waits(entry)) makeConnected(entry, sockets, restoring);
+  for (const entry of all) if (connected(entry) && waits(entry)) makeConnected(entry, sockets, restoring);
   return sockets;
+}
+
+/** One that is not connected. What waits in it came from a socket that is closed, if it has no name to send to. */
+function addSocket(entry: UnixEntry, { made, ends }: Sockets, restoring: Restoring): number {
+  if (entry.name.length > 0 || !restoring.socketQueues.has(entry.id)) {
+    const fd = newSocket(entry.type);
+    made.set(entry.ino, fd);
+    return fd;
+  }
+  const [one, two] = pairOf(entry.type);
+  made.set(entry.ino, one);
+  ends.set(entry.ino, two);
+  return one;
+}
+
+/** Whether two sockets are connected with each other, and not one with itself. */
+function areEachOthers(a: UnixEntry, b: UnixEntry): boolean {
+  return a !== b && a.peer === b.ino && b.peer === a.ino;
 }
 
 /** A stream with its other end, or with none where that is closed. */
@@ -210,7 +199,7 @@ function makeConnected(entry: UnixEntry, sockets: Sockets, restoring: Restoring)
     const fd = newSocket(entry.type);
     made.set(entry.ino, fd);
     bindTo(restoring, fd, entry);
-    connectTo(fd, peer);
+    connectTo(restoring, fd, peer);
     return;
   }
   const keep = (of: UnixEntry | undefined, fd: number) => (of === undefined ? ends : made).set((of ?? entry).ino, fd);
@@ -225,7 +214,7 @@ function makeConnected(entry: UnixEntry, sockets: Sockets, restoring: Restoring)
   const [server, client] = accepted ? [entry, peer] : [peer!, entry];
   const fd = newSocket(entry.type);
   if (client !== undefined) bindTo(restoring, fd, client);
-  made.set(server.ino, acceptFor(server, fd, sockets));
+  made.set(server.ino, acceptFor(server, fd, sockets, restoring));
   keep(client, fd);
 }
 
@@ -237,31 +226,23 @@ function listens(of: UnixEntry, { entries }: Sockets): UnixEntry | undefined {
 }
 
 /** Connects `fd` to the name of `server` and returns the other end. */
-function acceptFor(server: UnixEntry, fd: number, sockets: Sockets): number {
+function acceptFor(server: UnixEntry, fd: number, sockets: Sockets, restoring: Restoring): number {
   const alive = listens(server, sockets);
   const accept = (listener: number) => accept4({ sockfd: listener, addr: 0, addrlen: 0, flags: so.SOCK_CLOEXEC });
   if (alive !== undefined) {
-    connectTo(fd, alive);
+    connectTo(restoring, fd, alive);
     return accept(sockets.made.get(alive.ino)!);
   }
-  // Nobody listens any more: for as long as it takes. What stands under the name goes aside meanwhile.
+  // Nobody listens any more: for as long as it takes.
   const listener = newSocket(server.type);
-  return within(server, () => {
-    const path = pathOf(server);
-    const aside = path !== undefined && exists(path) ? `${path}.${process.pid}` : undefined;
-    if (aside !== undefined) renameSync(path!, aside);
-    try {
-      const addr = addressOf(server);
-      bind({ sockfd: listener, addr, addrlen: addr.length });
-      listen({ sockfd: listener, backlog: 1 });
-      connect({ sockfd: fd, addr, addrlen: addr.length });
-      return accept(listener);
-    } finally {
-      close({ fd: listener });
-      if (path !== undefined) unlinkSync(path);
-      if (aside !== undefined) renameSync(aside, path!);
-    }
-  });
+  try {
+    bindTo(restoring, listener, { ...server, deleted: true });
+    listen({ sockfd: listener, backlog: 1 });
+    connectTo(restoring, fd, server);
+    return accept(listener);
+  } finally {
+    close({ fd: listener });
+  }
 }
 
 /** Sends again what waited, and makes the rest of what makes the sockets as they were. */
@@ -280,22 +261,16 @@ function refill(entry: UnixEntry, { entries, made, ends }: Sockets, restoring: R
   const packets = restoring.socketQueues.get(entry.id);
   if (packets === undefined) return;
   const open = (id: number) => restoring.open(id);
-  const end = ends.get(entry.ino) ?? (entries.get(entry.peer)?.peer === entry.ino ? made.get(entry.peer) : undefined);
+  const peer = entries.get(entry.peer);
+  const end =
+    ends.get(entry.ino) ?? (peer !== undefined && areEachOthers(entry, peer) ? made.get(peer.ino) : undefined);
   if (end !== undefined) {
     refillQueue(end, packets, messages, open);
     return;
   }
-  if (entry.name.length === 0) {
-    throw new FormatError({
-      file: fileName(images.FILES),
-      field: `usk ${entry.id}`,
-      expected: 'a name or another end, as messages wait in it',
-      found: 'neither',
-    });
-  }
   const from = newSocket(entry.type);
   try {
-    within(entry, () => refillQueue(from, packets, messages, open, addressOf(entry)));
+    refillQueue(from, packets, messages, open, addressOf(restoring, entry));
   } finally {
     close({ fd: from });
   }
@@ -304,18 +279,13 @@ function refill(entry: UnixEntry, { entries, made, ends }: Sockets, restoring: R
 function settle(entry: UnixEntry, { entries, made }: Sockets, restoring: Restoring): void {
   const fd = made.get(entry.ino)!;
   const peer = entries.get(entry.peer);
-  if (entry.type === so.SOCK_DGRAM && peer !== undefined && peer.peer !== entry.ino) connectTo(fd, peer);
+  if (entry.type === so.SOCK_DGRAM && peer !== undefined && !areEachOthers(entry, peer)) connectTo(restoring, fd, peer);
   restoreOptions(fd, entry.opts);
   const how = SHUTDOWN.indexOf(entry.shutdown ?? 'NONE');
   // One whose other end was closed has been shut down by that.
   if (how > 0 && peer !== undefined) shutdown({ sockfd: fd, how: how - 1 });
   setStatusFlags(fd, entry.flags);
   restoreOwner(restoring, fd, entry.fown);
-}
-
-function connectTo(fd: number, peer: UnixEntry): void {
-  const addr = addressOf(peer);
-  within(peer, () => connect({ sockfd: fd, addr, addrlen: addr.length }));
 }
 
 function newSocket(type: number): number {
@@ -327,66 +297,4 @@ function pairOf(type: number): [number, number] {
   socketpair({ domain: so.AF_UNIX, type: type | so.SOCK_CLOEXEC | so.SOCK_NONBLOCK, protocol: 0, sv });
   const view = new DataView(sv.buffer);
   return [view.getInt32(0, true), view.getInt32(4, true)];
-}
-
-/** Gives it its name, and the file of that name owner and mode. */
-function bindTo(restoring: Restoring, fd: number, entry: UnixEntry): void {
-  if (entry.name.length === 0) return;
-  within(entry, () => {
-    const path = pathOf(entry);
-    if (path !== undefined) clearWay(path, entry);
-    const addr = addressOf(entry);
-    bind({ sockfd: fd, addr, addrlen: addr.length });
-    if (path === undefined) return;
-    if (entry.file_perms !== undefined) {
-      chownSync(path, entry.file_perms.uid, entry.file_perms.gid);
-      chmodSync(path, entry.file_perms.mode & 0o7777);
-    }
-    if (entry.deleted === true) restoring.atEnd(() => within(entry, () => unlinkSync(path)));
-  });
-}
-
-/** Removes what the program that died has left. @throws UnsupportedError where a socket is alive, or it is none */
-function clearWay(path: string, entry: UnixEntry): void {
-  if (!exists(path)) return;
-  const taken = (why: string) =>
-    new UnsupportedError({ what: `socket ${path}`, why, remedy: 'move it away, or end what uses it' });
-  if (!lstatSync(path).isSocket()) throw taken('a file that is no socket has its name');
-  const fd = newSocket(entry.type);
-  try {
-    const addr = addressOf(entry);
-    if (connect.attempt({ sockfd: fd, addr, addrlen: addr.length }) === 0) throw taken('another process uses it');
-  } finally {
-    close({ fd });
-  }
-  unlinkSync(path);
-}
-
-function exists(path: string): boolean {
-  return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
-}
-
-/** A name that is a path, as the program gave it. */
-function pathOf({ name }: UnixEntry): string | undefined {
-  return name[0] === 0 ? undefined : textOf(name).replace(/\0$/, '');
-}
-
-function addressOf({ name }: UnixEntry): Uint8Array {
-  const { sun_path } = so.sockaddr_un.offsets;
-  const address = new Uint8Array(sun_path + name.length);
-  address[0] = so.AF_UNIX;
-  address.set(name, sun_path);
-  return address;
-}
-
-/** Does something in the directory from which a relative name leads on. */
-function within<T>({ name_dir }: UnixEntry, action: () => T): T {
-  if (name_dir === undefined) return action();
-  const before = process.cwd();
-  process.chdir(name_dir);
-  try {
-    return action();
-  } finally {
-    process.chdir(before);
-  }
 }

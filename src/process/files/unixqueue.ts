@@ -28,8 +28,7 @@ export function saveQueue(
   messages: Messages,
   keep: (fd: number) => number,
 ): Packet[] {
-  // Of messages the kernel tells the size of the first.
-  const size = type === SOCK_DGRAM ? Number.POSITIVE_INFINITY : waiting(local);
+  const size = type === SOCK_DGRAM ? undefined : waiting(local);
   return peekQueue(local, size, messages).map(({ bytes, descriptors }) => {
     try {
       const rights = descriptors.map(keep);

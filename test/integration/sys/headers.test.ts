@@ -115,7 +115,15 @@ const headers: readonly Header[] = [
     without: ['_NSIG', 'SW_BYTES_AT'],
   },
   { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
-  { module: 'socket', includes: ['sys/socket.h', 'linux/in.h'] },
+  {
+    module: 'socket',
+    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'sys/ioctl.h', 'linux/filter.h'],
+    structs: {
+      sockaddr_in: { type: 'struct sockaddr_in', fields: { __pad: 'sin_zero', sin_addr: 'sin_addr' } },
+    },
+    // include/uapi/linux/un.h, which the C library has in its own words.
+    without: ['SIOCUNIXFILE'],
+  },
   { module: 'stat', includes: ['linux/stat.h'] },
   // include/net/tcp_states.h is the kernel's own; the C library has the states again.
   { module: 'tcp', includes: ['netinet/tcp.h'] },
