@@ -117,9 +117,9 @@ const headers: readonly Header[] = [
   { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
   {
     module: 'socket',
-    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'sys/ioctl.h', 'linux/filter.h'],
+    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'linux/sockios.h', 'linux/filter.h'],
     structs: {
-      sockaddr_in: { type: 'struct sockaddr_in', fields: { __pad: 'sin_zero', sin_addr: 'sin_addr' } },
+      sockaddr_in: { fields: { __pad: 'sin_zero' } },
     },
     // include/uapi/linux/un.h, which the C library has in its own words.
     without: ['SIOCUNIXFILE'],
