@@ -77,6 +77,22 @@ export class VerifyError extends TideoverError {
   }
 }
 
+/** Memory that a dump does not hold, and nothing can be said without it. */
+export class HoleError extends TideoverError {
+  readonly code = 'hole';
+  /** Virtual address where the memory that was wanted begins, in hexadecimal. */
+  readonly address: string;
+  /** Why it is not there: a HoleReason of src/crash/source.ts. */
+  readonly reason: string;
+
+  constructor(address: bigint, reason: string, detail?: string) {
+    const at = `0x${BigInt.asUintN(64, address).toString(16)}`;
+    super(`memory at ${at} is not in the dump: ${reason}${detail === undefined ? '' : ` (${detail})`}`);
+    this.address = at;
+    this.reason = reason;
+  }
+}
+
 /** Failed after something was changed, and it could not be put back. */
 export class PartialError extends TideoverError {
   readonly code = 'partial';

@@ -1,5 +1,13 @@
 /** Exit codes, and the one place that says which error gives which. */
-import { FormatError, PartialError, SyscallError, TideoverError, UnsupportedError, VerifyError } from '../errors.ts';
+import {
+  FormatError,
+  HoleError,
+  PartialError,
+  SyscallError,
+  TideoverError,
+  UnsupportedError,
+  VerifyError,
+} from '../errors.ts';
 
 export type ExitCode = 0 | 1 | 2 | 3 | 4 | 5 | 130;
 
@@ -46,7 +54,7 @@ function exitOf(error: TideoverError): ExitCode {
   if (error instanceof UnsupportedError) return 3;
   if (error instanceof SyscallError) return missingRight.has(error.errnoName) ? 3 : 1;
   if (error instanceof PartialError) return 4;
-  if (error instanceof FormatError || error instanceof VerifyError) return 5;
+  if (error instanceof FormatError || error instanceof VerifyError || error instanceof HoleError) return 5;
   return 1;
 }
 
