@@ -117,7 +117,7 @@ const headers: readonly Header[] = [
   { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
   {
     module: 'socket',
-    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'linux/sockios.h', 'linux/filter.h'],
+    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'sys/ioctl.h', 'linux/sockios.h', 'linux/filter.h'],
     structs: {
       sockaddr_in: { fields: { __pad: 'sin_zero' } },
     },
