@@ -54,6 +54,57 @@ test('the packed package runs on the Node it brings, whatever Node the machine h
   assert.deepEqual(outcome(imported), { status: 0, stdout: 'true\n', stderr: '' });
 });
 
+test('each part of the library is imported by name, with its types, and works', (t) => {
+  const folder = checkout(t);
+  npm(['pack', '--pack-destination', folder], join(folder, 'source'));
+  const user = join(folder, 'user');
+  mkdirSync(user);
+  writeFileSync(join(user, 'package.json'), '{"name": "user", "type": "module"}');
+  npm(['install', '--prefer-offline', `../tideover-${version}.tgz`], user);
+
+  const names = Object.keys(exportsOf(root)).filter((name) => name !== './package.json');
+  writeFileSync(join(user, 'all.js'), names.map((name) => `import 'tideover${name.slice(1)}';`).join('\n'));
+  assert.deepEqual(outcome(spawnSync(process.execPath, ['all.js'], { cwd: user, encoding: 'utf8' })), NOTHING);
+
+  writeFileSync(join(user, 'typed.ts'), TYPED);
+  const options = ['--strict', '--module', 'nodenext', '--target', 'es2024', '--lib', 'es2024,esnext.disposable'];
+  const types = ['--types', 'node', '--typeRoots', join(root, 'node_modules/@types')];
+  const tsc = spawnSync(join(root, 'node_modules/.bin/tsc'), [...options, ...types, 'typed.ts'], {
+    cwd: user,
+    encoding: 'utf8',
+  });
+  assert.deepEqual(outcome(tsc), NOTHING);
+  const run = spawnSync(process.execPath, ['typed.js'], { cwd: user, encoding: 'utf8' });
+  assert.deepEqual(outcome(run), { ...NOTHING, stdout: 'no such process\n' });
+});
+
+const NOTHING = { status: 0, stdout: '', stderr: '' };
+
+function exportsOf(folder: string): Record<string, unknown> {
+  return (JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8')) as { exports: Record<string, unknown> })
+    .exports;
+}
+
+/** What a program of somebody else looks like: it is refused a property that does not exist, and gets its errors typed. */
+const TYPED = `
+import { openDirectory } from 'tideover/image';
+import type { KexecStatus } from 'tideover/kexec';
+import type { NodeInfo } from 'tideover/pkram';
+import { type CheckpointResult, checkpoint, SyscallError } from 'tideover/process';
+
+export type Used = KexecStatus | NodeInfo | ReturnType<typeof openDirectory>;
+// @ts-expect-error: there is no such option
+const wrong = () => checkpoint({ pid: 1, images: 'x', leaveRuning: true });
+void wrong;
+const told = (result: CheckpointResult) => (result.state === 'continued' ? result.processes : 0);
+try {
+  console.log(told(await checkpoint({ pid: 0x3ffffff, images: 'nowhere', outcome: 'run' })));
+} catch (error) {
+  console.log(error instanceof Error && /ENOENT|ESRCH/.test(error.message) ? 'no such process' : error);
+}
+void SyscallError;
+`;
+
 function outcome({ status, stdout, stderr }: { status: number | null; stdout: string; stderr: string }) {
   return { status, stdout, stderr };
 }
