@@ -38,7 +38,7 @@ export async function draftNode(node: string, info: ImageInfo): Promise<ImageDra
   try {
     const draft = createImage(pkram, node, info);
     return {
-      create: (file, size) => draft.create(file, size),
+      ...draft,
       commit() {
         draft.commit();
         pkram.close();

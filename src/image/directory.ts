@@ -90,8 +90,19 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     if (made) removeIfEmpty(path);
   };
 
+  /** Under a name that no later image in this directory removes. */
+  const keep = () => {
+    const kept = join(path, `unsynced-${process.pid}`);
+    try {
+      fs.renameSync(partial, kept);
+      return kept;
+    } catch {
+      return partial;
+    }
+  };
+
   try {
-    return draftOn({ create, commit, abort }, info);
+    return draftOn({ create, commit, abort, keep }, info);
   } catch (error) {
     abort();
     throw error;

@@ -192,16 +192,21 @@ export function readBlob(source: Source, record: ImageRecord): Uint8Array {
   throw new FormatError({ file: source.name, offset: record.blobAt, field, expected, found });
 }
 
+/** Buffers of writers that are done: an image of many processes has thousands of files. */
+const spare: Uint8Array[] = [];
+const NONE = new Uint8Array(0);
+
 /** Writes one image file. Values that a field cannot hold give RangeError, missing ones TypeError. */
 export class ImageWriter<E, H = never, I = never> {
   readonly #sink: Sink;
   readonly #type: ImageType<E, H, I>;
-  #buffer = new Uint8Array(WINDOW);
+  #buffer: Uint8Array;
   #filled = 0;
 
   constructor(sink: Sink, type: ImageType<E, H, I>) {
     this.#sink = sink;
     this.#type = type;
+    this.#buffer = spare.pop() ?? new Uint8Array(WINDOW);
     const first = { STATS: IMG_SERVICE_MAGIC, IRMAP_CACHE: IMG_SERVICE_MAGIC }[type.name] ?? IMG_COMMON_MAGIC;
     if (type.name !== 'INVENTORY') this.u32(first);
     this.u32(type.magic);
@@ -241,6 +246,8 @@ export class ImageWriter<E, H = never, I = never> {
   close(): void {
     this.#flush();
     this.#sink.close();
+    spare.push(this.#buffer);
+    this.#buffer = NONE;
   }
 
   #part<V>(part: Part<V>, value: V, blob: Uint8Array | undefined): void {

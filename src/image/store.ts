@@ -54,10 +54,14 @@ export interface ImageDraft {
    * @throws Error for a name that no image has
    */
   create(file: string, size?: number): Sink;
-  /** All files are written: makes them the image. */
+  /** All files are written: writes what stands behind them. Nothing that is left to be done needs room. */
+  seal(): void;
+  /** Makes what was written the image, sealed or not. */
   commit(): void;
   /** Undoes everything. Also after a failed commit. */
   abort(): void;
+  /** After a failed commit: leaves all that was written where it is. @returns where that is, for messages */
+  keep(): string;
 }
 
 /** What a kind of store does for a draft. */
@@ -65,6 +69,7 @@ export interface Backend {
   create(file: string, size: number | undefined): Sink;
   commit(): void;
   abort(): void;
+  keep(): string;
 }
 
 /** Names of the files of an image: CRIU's, those of its plugins, ours, and their forms in JSON. Never a path. */
@@ -102,14 +107,21 @@ export function draftOn(backend: Backend, info: ImageInfo | undefined): ImageDra
     sink.write(Buffer.from(text));
     sink.close();
   };
+  let sealed = false;
+  const seal = (): void => {
+    if (!sealed) whole(backend.create(SUMS_FILE, undefined), sums.text());
+    sealed = true;
+  };
   if (info !== undefined) whole(create(INFO_FILE), infoText(info));
   return {
     create,
+    seal,
     commit() {
-      whole(backend.create(SUMS_FILE, undefined), sums.text());
+      seal();
       backend.commit();
     },
     abort: () => backend.abort(),
+    keep: () => backend.keep(),
   };
 }
 
@@ -198,7 +210,7 @@ export class MemoryStore implements ImageStore {
       this.files.clear();
       for (const [file, bytes] of files) this.files.set(file, bytes);
     };
-    return draftOn({ create, commit, abort: () => files.clear() }, info);
+    return draftOn({ create, commit, abort: () => files.clear(), keep: () => this.name }, info);
   }
 
   names(): string[] {

@@ -77,7 +77,8 @@ export function createStream(fd: number, info: ImageInfo | undefined): ImageDraf
     };
   };
 
-  return draftOn({ create, commit: () => writeFully(fd, new Uint8Array(2 * BLOCK)), abort() {} }, info);
+  const commit = () => writeFully(fd, new Uint8Array(2 * BLOCK));
+  return draftOn({ create, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
 }
 
 /**

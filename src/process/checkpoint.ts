@@ -8,22 +8,22 @@
  */
 import { readlinkSync } from 'node:fs';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
-import { UnsupportedError } from '../errors.ts';
-import { ImageWriter, writeEntries } from '../image/file.ts';
+import { PartialError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from '../image/info.ts';
 import { type ImageDraft, MemoryStore } from '../image/store.ts';
-import { fileName, type ImageType, images } from '../image/types.ts';
 import { kill } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
-import { type Clocks, clocksOf } from './clocks.ts';
+import { clocksOf } from './clocks.ts';
 import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
-import { type Runs, writeFilePages, writePagemap, writePages } from './pages.ts';
-import { dataRanges, type SaveOptions, Saving } from './saving.ts';
+import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
+import { type SaveOptions, Saving } from './saving.ts';
 import { checkSharing, type Member } from './sharing.ts';
-import { Guest, NAMESPACES, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
+import { Snapshot } from './snapshot.ts';
+import { Guest, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { expectEnd } from './tracee.ts';
+import { memoryOf, writeImage, writeStatistics } from './write.ts';
 
 export interface CheckpointOptions extends SaveOptions {
   /** Root of the tree. */
@@ -44,8 +44,10 @@ export interface CheckpointResult {
   readonly memory: number;
   /** Until the last thread had stopped. */
   readonly freezing: number;
-  /** From the first thread that stopped to the last that was let go. */
+  /** From the first thread that stopped to the last that was let go or killed. */
   readonly frozen: number;
+  /** Until the image was on the disk, when they had been let go or killed. */
+  readonly sync: number;
 }
 
 /**
@@ -54,18 +56,24 @@ export interface CheckpointResult {
  */
 export function checkpoint(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   try {
-    lookAt(options);
-    rehearse(options);
-    return save(options, draft);
+    const expected = lookAt(options);
+    const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
+    try {
+      rehearse(options);
+      return save(options, draft, room);
+    } finally {
+      room[Symbol.dispose]();
+    }
   } catch (error) {
-    draft.abort();
+    if (!(error instanceof PartialError)) draft.abort();
     throw error;
   }
 }
 
-/** Everything but stopping and writing. */
-function lookAt(options: CheckpointOptions): void {
+/** Everything but stopping and writing. @returns bytes of memory that the image will have, more or less */
+function lookAt(options: CheckpointOptions): number {
   refuseOneself(options.pid);
+  let size = 0;
   const saving = new Saving(options);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
@@ -78,8 +86,9 @@ function lookAt(options: CheckpointOptions): void {
         if (status.State === 'Z') continue;
         refuseForeign(pid, status.Seccomp);
         refuseSession(pid, pids, options);
-        const { ids } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
+        const { ids, pages } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });
+        size += pages.size;
       } catch (error) {
         // It ended, or closed something, while it was looked at.
         if (!isGone(error)) throw error;
@@ -88,6 +97,7 @@ function lookAt(options: CheckpointOptions): void {
     }
     tables.finish();
     checkSharing(members);
+    return size;
   } finally {
     tables[Symbol.dispose]();
     saving[Symbol.dispose]();
@@ -100,13 +110,15 @@ function lookAt(options: CheckpointOptions): void {
  */
 function rehearse(options: CheckpointOptions): void {
   const pid = startIdle();
+  const room = new HeldMemory(1 << 20, 0);
   try {
     const draft = new MemoryStore().draft(REHEARSAL);
-    save({ ...options, pid, outcome: 'run', ghostLimit: 1 << 20 }, draft);
+    save({ ...options, pid, outcome: 'run', ghostLimit: 1 << 20 }, draft, room);
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
   } finally {
     endIdle(pid);
+    room[Symbol.dispose]();
   }
 }
 
@@ -163,17 +175,28 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
   });
 }
 
-function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
+/**
+ * Memory that goes on changing is copied here or by a snapshot before the processes go on, and written afterwards. Of those that
+ * end or stay stopped nothing changes: their image is complete, but for being on the disk, before they end.
+ */
+function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
+  const { pid, timeout, outcome } = options;
   const saving = new Saving(options);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
   const guests: Guest[] = [];
+  const snapshots: Snapshot[] = [];
   const started = performance.now();
-  const frozen = freezeTree(options.pid, options.timeout);
-  const stopped = performance.now();
-  let done = false;
+  const frozen = freezeTree(pid, timeout);
+  const freezing = performance.now() - started;
+  let [done, stopped] = [false, 0];
+  const letGo = (): void => {
+    done = true;
+    finish(outcome, frozen, guests);
+    stopped = performance.now() - started;
+  };
   try {
-    const clocks = clocksOf(options.pid);
+    const clocks = clocksOf(pid);
     // Objects are compared and memory is listed before any of it is ours.
     const outside = frozen.processes.map((process) =>
       process.zombie
@@ -188,25 +211,78 @@ function save(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
       guests.push(guest);
       return saveTask(guest, outside[i]!, saving);
     });
-    const memory = writeImage(draft, { tasks, saving, clocks, freezing: stopped - started, started });
-    // A target that goes on need not wait for the disk. One that is to be killed is not before its image lasts.
-    if (options.outcome === 'kill') draft.commit();
-    done = true;
-    finish(options.outcome, frozen, guests);
-    const ended = performance.now();
-    if (options.outcome !== 'kill') draft.commit();
+    const memory = memoryOf(tasks, saving);
+    const reapers = tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
+    if (outcome === 'run' && keepMemory(memory, { guests, reapers }, room, snapshots)) letGo();
+    writeImage(draft, { tasks, saving, clocks, memory });
+    writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
+    // From here on the disk can only fail to make it last: there is room for all, and all is written.
+    draft.seal();
+    if (!done) letGo();
+    const synced = performance.now();
+    commit(draft, outcome);
     return {
       processes: tasks.length,
       threads: frozen.processes.reduce((sum, { threads }) => sum + threads.length, 0),
-      memory,
-      freezing: stopped - started,
-      frozen: ended - started,
+      memory: memory.reduce((sum, { runs }) => sum + runs.size, 0),
+      freezing,
+      frozen: stopped,
+      sync: performance.now() - synced,
     };
   } finally {
     if (!done) undo(frozen, guests);
+    for (const snapshot of snapshots) snapshot[Symbol.dispose]();
     for (const guest of guests) guest[Symbol.dispose]();
     tables[Symbol.dispose]();
     saving[Symbol.dispose]();
+  }
+}
+
+/** What is copied here at most, while the processes are stopped, in bytes. It takes 3 ms. */
+const HELD = 32 << 20;
+/** Memory of one process from which on a snapshot is faster than a copy, in bytes. */
+const WORTH_A_SNAPSHOT = 1 << 20;
+
+/**
+ * Has memory stay as it is when its processes go on: small ones by a copy, large ones by a snapshot.
+ *
+ * @param reapers whether one of the processes gets the orphans below it as children: it would get a snapshot too
+ * @returns whether that could be done for all of it
+ */
+function keepMemory(
+  memory: readonly Memory[],
+  { guests, reapers }: { guests: readonly Guest[]; reapers: boolean },
+  room: HeldMemory,
+  snapshots: Snapshot[],
+): boolean {
+  const total = memory.reduce((sum, { runs }) => sum + runs.size, 0);
+  const large = (each: Memory): each is ProcessMemory =>
+    total > HELD && each instanceof ProcessMemory && each.runs.size > WORTH_A_SNAPSHOT;
+  const held = memory.reduce((sum, each) => sum + (large(each) ? each.leftByFork : each.runs.size), 0);
+  if (held > HELD || (reapers && memory.some(large))) return false;
+  for (const each of memory) {
+    if (!large(each)) {
+      each.hold(room);
+      continue;
+    }
+    const guest = guests.find(({ process }) => process.pid === each.name)!;
+    const snapshot = guest.process.status.Seccomp === 0 ? Snapshot.of(guest.remotes[0]!) : undefined;
+    if (snapshot === undefined) return false;
+    snapshots.push(snapshot);
+    each.moveTo(snapshot.pid, room);
+  }
+  return true;
+}
+
+/** Makes the image last. Where that fails after the processes have ended, it is all that there is of them. */
+function commit(draft: ImageDraft, outcome: CheckpointOptions['outcome']): void {
+  try {
+    draft.commit();
+  } catch (error) {
+    if (outcome !== 'kill') throw error;
+    const kept = draft.keep();
+    const state = `the processes have ended; their image, which is complete but may not be on the disk, stays in ${kept}`;
+    throw new PartialError('checkpoint', state, { cause: error });
   }
 }
 
@@ -241,136 +317,4 @@ function killAll({ processes }: Frozen): void {
       thread.forget();
     }
   }
-}
-
-interface Collected {
-  readonly tasks: readonly SavedTask[];
-  readonly saving: Saving;
-  readonly clocks: Clocks;
-  readonly freezing: number;
-  readonly started: number;
-}
-
-/** Small images first, then pages in the order of their numbers. @returns bytes of memory */
-function writeImage(draft: ImageDraft, { tasks, saving, clocks, freezing, started }: Collected): number {
-  const write = <E>(type: ImageType<E, never, never>, entries: readonly E[], id: number | string = ''): void => {
-    writeEntries(draft.create(fileName(type, id)), type, entries);
-  };
-  const live = tasks.filter(({ zombie }) => !zombie);
-  write(
-    images.PSTREE,
-    tasks.map(({ pid, ppid, pgid, sid, threads }) => ({
-      pid,
-      ppid,
-      pgid,
-      sid,
-      threads: threads.map(({ tid }) => tid),
-    })),
-  );
-  const tablesWritten = new Set<number>();
-  for (const task of tasks) {
-    for (const { tid, core } of task.threads) write(images.CORE, [core], tid);
-    if (task.zombie) continue;
-    write(images.IDS, [task.ids], task.pid);
-    write(images.MM, [task.mm!], task.pid);
-    write(images.FS, [task.fs!], task.pid);
-    if (tablesWritten.has(task.ids.files_id)) continue;
-    tablesWritten.add(task.ids.files_id);
-    write(images.FDINFO, task.descriptors!, task.ids.files_id);
-  }
-  write(images.FILES, saving.files);
-  writeShared(draft, saving);
-  write(images.TIMENS, [clocks], 0);
-
-  let memory = 0;
-  let lastPages = 0;
-  const contents: (() => void)[] = [];
-  const pages = (name: number | string, runs: Runs, copy: (pagesId: number) => void): void => {
-    const id = ++lastPages;
-    writePagemap(draft, name, id, runs);
-    contents.push(() => copy(id));
-    memory += runs.size;
-  };
-  for (const { shmid, fd, size } of saving.shared.values()) {
-    const runs = sharedRuns(fd, size);
-    pages(`shmem-${shmid}`, runs, (id) => writeFilePages(draft, id, fd, runs));
-  }
-  const spaces = new Set<number>();
-  for (const { pid, ids, vmas, pages: runs } of live) {
-    if (spaces.has(ids.vm_id)) continue;
-    spaces.add(ids.vm_id);
-    pages(pid, runs, (id) => writePages(draft, id, pid, runs, vmas));
-  }
-  const { tv_sec } = clocks.boottime;
-  write(images.INVENTORY, [
-    {
-      img_version: 2,
-      fdinfo_per_id: true,
-      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...NAMESPACES },
-      ns_per_id: true,
-      lsmtype: 'NO_LSM',
-      dump_uptime: tv_sec * 1_000_000,
-      tcp_close: false,
-      network_lock_method: 1,
-    },
-  ]);
-  const copying = performance.now();
-  const micros = (milliseconds: number) => Math.round(1000 * milliseconds);
-  write(
-    images.STATS,
-    [
-      {
-        dump: {
-          freezing_time: micros(freezing),
-          frozen_time: micros(copying - started),
-          ...{ memdump_time: 0, memwrite_time: 0, pages_scanned: memory / 4096, pages_skipped_parent: 0 },
-          ...{ pages_written: memory / 4096, pages_lazy: 0 },
-        },
-      },
-    ],
-    'dump',
-  );
-  for (const copy of contents) copy();
-  return memory;
-}
-
-function writeShared(draft: ImageDraft, saving: Saving): void {
-  const { remaps, ghosts, pipesData, fifosData, socketQueues, memfds, locks, rings } = saving;
-  if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
-  if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
-  if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
-  for (const { id, entry, pieces } of ghosts.values()) {
-    const writer = new ImageWriter(draft.create(fileName(images.GHOST_FILE, id)), images.GHOST_FILE);
-    writer.head(entry);
-    for (const { offset, bytes } of pieces) writer.entry({ off: offset, len: bytes.length }, bytes);
-    writer.close();
-  }
-  for (const [type, list] of [
-    [images.PIPES_DATA, pipesData],
-    [images.FIFO_DATA, fifosData],
-  ] as const) {
-    writeWithBytes(draft, type, list);
-  }
-  writeWithBytes(draft, images.SK_QUEUES, socketQueues);
-  if (memfds.size > 0) {
-    writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
-  }
-}
-
-/** Entries with bytes behind them. */
-function writeWithBytes<E>(
-  draft: ImageDraft,
-  type: ImageType<E, never, never>,
-  list: readonly { entry: E; bytes: Uint8Array }[],
-): void {
-  if (list.length === 0) return;
-  const writer = new ImageWriter(draft.create(fileName(type)), type);
-  for (const { entry, bytes } of list) writer.entry(entry, bytes);
-  writer.close();
-}
-
-/** The parts of shared memory that were ever written, in whole pages. */
-function sharedRuns(fd: number, size: number): Runs {
-  const ranges = dataRanges(fd, size).map(([start, end]) => [start, Math.ceil(end / 4096) * 4096] as const);
-  return { bounds: Float64Array.from(ranges.flat()), size: ranges.reduce((sum, [start, end]) => sum + end - start, 0) };
 }

@@ -140,7 +140,7 @@ export class Remote {
   /** Puts the thread at the end of the runner, from where it goes back by itself if it is let go. */
   enter(): void {
     const { scratch, tracee } = this;
-    this.#setRegisters(0);
+    this.#setRegisters(scratch.address, scratch.address + this.#records, 0);
     tracee.blockSignals(scratch.endSignal);
   }
 
@@ -227,7 +227,25 @@ export class Remote {
     this.tracee.letGo();
   }
 
+  /**
+   * Runs code of its own that was put() into the data part, with what else was added there. It ends by endBySignal().
+   *
+   * @param rbx @param r12 what it finds in these registers
+   */
+  execute(code: number, rbx: number, r12: number): void {
+    this.#copyOver();
+    this.#setRegisters(code, rbx, r12);
+    cont(this.tracee.tid);
+    this.finish();
+  }
+
   #load(): void {
+    const { scratch } = this;
+    this.#copyOver();
+    this.#setRegisters(scratch.address, scratch.address + this.#records, this.#batch.length);
+  }
+
+  #copyOver(): void {
     this.#renew();
     const { scratch } = this;
     const from = scratch.mirror.address + this.#records;
@@ -237,7 +255,6 @@ export class Remote {
       const offset = this.#data - this.#records;
       copy(writeMemory, scratch.pid, to + offset, from + offset, this.#top - this.#data);
     }
-    this.#setRegisters(this.#batch.length);
   }
 
   /** Waits for the batch that was started. Its results can be read until the next one is begun. */
@@ -255,12 +272,12 @@ export class Remote {
     this.#check();
   }
 
-  #setRegisters(records: number): void {
+  #setRegisters(rip: number, rbx: number, r12: number): void {
     const { scratch, tracee } = this;
     const registers = tracee.registers.clone();
-    registers.set('rip', scratch.address);
-    registers.set('rbx', scratch.address + this.#records);
-    registers.set('r12', records);
+    registers.set('rip', rip);
+    registers.set('rbx', rbx);
+    registers.set('r12', r12);
     registers.set('r14', scratch.endSignal);
     registers.set('r15', scratch.address + this.#frame);
     registers.set('orig_rax', -1);

@@ -134,6 +134,11 @@ export function hasPages(vma: VmaEntry): boolean {
   return (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0;
 }
 
+/** Whether a fork does not copy it, or empties it. */
+export function leftByFork({ madv = 0n }: VmaEntry): boolean {
+  return madv !== 0n && (madv & ((1n << BigInt(mman.MADV_DONTFORK)) | (1n << BigInt(mman.MADV_WIPEONFORK)))) !== 0n;
+}
+
 /** Pages that MADV_GUARD_INSTALL guards, run by run; VmFlags tells in which mappings to look. */
 export function saveGuards(pid: number, vmas: readonly FlaggedVma[]): VmaEntry[] {
   const guarded = vmas.filter(({ flags }) => flags.has('gu'));

@@ -16,7 +16,7 @@ export const checkpoint = command({
       'as they were when it is restored.',
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     'Not kept yet: the cgroup and the login uid; a restored process has those of tideover.',
-    'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen" (ms)}.',
+    'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen", "sync" (ms)}.',
   ],
   flags: {
     tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },
@@ -32,6 +32,7 @@ export const checkpoint = command({
     0: 'The image is complete.',
     1: 'No room, or another failure; the processes go on, and there is no new image.',
     3: 'Something cannot be saved, or a privilege is missing; the processes go on.',
+    4: 'The processes have ended and the image may not last: the disk failed after that. It says where the image is.',
     130: 'Interrupted; the processes go on, and there is no new image.',
   },
   examples: [
@@ -67,9 +68,9 @@ export const checkpoint = command({
         checkpoint(options, watchDraft(draft, watch)),
       );
     });
-    const { processes, threads, memory, frozen } = result;
+    const { processes, threads, memory, frozen, sync } = result;
     io.info(
-      `${count(processes, 'process', 'es')} with ${count(threads, 'thread')} and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms`,
+      `${count(processes, 'process', 'es')} with ${count(threads, 'thread')} and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms, and ${sync.toFixed(0)} ms more until the image was on the disk`,
     );
     return { json: result, text: () => [] };
   },

@@ -1,0 +1,132 @@
+/** What was collected of processes becomes the files of an image. */
+import { ImageWriter, writeEntries } from '../image/file.ts';
+import type { ImageDraft } from '../image/store.ts';
+import { fileName, type ImageType, images } from '../image/types.ts';
+import type { Clocks } from './clocks.ts';
+import { FileMemory, type Memory, ProcessMemory, type Runs, writePagemap, writePages } from './pages.ts';
+import { dataRanges, type Saving } from './saving.ts';
+import { NAMESPACES, type SavedTask } from './task.ts';
+
+export interface Collected {
+  readonly tasks: readonly SavedTask[];
+  readonly saving: Saving;
+  readonly clocks: Clocks;
+  readonly memory: readonly Memory[];
+}
+
+/** All memory that the image is to have, in its order: what processes share, then what each has alone. */
+export function memoryOf(tasks: readonly SavedTask[], saving: Saving): Memory[] {
+  const memory: Memory[] = [...saving.shared.values()].map(
+    ({ shmid, fd, size }) => new FileMemory(`shmem-${shmid}`, fd, sharedRuns(fd, size)),
+  );
+  const spaces = new Set<number>();
+  for (const { pid, ids, zombie, vmas, pages } of tasks) {
+    if (zombie || spaces.has(ids.vm_id)) continue;
+    spaces.add(ids.vm_id);
+    memory.push(new ProcessMemory(pid, pages, vmas));
+  }
+  return memory;
+}
+
+/** Small images first, then pages in the order of their numbers. */
+export function writeImage(draft: ImageDraft, { tasks, saving, clocks, memory }: Collected): void {
+  const write = <E>(type: ImageType<E, never, never>, entries: readonly E[], id: number | string = ''): void => {
+    writeEntries(draft.create(fileName(type, id)), type, entries);
+  };
+  write(
+    images.PSTREE,
+    tasks.map(({ pid, ppid, pgid, sid, threads }) => ({
+      pid,
+      ppid,
+      pgid,
+      sid,
+      threads: threads.map(({ tid }) => tid),
+    })),
+  );
+  const tablesWritten = new Set<number>();
+  for (const task of tasks) {
+    for (const { tid, core } of task.threads) write(images.CORE, [core], tid);
+    if (task.zombie) continue;
+    write(images.IDS, [task.ids], task.pid);
+    write(images.MM, [task.mm!], task.pid);
+    write(images.FS, [task.fs!], task.pid);
+    if (tablesWritten.has(task.ids.files_id)) continue;
+    tablesWritten.add(task.ids.files_id);
+    write(images.FDINFO, task.descriptors!, task.ids.files_id);
+  }
+  write(images.FILES, saving.files);
+  writeShared(draft, saving);
+  write(images.TIMENS, [clocks], 0);
+
+  for (const [i, each] of memory.entries()) writePagemap(draft, each, i + 1);
+  const { tv_sec } = clocks.boottime;
+  write(images.INVENTORY, [
+    {
+      img_version: 2,
+      fdinfo_per_id: true,
+      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...NAMESPACES },
+      ns_per_id: true,
+      lsmtype: 'NO_LSM',
+      dump_uptime: tv_sec * 1_000_000,
+      tcp_close: false,
+      network_lock_method: 1,
+    },
+  ]);
+  for (const [i, each] of memory.entries()) writePages(draft, each, i + 1);
+}
+
+/** Times in milliseconds. */
+export function writeStatistics(
+  draft: ImageDraft,
+  memory: readonly Memory[],
+  { freezing, frozen }: { freezing: number; frozen: number },
+): void {
+  const micros = (milliseconds: number) => Math.round(1000 * milliseconds);
+  const pages = memory.reduce((sum, { runs }) => sum + runs.size, 0) / 4096;
+  const dump = {
+    ...{ freezing_time: micros(freezing), frozen_time: micros(frozen), memdump_time: 0, memwrite_time: 0 },
+    ...{ pages_scanned: pages, pages_skipped_parent: 0, pages_written: pages, pages_lazy: 0 },
+  };
+  writeEntries(draft.create(fileName(images.STATS, 'dump')), images.STATS, [{ dump }]);
+}
+
+function writeShared(draft: ImageDraft, saving: Saving): void {
+  const { remaps, ghosts, pipesData, fifosData, socketQueues, memfds, locks, rings } = saving;
+  if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
+  if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
+  if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
+  for (const { id, entry, pieces } of ghosts.values()) {
+    const writer = new ImageWriter(draft.create(fileName(images.GHOST_FILE, id)), images.GHOST_FILE);
+    writer.head(entry);
+    for (const { offset, bytes } of pieces) writer.entry({ off: offset, len: bytes.length }, bytes);
+    writer.close();
+  }
+  for (const [type, list] of [
+    [images.PIPES_DATA, pipesData],
+    [images.FIFO_DATA, fifosData],
+  ] as const) {
+    writeWithBytes(draft, type, list);
+  }
+  writeWithBytes(draft, images.SK_QUEUES, socketQueues);
+  if (memfds.size > 0) {
+    writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
+  }
+}
+
+/** Entries with bytes behind them. */
+function writeWithBytes<E>(
+  draft: ImageDraft,
+  type: ImageType<E, never, never>,
+  list: readonly { entry: E; bytes: Uint8Array }[],
+): void {
+  if (list.length === 0) return;
+  const writer = new ImageWriter(draft.create(fileName(type)), type);
+  for (const { entry, bytes } of list) writer.entry(entry, bytes);
+  writer.close();
+}
+
+/** The parts of shared memory that were ever written, in whole pages. */
+function sharedRuns(fd: number, size: number): Runs {
+  const ranges = dataRanges(fd, size).map(([start, end]) => [start, Math.ceil(end / 4096) * 4096] as const);
+  return { bounds: Float64Array.from(ranges.flat()), size: ranges.reduce((sum, [start, end]) => sum + end - start, 0) };
+}
