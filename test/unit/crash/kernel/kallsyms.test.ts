@@ -110,7 +110,8 @@ const some = (count: number): Symbol[] =>
 test('of symbols at one address the first counts, as in the kernel', () => {
   const machine = new Machine(5);
   const symbols = [...some(3), { type: 't', name: 'alias', address: BASE + 32n }, ...some(9).slice(4)];
-  const kallsyms = new Kallsyms(machine.memory(), place(machine, symbols, 'place-relative'));
+  const info = place(machine, symbols, 'place-relative');
+  const kallsyms = new Kallsyms(machine.memory(), info);
   assert.deepEqual(kallsyms.lookup(BASE + 40n), { index: 2, name: 'symbol_2', offset: 8, size: 32 });
   assert.equal(kallsyms.lookup(BASE - 1n), undefined);
 });
