@@ -2,6 +2,7 @@
 import type { Command, Flags } from './command.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
+import { crash } from './commands/crash.ts';
 import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
 import { pkram } from './commands/pkram.ts';
@@ -28,6 +29,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, restore, imageCommand, kexec, pkram],
+  commands: [check, checkpoint, restore, imageCommand, kexec, pkram, crash],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

@@ -12,6 +12,7 @@ export interface Task {
   readonly tgid: number;
   /** tgid of the parent, 0 for none. */
   readonly ppid: number;
+  /** As /proc/PID/comm has it: of a thread of the kernel the whole name, of a worker also what it works at, or did last. */
   readonly comm: string;
   /** The letter of ps(1) and proc_pid_stat(5): R S D T t X Z P I. */
   readonly state: string;
@@ -33,7 +34,12 @@ const TASK_FROZEN = 0x8000;
 const TASK_UNINTERRUPTIBLE = 2;
 const EXIT_GONE = 0x30;
 const PF_KTHREAD = 0x200000;
+const PF_WQ_WORKER = 0x20;
 const COMM_LENGTH = 16;
+/** More than the kernel's own callers give (kthread_create() takes any). */
+const THREAD_NAME_LENGTH = 256;
+/** WORKER_DESC_LEN: include/linux/workqueue.h */
+const WORK_NAME_LENGTH = 32;
 
 /**
  * All tasks with a pid, threads after the leader of their group, in the order of the kernel's list.
@@ -90,12 +96,30 @@ export function readTask(memory: VirtualMemory, types: Types, address: bigint, r
     pid,
     tgid: memory.i32(at('tgid')),
     ppid: pid === 0 ? 0 : parentPid,
-    comm: memory.string(at('comm'), COMM_LENGTH),
+    comm: threadName(memory, types, address) ?? memory.string(at('comm'), COMM_LENGTH),
     state: letter(state, memory.u32(at('exit_state'))),
     cpu: memory.u32(at(types.has('task_struct', 'cpu') ? 'cpu' : 'thread_info.cpu')),
     running: running.has(address),
     mm: memory.u64(at('mm')),
   };
+}
+
+/** proc_task_name() and wq_worker_comm(): a thread of the kernel may have more of a name than fits in its task_struct. */
+function threadName(memory: VirtualMemory, types: Types, task: bigint): string | undefined {
+  const flags = memory.u32(task + types.offset('task_struct', 'flags'));
+  if ((flags & PF_KTHREAD) === 0 || !types.has('task_struct', 'worker_private')) return undefined;
+  const thread = memory.u64(task + types.offset('task_struct', 'worker_private'));
+  if (thread === 0n || !types.has('kthread', 'full_name')) return undefined;
+  const full = memory.u64(thread + types.offset('kthread', 'full_name'));
+  const name = full === 0n ? undefined : memory.string(full, THREAD_NAME_LENGTH);
+  if ((flags & PF_WQ_WORKER) === 0 || !types.has('worker', 'desc')) return name;
+  const worker = memory.u64(thread + types.offset('kthread', 'data'));
+  const field = (member: string) => worker + types.offset('worker', member);
+  if (worker === 0n || memory.u64(field('pool')) === 0n) return name;
+  const work = memory.string(field('desc'), WORK_NAME_LENGTH);
+  if (work === '') return name;
+  const own = name ?? memory.string(task + types.offset('task_struct', 'comm'), COMM_LENGTH);
+  return `${own}${memory.u64(field('current_work')) === 0n ? '-' : '+'}${work}`;
 }
 
 /** Whether it is a thread of the kernel's own. */

@@ -1,0 +1,101 @@
+/** What the commands that look into a crashed kernel share. */
+import type { Kernel } from '../crash/kernel/kernel.ts';
+import type { SymbolPlace } from '../crash/kernel/symbols.ts';
+import type { Task } from '../crash/kernel/tasks.ts';
+import { UsageError } from './exit.ts';
+import type { Io, Output } from './io.ts';
+
+export const vmcore = { name: 'VMCORE', summary: 'the dump' } as const;
+
+/** Of what is missing, so many are told on stderr. */
+const MAX_WARNINGS = 10;
+
+export const dumpExits = {
+  0: 'Done. Where something is missing, `partial` says so in the JSON and a warning on stderr.',
+  2: 'What was asked for is not in this kernel.',
+  5: 'The dump is damaged, or does not hold what an answer needs; it is named.',
+} as const;
+
+/**
+ * Opens a dump for as long as `use` takes; the lines for people must not need it any more.
+ *
+ * What is missing is added to the result: to an object `partial: true` and `missing`, a list of texts; to a list such an object
+ * as its last element. People are warned of it.
+ */
+export async function withKernel(
+  io: Io,
+  path: string,
+  use: (kernel: Kernel) => Output | Promise<Output>,
+): Promise<Output> {
+  const [{ openDumpFiles }, { Kernel }] = await Promise.all([
+    import('../crash/open.ts'),
+    import('../crash/kernel/kernel.ts'),
+  ]);
+  const source = openDumpFiles([path]);
+  try {
+    const kernel = new Kernel(source);
+    const { json, text } = await use(kernel);
+    const missing = kernel.gaps.list;
+    if (missing.length === 0) return { json, text };
+    for (const each of missing.slice(0, MAX_WARNINGS)) io.warn(each);
+    if (missing.length > MAX_WARNINGS) io.warn(`and ${missing.length - MAX_WARNINGS} more things are missing`);
+    const gap = { partial: true, missing };
+    return { json: Array.isArray(json) ? [...json, gap] : { ...(json as object), ...gap }, text };
+  } finally {
+    source.close();
+  }
+}
+
+/** Addresses in JSON and in what people read. */
+export function hex(address: bigint | number): string {
+  return `0x${address.toString(16)}`;
+}
+
+/** `name+0x1f [module]` of an address, or undefined. */
+export function symbolText(place: SymbolPlace | undefined): string | undefined {
+  if (place === undefined) return undefined;
+  const name = place.offset === 0 ? place.name : `${place.name}+${hex(place.offset)}`;
+  return place.module === undefined ? name : `${name} [${place.module}]`;
+}
+
+/** An address as crash takes it: hexadecimal with or without 0x, or a symbol, with `+` and a number behind it if need be. */
+export function addressOf(kernel: Kernel, text: string): bigint {
+  const [, base, offset] = /^([^+]+)(?:\+((?:0x)?[0-9a-f]+))?$/i.exec(text) ?? [];
+  const symbol = base === undefined ? undefined : kernel.symbols.find(base);
+  const more = offset === undefined ? 0n : BigInt(offset);
+  if (symbol !== undefined) return BigInt.asUintN(64, symbol + more);
+  if (base !== undefined && /^(?:0x)?[0-9a-f]{1,16}$/i.test(base))
+    return BigInt(`0x${base.replace(/^0x/i, '')}`) + more;
+  throw new UsageError(`'${text}' is neither an address nor a symbol of this kernel`);
+}
+
+/** Tasks by PID, address of the task_struct, or command. */
+export function tasksOf(kernel: Kernel, texts: readonly string[]): Task[] {
+  return texts.flatMap((text) => {
+    const isPid = /^\d{1,7}$/.test(text);
+    const address = /^0x[0-9a-f]{1,16}$|^[0-9a-f]{16}$/i.test(text)
+      ? BigInt(`0x${text.replace(/^0x/i, '')}`)
+      : undefined;
+    const found = kernel.tasks.filter((task) => {
+      if (address !== undefined) return task.address === address;
+      return isPid ? task.pid === Number(text) : task.comm === text;
+    });
+    if (found.length === 0) throw new UsageError(`there is no task '${text}' in the dump`);
+    return found;
+  });
+}
+
+/** The task that crashed the kernel, or the first that ran on a CPU. */
+export function currentTask(kernel: Kernel): Task {
+  const task = kernel.panicTask ?? kernel.tasks.find(({ running }) => running);
+  if (task !== undefined) return task;
+  throw new UsageError('the dump does not say which task crashed; name one');
+}
+
+/** A whole number of things that is asked for. */
+export function countOf(text: string | undefined, what: string, otherwise: number): number {
+  if (text === undefined) return otherwise;
+  const count = Number(text);
+  if (/^(0x[0-9a-f]+|\d+)$/i.test(text) && Number.isSafeInteger(count) && count > 0) return count;
+  throw new UsageError(`${what}: '${text}' is no number of things`);
+}

@@ -1,0 +1,199 @@
+/**
+ * What is found in dumps of the lab's kernels against what those kernels said of themselves a moment before: tasks, kernel stacks
+ * with their offsets, the log, modules, symbols. With 1 and 4 CPUs, 4 and 5 levels of page tables, and KASLR.
+ */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
+import { main } from '../../src/cli/app.ts';
+import { Kernel } from '../../src/crash/kernel/kernel.ts';
+import { placeText } from '../../src/crash/kernel/symbols.ts';
+import type { Task } from '../../src/crash/kernel/tasks.ts';
+import { openDumpFiles } from '../../src/crash/open.ts';
+
+const machines: readonly DumpOptions[] = [
+  { kernel: '6.1', cpus: 4, levels: 5 },
+  { kernel: '6.12', cpus: 1, levels: 4 },
+  { kernel: '6.18', cpus: 1, levels: 4 },
+  { kernel: '7.2', cpus: 4, levels: 5 },
+  ...(process.env.TIDEOVER_FULL
+    ? ([
+        { kernel: '6.1', cpus: 1, levels: 4 },
+        { kernel: '6.12', cpus: 4, levels: 5 },
+        { kernel: '6.18', cpus: 4, levels: 5 },
+        { kernel: '7.2', cpus: 1, levels: 4 },
+      ] as const)
+    : []),
+];
+
+/** What is there only while the kernel is asked, and workers, which come and go. */
+const passing = /^(?:busybox|sh|cat|grep|tr|readlink|dmesg|uname|mkdir|kworker\/.*)$/;
+
+for (const machine of machines) {
+  const { kernel: name, cpus, levels } = machine;
+  const title = `${name}, ${cpus} CPUs, ${levels} levels`;
+
+  test(`tasks, stacks and log of ${title}`, async () => {
+    const files = await dumps(machine);
+    for (const path of [files.vmcore, files.elf, files.kdump]) {
+      const source = openDumpFiles([path]);
+      try {
+        const kernel = new Kernel(source);
+        assert.equal(kernel.memory.space.tables.levels, levels);
+        compareTasks(kernel, files);
+        compareStacks(kernel, files, path);
+        compareModules(kernel, files);
+        if (path === files.vmcore) compareSymbols(kernel, files);
+        assert.deepEqual(kernel.gaps.list, []);
+      } finally {
+        source.close();
+      }
+    }
+    await compareLog(files);
+  });
+}
+
+interface Stat {
+  readonly pid: number;
+  readonly comm: string;
+  readonly state: string;
+  readonly ppid: number;
+  readonly tgid: number;
+}
+
+/** PATH:LINE of the truth, by PATH's pid and tid. */
+function truthLines(files: Dumps, name: string): [pid: number, tid: number, line: string][] {
+  const text = readFileSync(join(files.truth, name), 'utf8');
+  return [...text.matchAll(/^\/proc\/(\d+)\/task\/(\d+)\/\w+:(.*)$/gm)].map(([, pid, tid, line]) => {
+    return [Number(pid), Number(tid), line!];
+  });
+}
+
+function stats(files: Dumps): Map<number, Stat> {
+  return new Map(
+    truthLines(files, 'stat').map(([tgid, pid, line]) => {
+      const [, comm, state, ppid] = /^\d+ \((.*)\) (\S) (\d+)/.exec(line)!;
+      return [pid, { pid, comm: comm!, state: state!, ppid: Number(ppid), tgid }];
+    }),
+  );
+}
+
+function compareTasks(kernel: Kernel, files: Dumps): void {
+  const truth = stats(files);
+  const found = new Map(kernel.tasks.map((task) => [task.pid, task]));
+  for (const { pid, comm, ppid, tgid, state } of truth.values()) {
+    if (passing.test(comm) && !found.has(pid)) continue;
+    const task = found.get(pid);
+    assert.ok(task !== undefined, `${pid} ${comm} is not in the dump`);
+    if (passing.test(comm)) continue;
+    // Before 6.9 a rescuer's name is cut where its task_struct cuts it.
+    const name = task.comm.length > comm.length ? task.comm.slice(0, 15) : task.comm;
+    assert.deepEqual([name, task.ppid, task.tgid], [comm, ppid, tgid]);
+    if (state !== 'R') assert.equal(task.state, state, `${pid} ${comm}`);
+  }
+  for (const { pid, comm } of kernel.tasks) {
+    assert.ok(pid === 0 || truth.has(pid) || passing.test(comm), `${pid} ${comm} was not there`);
+  }
+  for (const state of ['S', 'I', 'T', 'Z']) assert.ok([...truth.values()].some((each) => each.state === state));
+}
+
+function compareStacks(kernel: Kernel, files: Dumps, path: string): void {
+  const truth = new Map<number, string[]>();
+  for (const [, tid, line] of truthLines(files, 'stack')) {
+    truth.set(tid, [...(truth.get(tid) ?? []), line.replace(/^\[<0>\] /, '')]);
+  }
+  const switches = switchesThen(files);
+  let compared = 0;
+  for (const task of kernel.tasks) {
+    const stack = kernel.stack(task);
+    assert.notEqual(stack.end, 'unknown', `${path}: ${task.pid} ${task.comm}: ${stack.why}`);
+    const expected = truth.get(task.pid);
+    // What has run since then may stand elsewhere.
+    if (expected === undefined || switches.get(task.pid) !== switchesOf(kernel, task)) continue;
+    assert.deepEqual(frames(kernel, task), expected, `${path}: ${task.pid} ${task.comm}`);
+    compared++;
+  }
+  assert.ok(compared > 30, `${compared} stacks`);
+}
+
+/** How often each process had given its CPU away. */
+function switchesThen(files: Dumps): Map<number, number> {
+  const found = new Map<number, number>();
+  const text = readFileSync(join(files.truth, 'status'), 'utf8');
+  for (const [, pid, count] of text.matchAll(/^\/proc\/(\d+)\/status:(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm)) {
+    found.set(Number(pid), (found.get(Number(pid)) ?? 0) + Number(count));
+  }
+  return found;
+}
+
+function switchesOf({ memory, types }: Kernel, { address }: Task): number {
+  const field = (name: string) => memory.long(address + types.offset('task_struct', name));
+  return field('nvcsw') + field('nivcsw');
+}
+
+/** As /proc/PID/stack has it: without functions of the scheduler (stack_trace_consume_entry_nosched()). */
+function frames(kernel: Kernel, task: Task): string[] {
+  const [start, end] = ['__sched_text_start', '__sched_text_end'].map((name) => kernel.symbols.find(name)!);
+  return kernel
+    .stack(task)
+    .frames.filter(({ pc }) => pc < start! || pc >= end!)
+    .map(({ pc }) => {
+      const place = kernel.symbols.lookup(pc - 1n)!;
+      return placeText({ ...place, offset: place.offset + 1 });
+    });
+}
+
+function compareModules(kernel: Kernel, files: Dumps): void {
+  const truth = readFileSync(join(files.truth, 'modules'), 'utf8').trim().split('\n');
+  const expected = truth.map((line) => {
+    const [name, , , users] = line.split(' ');
+    return [name, users === '-' ? '' : users!.replace(/,$/, '')];
+  });
+  assert.deepEqual(
+    kernel.modules.map(({ name, usedBy }) => [name, usedBy.join(',')]),
+    expected,
+  );
+  assert.deepEqual([...kernel.moduleTypes.keys()].sort(), expected.map(([name]) => name).sort());
+}
+
+/** Every symbol that the kernel lists of itself and of its modules, at its address. */
+function compareSymbols(kernel: Kernel, files: Dumps): void {
+  const truth = readFileSync(join(files.truth, 'kallsyms'), 'utf8').trim().split('\n');
+  const { kallsyms } = kernel;
+  const own = truth.filter((line) => !line.includes('\t['));
+  const lines = Array.from({ length: kallsyms.count }, (_, i) => {
+    return `${kallsyms.address(i).toString(16).padStart(16, '0')} ${kallsyms.type(i)} ${kallsyms.name(i)}`;
+  });
+  assert.deepEqual(own.slice(0, kallsyms.count), lines);
+  for (const line of truth
+    .filter((each) => / [^.]\S*\t\[(?!bpf|ftrace|__builtin)/.test(each))
+    .filter((_, i) => i % 16 === 0)) {
+    const [, address, name, module] = /^(\S+) \S (\S+)\t\[(.*)\]/.exec(line)!;
+    const found = [...(kernel.modules.find((each) => each.name === module)?.symbols?.all(name!) ?? [])];
+    assert.ok(found.includes(BigInt(`0x${address}`)), line);
+  }
+}
+
+/** Each line with its level and time, as the kernel gave it to dmesg -r. */
+async function compareLog(files: Dumps): Promise<void> {
+  const truth = readFileSync(join(files.truth, 'dmesg'), 'utf8').trimEnd().split('\n');
+  const text = await tideover('crash', 'dmesg', '--json', files.vmcore);
+  const log = JSON.parse(text) as { time: number; level: number; facility: number; text: string }[];
+  const lines = log.flatMap(({ time, level, facility, text }) => {
+    return text.split('\n').map((line) => `<${facility * 8 + level}>[${time.toFixed(6).padStart(12)}] ${line}`);
+  });
+  assert.deepEqual(lines.slice(0, truth.length), truth);
+  const after = lines.slice(truth.length).join('\n');
+  assert.match(after, /sysrq: Trigger a crash\n.*Kernel panic - not syncing: sysrq triggered crash/);
+}
+
+/** What a command prints. */
+async function tideover(...argv: string[]): Promise<string> {
+  let [out, errors] = ['', ''];
+  const stdout = { write: (text: string) => (out += text) };
+  const stderr = { write: (text: string) => (errors += text) };
+  assert.equal(await main(argv, { stdout, stderr, env: {} }), 0, errors);
+  return out;
+}
