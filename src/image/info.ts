@@ -68,13 +68,32 @@ export function parseInfo(text: string, file: string): ImageInfo {
  * Why a process of this image cannot go on on a machine, one reason each; none where it can.
  * @param here what would be written into an image that is made there
  */
-export function incompatibilities(info: ImageInfo, here: ImageInfo): string[] {
+export function incompatibilities(info: ImageInfo, here: Pick<ImageInfo, 'machine' | 'pageSize' | 'cpu'>): string[] {
   const reasons: string[] = [];
   if (info.machine !== here.machine) reasons.push(`the image is of ${info.machine}, this machine is ${here.machine}`);
   if (info.pageSize !== here.pageSize) {
     reasons.push(`pages of the image have ${info.pageSize} bytes, those of this machine ${here.pageSize}`);
   }
-  const absent = info.cpu.features.filter((feature) => !here.cpu.features.includes(feature));
+  const there = new Set(here.cpu.features);
+  const absent = info.cpu.features.filter((feature) => isInstruction(feature) && !there.has(feature));
   if (absent.length > 0) reasons.push(`this CPU lacks ${absent.join(', ')}, which ${info.cpu.model} has`);
   return reasons;
 }
+
+/**
+ * Features that stand for instructions. The others in /proc/cpuinfo are the kernel's doing and business, with names that come
+ * and go between kernels: they say nothing to a program.
+ */
+function isInstruction(feature: string): boolean {
+  return INSTRUCTIONS.has(feature) || /^(avx|amx|sse|sha|bmi)/.test(feature);
+}
+
+/** By the names of Linux' arch/x86/include/asm/cpufeatures.h: what compilers and libraries choose their code by. */
+const INSTRUCTIONS: ReadonlySet<string> = new Set(
+  [
+    'fpu tsc cx8 cmov clflush mmx fxsr syscall mmxext rdtscp lm 3dnowext 3dnow pni pclmulqdq ssse3 fma cx16',
+    'movbe popcnt aes xsave f16c rdrand lahf_lm abm misalignsse 3dnowprefetch xop fma4 tbm mwaitx fsgsbase hle erms rtm mpx',
+    'rdseed adx clflushopt clwb xsaveopt xsavec xgetbv1 clzero rdpru pku waitpkg gfni vaes vpclmulqdq rdpid',
+    'cldemote movdiri movdir64b fsrm serialize tsxldtrk',
+  ].flatMap((names) => names.split(' ')),
+);

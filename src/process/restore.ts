@@ -6,14 +6,13 @@
  * The processes are tracees of this one until all of them are ready, and die with it: nothing half-restored stays.
  */
 import { F_DUPFD } from '../abi/fcntl.ts';
-import { FormatError, UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
 import { type ImageTree, readTree } from '../image/tree.ts';
-import { fileName, images } from '../image/types.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
+import { acceptImage } from './acceptance.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
 import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
@@ -43,7 +42,7 @@ export interface RestoreResult {
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
   const store = checkedStore(image);
   const tree = inOwnForm(readTree(store));
-  checkImage(tree, options);
+  acceptImage(store, tree, options.shellJob);
   const restoring = new Restoring(store, tree);
   const made: Made[] = [];
   try {
@@ -90,23 +89,6 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   } finally {
     restoring[Symbol.dispose]();
     for (const { scratch } of made) scratch[Symbol.dispose]();
-  }
-}
-
-/** What can be refused before anything is made. */
-function checkImage(tree: ImageTree, options: RestoreOptions): void {
-  const pids = new Set(tree.tasks.map(({ pid }) => pid));
-  if (tree.tasks.length === 0) {
-    throw new FormatError({ file: fileName(images.PSTREE), field: 'entries', expected: 'a process', found: 'none' });
-  }
-  for (const { pid, sid } of tree.tasks) {
-    if (options.shellJob || pids.has(sid)) continue;
-    throw new UnsupportedError({
-      what: `session ${sid}`,
-      pid,
-      why: 'its leader is not in the image',
-      remedy: 'give --shell-job: it will be of the session and group of tideover',
-    });
   }
 }
 

@@ -26,6 +26,7 @@ import { entriesOf, type ImageTree } from '../image/tree.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import { attributes, close, mknodat, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
+import { acceptPages } from './acceptance.ts';
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
@@ -171,6 +172,7 @@ export class Restoring {
       .flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? [])
       .map((shmid) => {
         const image = new MemoryImage(this.#store, `shmem-${shmid}`);
+        acceptPages(image.runs);
         return { shmid: Number(shmid), pages: image.runs.pagesId };
       })
       .sort((a, b) => a.pages - b.pages);

@@ -2,11 +2,10 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
-import { abandoned, Bench } from './target.ts';
+import { abandoned, Bench, field, free, idsBelow, zombie } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
 
@@ -20,32 +19,6 @@ async function imageOf(t: TestContext, ...args: string[]): Promise<{ target: Ben
   assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image).status, 0);
   await free(ids);
   return { target, pid, ids };
-}
-
-function idsBelow(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
-    const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
-    return [Number(tid), ...children.flatMap((child) => (zombie(child) ? [Number(child)] : idsBelow(Number(child))))];
-  });
-}
-
-function field(id: number | string, name: string): string {
-  const status = readFileSync(`/proc/${id}/status`, 'utf8');
-  return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)![1]!;
-}
-
-const zombie = (id: number | string) => field(id, 'State') === 'Z';
-
-/** Waits until nobody has these ids; init waits for orphans when it likes. */
-async function free(ids: readonly number[]): Promise<void> {
-  const deadline = performance.now() + 20_000;
-  while (ids.some((id) => existsSync(`/proc/${id}`))) {
-    const left = ids.filter((id) => existsSync(`/proc/${id}`));
-    if (performance.now() > deadline) {
-      throw new Error(`still there: ${left.map((id) => `${id} ${field(id, 'State')} of ${field(id, 'PPid')}`)}`);
-    }
-    await setTimeout(5);
-  }
 }
 
 test(`kill -9 of tideover at ${KILLS} moments of a restore`, async (t) => {

@@ -142,3 +142,31 @@ export function abandoned(): string[] {
     }
   });
 }
+
+/** Ids of a process and of all below it, with their threads. */
+export function idsBelow(pid: number): number[] {
+  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+    const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
+    return [Number(tid), ...children.flatMap((child) => (zombie(child) ? [Number(child)] : idsBelow(Number(child))))];
+  });
+}
+
+/** A line of /proc/ID/status. */
+export function field(id: number | string, name: string): string {
+  const status = readFileSync(`/proc/${id}/status`, 'utf8');
+  return new RegExp(`^${name}:\\s*(\\S+)`, 'm').exec(status)![1]!;
+}
+
+export const zombie = (id: number | string) => field(id, 'State') === 'Z';
+
+/** Waits until nobody has these ids; init waits for orphans when it likes. */
+export async function free(ids: readonly number[]): Promise<void> {
+  const deadline = performance.now() + 20_000;
+  while (ids.some((id) => existsSync(`/proc/${id}`))) {
+    const left = ids.filter((id) => existsSync(`/proc/${id}`));
+    if (performance.now() > deadline) {
+      throw new Error(`still there: ${left.map((id) => `${id} ${field(id, 'State')} of ${field(id, 'PPid')}`)}`);
+    }
+    await setTimeout(5);
+  }
+}

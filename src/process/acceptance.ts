@@ -1,0 +1,96 @@
+/**
+ * Whether an image can be restored here, before anything is made: what it was made on, and what it says that no restore here
+ * would make again. Nothing of an image is passed over in silence.
+ */
+import { FormatError, UnsupportedError } from '../errors.ts';
+import { incompatibilities } from '../image/info.ts';
+import * as area from '../image/messages/memory.ts';
+import type { PageRuns } from '../image/pages.ts';
+import type { ImageStore } from '../image/store.ts';
+import type { IdsEntry, ImageTask, ImageTree } from '../image/tree.ts';
+import { fileName, images } from '../image/types.ts';
+import { readMachine } from '../sys/machine.ts';
+
+/** @throws UnsupportedError, or FormatError for an image of no process */
+export function acceptImage(store: ImageStore, tree: ImageTree, shellJob: boolean): void {
+  if (tree.tasks.length === 0) {
+    throw new FormatError({ file: fileName(images.PSTREE), field: 'entries', expected: 'a process', found: 'none' });
+  }
+  const reasons = tree.info === undefined ? [] : incompatibilities(tree.info, readMachine());
+  if (reasons.length > 0) {
+    const remedy = 'restore it on a machine like that on which it was made';
+    throw new UnsupportedError({ what: `images in ${store.name}`, why: reasons.join('; '), remedy });
+  }
+  const pids = new Set(tree.tasks.map(({ pid }) => pid));
+  for (const task of tree.tasks) {
+    const { pid, sid } = task;
+    if (!shellJob && !pids.has(sid)) {
+      throw new UnsupportedError({
+        what: `session ${sid}`,
+        pid,
+        why: 'its leader is not in the image',
+        remedy: 'give --shell-job: it will be of the session and group of tideover',
+      });
+    }
+    if (task.isZombie) continue;
+    acceptTask(tree, task);
+  }
+}
+
+function acceptTask(tree: ImageTree, { pid, ids, mm, threads }: ImageTask): void {
+  const root = tree.inventory.root_ids;
+  for (const name of NAMESPACES) {
+    const of = (entry: IdsEntry | undefined) => entry?.[`${name}_ns_id`] ?? 0;
+    if (of(ids) === of(root) || of(root) === 0) continue;
+    throw unknown(pid, `${name} namespace`, 'the process had one of its own');
+  }
+  if (mm!.aios.length > 0) throw unknown(pid, 'asynchronous I/O', 'the process had rings of io_setup(2)');
+  for (const { status, start, end } of mm!.vmas) {
+    const kind = [...UNKNOWN_AREAS].find(([bit]) => (status & bit) !== 0)?.[1];
+    if (kind !== undefined) throw unknown(pid, `mapping ${start.toString(16)}-${end.toString(16)}`, `it is of ${kind}`);
+  }
+  for (const { tid, core } of threads) {
+    const { seccomp_mode = 'disabled', creds } = core.thread_core ?? {};
+    if (core.mtype !== 'X86_64' || core.thread_info === undefined) {
+      throw unknown(pid, `thread ${tid}`, `its registers are of ${core.mtype}, this machine's of X86_64`);
+    }
+    if (seccomp_mode !== 'disabled') throw unknown(pid, `thread ${tid}`, `seccomp (${seccomp_mode}) was on`);
+    const profile = creds?.lsm_profile;
+    if (tree.inventory.lsmtype !== 'NO_LSM' && profile !== undefined && !profile.startsWith('unconfined')) {
+      throw unknown(pid, `thread ${tid}`, `it had the profile ${profile} of ${tree.inventory.lsmtype}`);
+    }
+  }
+}
+
+/** @param runs of which all must be in the image itself @param pid of the process; none of shared memory */
+export function acceptPages(runs: PageRuns, pid?: number): void {
+  const absent = runs.flags.subarray(0, runs.length).findIndex((flags) => (flags & area.PE_PRESENT) === 0);
+  if (absent < 0) return;
+  const parent = (runs.flags[absent]! & area.PE_PARENT) !== 0;
+  throw new UnsupportedError({
+    what: `pages at 0x${runs.vaddr[absent]!.toString(16)}`,
+    ...(pid === undefined ? {} : { pid }),
+    why: `${parent ? 'they are in an earlier image' : 'a page server has them'}, where they are not read yet`,
+    remedy: `make an image in one, without ${parent ? '--prev-images-dir' : '--lazy-pages'}, or restore it with CRIU`,
+  });
+}
+
+/** Of task_kobj_ids_entry; that of time is made anew for every tree. */
+const NAMESPACES = ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const;
+
+const UNKNOWN_AREAS: ReadonlyMap<number, string> = new Map([
+  [area.VMA_AREA_SYSVIPC, 'System V shared memory'],
+  [area.VMA_AREA_SOCKET, 'a packet socket'],
+  [area.VMA_AREA_AIORING, 'a ring of io_setup(2)'],
+  [area.VMA_AREA_SHSTK, 'a shadow stack'],
+  [area.VMA_AREA_UPROBES, 'probes of perf(1)'],
+]);
+
+function unknown(pid: number, what: string, why: string): UnsupportedError {
+  return new UnsupportedError({
+    pid,
+    what,
+    why: `${why}, which cannot be restored yet`,
+    remedy: 'restore it with CRIU',
+  });
+}
