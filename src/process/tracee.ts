@@ -8,7 +8,7 @@ import { SIGTRAP, siginfo } from '../abi/signal.ts';
 import { viewOf } from '../abi/struct.ts';
 import type { WaitStatus } from '../abi/wait.ts';
 import { TideoverError, UnsupportedError } from '../errors.ts';
-import { tgkill } from '../sys/process.ts';
+import { sleep, tgkill } from '../sys/process.ts';
 import {
   cont,
   detach,
@@ -145,9 +145,11 @@ export class Tracee {
     }
   }
 
-  /** Lets it go on and stops it again at once: as it is then. @throws what stopped() does */
+  /** Lets it go on for some ten microseconds and stops it again: as it is then. @throws what stopped() does */
   aMomentLater(timeout: number): Tracee {
     cont(this.tid);
+    // Asked to stop before a processor is free for it, it would stop where it is.
+    sleep(MOMENT);
     interrupt(this.tid);
     return Tracee.stopped(this.pid, this.tid, timeout);
   }
@@ -232,6 +234,9 @@ export class Tracee {
     return this.#released;
   }
 }
+
+/** In nanoseconds. */
+const MOMENT = 10_000;
 
 /** With PTRACE_O_TRACESYSGOOD, ptrace(2). */
 export const SYSCALL_STOP = SIGTRAP | 0x80;

@@ -95,7 +95,7 @@ export function outsideVdso(stopped: Tracee, vdso: () => Range | undefined, time
   return tracee;
 }
 
-/** Of some microseconds each. A program that does nothing but ask for the time is outside in one of five. */
+/** A program that does nothing but ask for the time is outside in one of five. */
 const MOMENTS = 500;
 
 function isInside({ registers }: Tracee, vdso: () => Range | undefined): boolean {
