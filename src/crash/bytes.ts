@@ -1,4 +1,4 @@
-/** Reading what a format says must be there. */
+/** Reading what a format says must be there, and looking at it. */
 import { FormatError } from '../errors.ts';
 import type { Reader } from './io/reader.ts';
 
@@ -28,4 +28,11 @@ export function bounded(reader: Reader, at: number, field: string, value: bigint
   if (value <= BigInt(limit)) return Number(value);
   const expected = `at most 0x${limit.toString(16)}`;
   throw new FormatError({ file: reader.name, offset: at, field, expected, found: `0x${value.toString(16)}` });
+}
+
+/** Whether all bytes are 0. @param page whole words, at a multiple of 4 of its buffer */
+export function isZero(page: Uint8Array): boolean {
+  const words = new Int32Array(page.buffer, page.byteOffset, page.length / 4);
+  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
+  return true;
 }

@@ -2,6 +2,7 @@
 import { FormatError } from '../errors.ts';
 import type { Range } from '../mem/range.ts';
 import { openElf } from './elf.ts';
+import { withVmcoreinfo } from './findinfo.ts';
 import { openFile } from './io/file.ts';
 import type { Reader } from './io/reader.ts';
 import { isFlattened, openFlattened } from './kdump/flattened.ts';
@@ -20,6 +21,10 @@ export interface OpenOptions {
  * @throws FormatError where they hold none
  */
 export function openDump(readers: readonly [Reader, ...Reader[]], options: OpenOptions = {}): PageSource {
+  return withVmcoreinfo(openFormat(readers, options));
+}
+
+function openFormat(readers: readonly [Reader, ...Reader[]], options: OpenOptions): PageSource {
   const [first, ...others] = readers;
   if (options.ram !== undefined) return openRaw(alone(readers), options.ram);
   const inputs = readers.map(unflattened) as [KdumpInput, ...KdumpInput[]];

@@ -11,7 +11,7 @@ import type { PageSource } from './source.ts';
 /** @param ranges of physical memory, in the order in which they stand in the file */
 export function openRaw(reader: Reader, ranges: readonly Range[] = [{ start: 0, end: reader.size }]): PageSource {
   let position = 0;
-  const pieces = ranges.map(({ start, end }) => {
+  const pieces: readonly Piece[] = ranges.map(({ start, end }) => {
     const piece = { start, end, position };
     position += end - start;
     return piece;
@@ -31,6 +31,9 @@ export function openRaw(reader: Reader, ranges: readonly Range[] = [{ start: 0, 
         if (from < to) setBits(bits, Math.max(0, from), to);
       }
     },
+    ...(reader.nextData !== undefined && {
+      nextData: (address: number) => nextInPieces(pieces, address, (position) => reader.nextData!(position)),
+    }),
     readPhysical(address, into) {
       for (let done = 0; done < into.length; ) {
         const at = address + done;
@@ -48,4 +51,20 @@ export function openRaw(reader: Reader, ranges: readonly Range[] = [{ start: 0, 
     },
     close: () => reader.close(),
   };
+}
+
+interface Piece extends Range {
+  /** In the file. */
+  readonly position: number;
+}
+
+function nextInPieces(pieces: readonly Piece[], address: number, next: (position: number) => number): number {
+  let nearest = Number.POSITIVE_INFINITY;
+  for (const { start, end, position } of pieces) {
+    const from = Math.max(start, address);
+    if (from >= end) continue;
+    const found = start + next(position + from - start) - position;
+    if (found < end) nearest = Math.min(nearest, found);
+  }
+  return nearest;
 }

@@ -78,5 +78,10 @@ export interface PageSource {
    * in it from there on is not defined.
    */
   readPhysical(address: number, into: Uint8Array): Hole | undefined;
+  /**
+   * The next address, at `address` or after it, from which on there may be something other than zeros: Infinity where there is
+   * none. Sources leave it out that do not know, and those of which it is not worth asking.
+   */
+  nextData?(address: number): number;
   close(): void;
 }

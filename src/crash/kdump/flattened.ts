@@ -7,6 +7,7 @@
  */
 import { FormatError, UnsupportedError } from '../../errors.ts';
 import { readExactly } from '../bytes.ts';
+import type { Output } from '../io/output.ts';
 import type { Reader } from '../io/reader.ts';
 import { Window } from '../io/window.ts';
 import { lastNotAbove } from '../sorted.ts';
@@ -181,4 +182,34 @@ function pop(heap: number[]): void {
 
 function number64(bytes: Uint8Array, at: number): bigint {
   return new DataView(bytes.buffer, bytes.byteOffset).getBigInt64(at);
+}
+
+/** Makes a flattened stream of what is written to it, in the order in which it is written. */
+export class FlattenedOutput implements Output {
+  readonly #append: (bytes: Uint8Array) => void;
+
+  /** @param append takes the stream's next bytes */
+  constructor(append: (bytes: Uint8Array) => void) {
+    this.#append = append;
+  }
+
+  /** What a stream begins with. */
+  begin(): void {
+    const signature = new Uint8Array(16);
+    signature.set(new TextEncoder().encode(MAKEDUMPFILE_SIGNATURE));
+    const header = new Uint8Array(FLATTENED_HEADER_SIZE);
+    makedumpfile_header.write({ signature, type: 1, version: 1 }, header);
+    this.#append(header);
+  }
+
+  write(offset: number, bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    this.#append(makedumpfile_data_header.write({ offset, buf_size: bytes.length }));
+    this.#append(bytes);
+  }
+
+  /** What a stream ends with. */
+  end(): void {
+    this.#append(makedumpfile_data_header.write({ offset: -1, buf_size: -1 }));
+  }
 }

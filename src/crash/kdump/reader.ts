@@ -4,7 +4,7 @@ import { FormatError, UnsupportedError } from '../../errors.ts';
 import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { FileBitmap, runsOfBits } from '../bitmap.ts';
-import { bounded, readExactly } from '../bytes.ts';
+import { bounded, isZero, readExactly } from '../bytes.ts';
 import { decompressPage } from '../codec/page.ts';
 import type { Reader } from '../io/reader.ts';
 import { Window } from '../io/window.ts';
@@ -232,10 +232,4 @@ class KdumpFile {
   #wrong(offset: number, field: string, expected: string, found: string): never {
     throw new FormatError({ file: this.reader.name, offset, field, expected, found });
   }
-}
-
-/** Whether all bytes of a page are 0. */
-export function isZero(page: Uint8Array): boolean {
-  for (const byte of page) if (byte !== 0) return false;
-  return true;
 }

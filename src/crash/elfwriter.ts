@@ -1,0 +1,140 @@
+/**
+ * Writes ELF vmcores: header, program headers, notes, memory. As makedumpfile -E does, a segment ends where many pages in a row are
+ * left out, and its p_memsz says how many; where they are few they are written as zeros.
+ */
+import {
+  EI_CLASS,
+  EI_DATA,
+  EI_VERSION,
+  ELFCLASS64,
+  ELFDATA2LSB,
+  ELFMAG,
+  Elf64_Ehdr,
+  Elf64_Phdr,
+  Elf64_Shdr,
+  EM_X86_64,
+  ET_CORE,
+  EV_CURRENT,
+  PF_R,
+  PF_W,
+  PF_X,
+  PN_XNUM,
+  PT_LOAD,
+  PT_NOTE,
+} from '../abi/elf.ts';
+import { type Note, writeNote } from '../abi/elfnote.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
+import type { Range } from '../mem/range.ts';
+import { DUMP_ELF_INCOMPLETE } from './elf.ts';
+import type { Output } from './io/output.ts';
+
+/** PFN_EXCLUDED of makedumpfile: fewer excluded pages than this do not end a segment. */
+const LONG_GAP = 256;
+
+/** One PT_LOAD: memory from `start` on, of which the first `fileSize` bytes are in the file. */
+export interface ElfPiece {
+  readonly start: number;
+  readonly fileSize: number;
+  readonly memorySize: number;
+  /** In the file. */
+  readonly offset: number;
+}
+
+export interface ElfLayout {
+  readonly pieces: readonly ElfPiece[];
+  readonly notes: Uint8Array;
+  readonly notesAt: number;
+  readonly size: number;
+}
+
+/** @param bits the pages that are written */
+export function elfLayout(ranges: readonly Range[], bits: Uint8Array, notes: readonly Note[]): ElfLayout {
+  const pieces: ElfPiece[] = [];
+  const noted = Buffer.concat(notes.map(({ name, type, desc }) => writeNote(name, type, desc)));
+  for (const range of ranges) {
+    const first = Math.ceil(range.start / PAGE_SIZE);
+    const last = Math.min(Math.floor(range.end / PAGE_SIZE), bits.length * 8);
+    let start = first;
+    /** One past the last page that is written, of the segment that begins at `start`. */
+    let end = first;
+    const close = (next: number) => {
+      const [fileSize, memorySize] = [end - start, next - start].map((pages) => pages * PAGE_SIZE) as [number, number];
+      if (next > start) pieces.push({ start: start * PAGE_SIZE, fileSize, memorySize, offset: 0 });
+      start = next;
+    };
+    for (let pfn = first; pfn < last; pfn++) {
+      if (((bits[pfn >>> 3]! >> (pfn & 7)) & 1) === 0) continue;
+      if (pfn - end >= LONG_GAP) close(pfn);
+      end = pfn + 1;
+    }
+    close(last);
+  }
+  const headers = Elf64_Ehdr.size + (1 + pieces.length) * Elf64_Phdr.size;
+  // Section header 0 stands behind the program headers, where their number needs it.
+  const notesAt = headers + Elf64_Shdr.size;
+  let offset = Math.ceil((notesAt + noted.length) / PAGE_SIZE) * PAGE_SIZE;
+  const placed = pieces.map((piece) => {
+    const at = offset;
+    offset += piece.fileSize;
+    return { ...piece, offset: at };
+  });
+  return { pieces: placed, notes: noted, notesAt, size: offset };
+}
+
+/**
+ * All but the memory.
+ * @param mapped virtual less physical address of what the kernel maps of all memory
+ */
+export function writeElfHead(output: Output, layout: ElfLayout, mapped: bigint | undefined, incomplete: boolean): void {
+  const { pieces, notes, notesAt } = layout;
+  const count = pieces.length + 1;
+  const isExtended = count >= PN_XNUM;
+  const head = new Uint8Array(notesAt + notes.length);
+  const sectionAt = notesAt - Elf64_Shdr.size;
+  const size = BigInt(notes.length);
+  Elf64_Phdr.write(
+    { p_type: PT_NOTE, p_offset: BigInt(notesAt), p_filesz: size, p_memsz: size, p_align: 4n },
+    head,
+    Elf64_Ehdr.size,
+  );
+  for (const [i, { start, fileSize, memorySize, offset }] of pieces.entries()) {
+    Elf64_Phdr.write(
+      {
+        p_type: PT_LOAD,
+        p_flags: PF_R | PF_W | PF_X,
+        p_offset: BigInt(offset),
+        p_vaddr: mapped === undefined ? 0n : BigInt.asUintN(64, BigInt(start) + mapped),
+        p_paddr: BigInt(start),
+        p_filesz: BigInt(fileSize),
+        p_memsz: BigInt(memorySize),
+      },
+      head,
+      Elf64_Ehdr.size + (1 + i) * Elf64_Phdr.size,
+    );
+  }
+  if (isExtended) Elf64_Shdr.write({ sh_info: count }, head, sectionAt);
+  head.set(notes, notesAt);
+  const e_ident = new Uint8Array(16);
+  e_ident.set(new TextEncoder().encode(ELFMAG));
+  e_ident[EI_CLASS] = ELFCLASS64;
+  e_ident[EI_DATA] = ELFDATA2LSB;
+  e_ident[EI_VERSION] = EV_CURRENT;
+  Elf64_Ehdr.write(
+    {
+      e_ident,
+      e_type: ET_CORE,
+      e_machine: EM_X86_64,
+      e_version: EV_CURRENT,
+      e_phoff: BigInt(Elf64_Ehdr.size),
+      e_shoff: isExtended ? BigInt(sectionAt) : 0n,
+      e_flags: incomplete ? DUMP_ELF_INCOMPLETE : 0,
+      e_ehsize: Elf64_Ehdr.size,
+      e_phentsize: Elf64_Phdr.size,
+      e_phnum: isExtended ? PN_XNUM : count,
+      e_shentsize: isExtended ? Elf64_Shdr.size : 0,
+      e_shnum: isExtended ? 1 : 0,
+    },
+    head,
+  );
+  output.write(0, head);
+}
