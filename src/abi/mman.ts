@@ -25,6 +25,13 @@ export const MAP_FIXED_NOREPLACE = 0x100000;
 /** The base-2 logarithm of the huge page size stands at this bit of the flags; 0 is the default size. */
 export const MAP_HUGE_SHIFT = 26;
 
+/** mlock2(2): pages are locked when they are touched. */
+export const MLOCK_ONFAULT = 0x1;
+/** mlockall(2). */
+export const MCL_CURRENT = 1;
+export const MCL_FUTURE = 2;
+export const MCL_ONFAULT = 4;
+
 export const MREMAP_MAYMOVE = 0x1;
 export const MREMAP_FIXED = 0x2;
 export const MREMAP_DONTUNMAP = 0x4;

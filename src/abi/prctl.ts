@@ -19,6 +19,11 @@ export const PR_GET_SECUREBITS = 27;
 export const PR_SET_SECUREBITS = 28;
 export const PR_SET_TIMERSLACK = 29;
 export const PR_GET_TIMERSLACK = 30;
+export const PR_MCE_KILL = 33;
+export const PR_MCE_KILL_GET = 34;
+export const PR_MCE_KILL_SET = 1;
+export const PR_MCE_KILL_DEFAULT = 2;
+export const PR_TSC_ENABLE = 1;
 export const PR_SET_MM = 35;
 export const PR_SET_PTRACER = 1499557217;
 export const PR_SET_CHILD_SUBREAPER = 36;
@@ -29,10 +34,22 @@ export const PR_GET_TID_ADDRESS = 40;
 export const PR_SET_THP_DISABLE = 41;
 export const PR_GET_THP_DISABLE = 42;
 export const PR_CAP_AMBIENT = 47;
+/** Speculation of the processor, by thread: what can be controlled, and how it is. */
+export const PR_GET_SPECULATION_CTRL = 52;
+export const PR_SET_SPECULATION_CTRL = 53;
+export const PR_SPEC_STORE_BYPASS = 0;
+export const PR_SPEC_INDIRECT_BRANCH = 1;
+export const PR_SPEC_L1D_FLUSH = 2;
+export const PR_SPEC_PRCTL = 1;
+export const PR_SPEC_ENABLE = 2;
+export const PR_SPEC_DISABLE = 4;
+export const PR_SPEC_FORCE_DISABLE = 8;
+export const PR_SPEC_DISABLE_NOEXEC = 16;
 export const PR_SET_IO_FLUSHER = 57;
 export const PR_GET_IO_FLUSHER = 58;
 export const PR_SET_SYSCALL_USER_DISPATCH = 59;
 export const PR_SCHED_CORE = 62;
+export const PR_SCHED_CORE_GET = 0;
 export const PR_SET_MDWE = 65;
 export const PR_GET_MDWE = 66;
 /** Names an anonymous mapping: prctl(PR_SET_VMA, PR_SET_VMA_ANON_NAME, addr, len, name). */
@@ -83,6 +100,9 @@ export const ARCH_SET_GS = 0x1001;
 export const ARCH_SET_FS = 0x1002;
 export const ARCH_GET_FS = 0x1003;
 export const ARCH_GET_GS = 0x1004;
+/** Whether the cpuid instruction works or raises SIGSEGV. */
+export const ARCH_GET_CPUID = 0x1011;
+export const ARCH_SET_CPUID = 0x1012;
 /** Maps the vdso at an address of the caller's choice, with CONFIG_CHECKPOINT_RESTORE. */
 export const ARCH_MAP_VDSO_64 = 0x2003;
 /** Shadow stacks, Linux 6.6. */

@@ -54,6 +54,8 @@ export const PTRACE_PEEKSIGINFO_SHARED = 0x1;
 /** Register sets, as PTRACE_GETREGSET and the notes of core files name them. */
 export const NT_PRSTATUS = 0x1;
 export const NT_PRFPREG = 0x2;
+/** Bitmap of the input and output ports that are allowed; a thread without has no such set. */
+export const NT_386_IOPERM = 0x201;
 export const NT_X86_XSTATE = 0x202;
 export const NT_X86_SHSTK = 0x204;
 
@@ -95,6 +97,9 @@ export const ptrace_rseq_configuration = struct('ptrace_rseq_configuration', 24,
   flags: u32,
   pad: u32,
 });
+
+/** PR_SET_SYSCALL_USER_DISPATCH; `mode` is 0 where it is off. */
+export const ptrace_sud_config = struct('ptrace_sud_config', 32, { mode: u64, selector: u64, offset: u64, len: u64 });
 
 /** What NT_PRSTATUS hands out on x86-64. */
 export const user_regs_struct = struct('user_regs_struct', 216, {

@@ -18,6 +18,7 @@ import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
+import { refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
 import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
@@ -85,6 +86,7 @@ function lookAt(options: CheckpointOptions): number {
         const status = readStatus(pid);
         if (status.State === 'Z') continue;
         refuseForeign(pid, status.Seccomp);
+        refuseRunning(pid, pids);
         refuseSession(pid, pids, options);
         const { ids, pages } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });

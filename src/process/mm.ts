@@ -1,10 +1,13 @@
 /** The address space of a process as a whole: its mappings, where its parts begin and end, its program. */
 
 import { O_RDONLY } from '../abi/fcntl.ts';
+import { MAP_LOCKED, MCL_FUTURE, MCL_ONFAULT } from '../abi/mman.ts';
 import {
   PR_GET_DUMPABLE,
+  PR_GET_MEMORY_MERGE,
   PR_GET_THP_DISABLE,
   PR_SET_DUMPABLE,
+  PR_SET_MEMORY_MERGE,
   PR_SET_MM,
   PR_SET_MM_MAP,
   PR_SET_THP_DISABLE,
@@ -60,10 +63,12 @@ function joinVvar(entries: readonly VmaEntry[]): VmaEntry[] {
 
 /** Asks for what only the process itself is told. */
 export function saveMm(remote: Remote, vmas: VmaEntry[], saving: Saving): () => MmEntry {
+  const locked = vmas.some(({ flags }) => (flags & MAP_LOCKED) !== 0);
   const { pid } = remote.scratch;
   const brk = remote.call(NR.brk, 0);
   const dumpable = remote.call(NR.prctl, PR_GET_DUMPABLE, 0, 0, 0, 0);
   const thp = remote.call(NR.prctl, PR_GET_THP_DISABLE, 0, 0, 0, 0);
+  const merge = remote.attempt(NR.prctl, PR_GET_MEMORY_MERGE, 0, 0, 0, 0);
   const stat = readStat(pid);
   const auxv = readProc(`/proc/${pid}/auxv`);
   const view = new DataView(auxv.buffer, auxv.byteOffset, auxv.length);
@@ -89,8 +94,25 @@ export function saveMm(remote: Remote, vmas: VmaEntry[], saving: Saving): () => 
       dumpable: remote.result(dumpable),
       aios: [],
     };
-    return remote.result(thp) === 1 ? { ...mm, thp_disabled: true } : mm;
+    // The lowest bit says that they are disabled, the others with which flags.
+    const disabled = remote.result(thp);
+    if (disabled !== 0) mm.thp_disabled = true;
+    if (disabled > 1) mm.thp_flags = disabled & ~1;
+    if (remote.result(merge) === 1) mm.memory_merge = true;
+    const future = locked ? lockFuture(pid, remote.scratch.address) : 0;
+    if (future !== 0) mm.lock_future = future;
+    return mm;
   };
+}
+
+/**
+ * Nothing tells whether a process has asked for all its mappings to come to be locked (mlockall(2) MCL_FUTURE), but our scratch
+ * memory is one that came.
+ */
+function lockFuture(pid: number, address: number): number {
+  const scratch = readFlaggedMaps(pid).find(({ start, end }) => address >= start && address < end);
+  if (!scratch?.flags.has('lo')) return 0;
+  return MCL_FUTURE | (scratch.flags.has('lf') ? MCL_ONFAULT : 0);
 }
 
 /** Adds the call that sets where the parts are. @param exeFd the program, in the process */
@@ -115,7 +137,9 @@ export function restoreMm(remote: Remote, mm: MmEntry, exeFd: number): void {
     exe_fd: exeFd,
   });
   remote.call(NR.prctl, PR_SET_MM, PR_SET_MM_MAP, remote.put(map), map.length, 0);
-  if (mm.thp_disabled) remote.call(NR.prctl, PR_SET_THP_DISABLE, 1, 0, 0, 0);
+  if (mm.thp_disabled) remote.call(NR.prctl, PR_SET_THP_DISABLE, 1, mm.thp_flags ?? 0, 0, 0);
+  if (mm.memory_merge) remote.call(NR.prctl, PR_SET_MEMORY_MERGE, 1, 0, 0, 0);
+  if (mm.lock_future) remote.call(NR.mlockall, mm.lock_future);
 }
 
 /** Adds the call for core dumps and ptrace(2) access; a change of credentials before it would undo it. */

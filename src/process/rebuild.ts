@@ -2,7 +2,6 @@
  * One process made anew, when its tree and its memory are there: where it stands, descriptors, threads, credentials, signals,
  * timers, registers.
  */
-import { writeFileSync } from 'node:fs';
 import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../abi/fcntl.ts';
 import { PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
 import { PTRACE_EVENT_STOP } from '../abi/ptrace.ts';
@@ -23,6 +22,7 @@ import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { readMaps } from '../sys/maps.ts';
 import { kill, prlimit64 } from '../sys/process.ts';
 import { readStatus } from '../sys/stat.ts';
+import { ownAttributes, restoreProcFiles } from './attributes.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
@@ -63,9 +63,8 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock);
   leader.run();
   const remotes = [leader, ...makeThreads(made)];
-  if (tc.oom_score_adj !== undefined && tc.oom_score_adj !== 0) {
-    writeFileSync(`/proc/${task.pid}/oom_score_adj`, `${tc.oom_score_adj}`);
-  }
+  leader.reserve(8, 256);
+  restoreProcFiles(leader, tc);
   if (tc.personality !== 0) leader.call(NR.personality, tc.personality);
   for (let bits = tc.membarrier_registration_mask ?? 0, bit = 1; bits !== 0; bits &= ~bit, bit *= 2) {
     if ((bits & bit) !== 0) leader.call(NR.membarrier, bit, 0, 0);
@@ -74,9 +73,10 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   restoreLimits(leader, tc.rlimits?.rlimits ?? [], ownLimits());
   leader.run();
   const own = ownCredentials();
+  const attributes = ownAttributes();
   for (const [i, remote] of remotes.entries()) {
     const { core: state } = task.threads[i]!;
-    restoreThread(remote, state);
+    restoreThread(remote, state, attributes);
     const { creds } = state.thread_core!;
     if (creds !== undefined && !sameCredentials(creds, own)) restoreCredentials(remote, creds, own);
     if (i === 0) restoreDumpable(remote, task.mm!);

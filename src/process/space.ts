@@ -14,7 +14,7 @@ import type { Restoring } from './restoring.ts';
 import { firstWithMemory } from './sharing.ts';
 import { type Made, unmapBut } from './tree.ts';
 import { OldVdso } from './vdso.ts';
-import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma } from './vma.ts';
+import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
 
 /** A range of memory that is not to be touched. */
 interface Hole {
@@ -104,12 +104,16 @@ export class Spaces {
     if (filled === undefined) return;
     const mm = task.mm!;
     for (const vma of ownVmas(mm)) {
-      leader.reserve(68, 0);
+      leader.reserve(72, 256);
       finishVma(leader, vma, filled.has(vma));
     }
     for (const vma of mm.vmas.filter(({ status }) => (status & area.VMA_AREA_GUARD) !== 0)) {
       leader.reserve(1, 0);
       restoreGuard(leader, vma);
+    }
+    for (const vma of ownVmas(mm)) {
+      leader.reserve(1, 0);
+      sealVma(leader, vma);
     }
     leader.reserve(8, 8192);
     const lent = lend(leader, this.#keep, this.#restoring.open(mm.exe_file_id));

@@ -1,4 +1,5 @@
 /** One process as a whole, from being stopped to the entries of the image. */
+import { Errno } from '../abi/errno.ts';
 import { KCMP_FILES, KCMP_FS, KCMP_SIGHAND, KCMP_VM } from '../abi/kcmp.ts';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { PR_GET_CHILD_SUBREAPER } from '../abi/prctl.ts';
@@ -11,6 +12,7 @@ import type { CoreEntry, FsEntry, IdsEntry, MmEntry } from '../image/tree.ts';
 import { readMaps } from '../sys/maps.ts';
 import { readProcText } from '../sys/proc.ts';
 import { readStat } from '../sys/stat.ts';
+import { saveProcFiles } from './attributes.ts';
 import { Doorstep } from './doorstep.ts';
 import type { Descriptor, FileTables } from './files/table.ts';
 import type { FrozenProcess } from './freeze.ts';
@@ -18,6 +20,7 @@ import { saveLimits } from './limits.ts';
 import { saveMm, saveVmas } from './mm.ts';
 import { ObjectSet } from './objects.ts';
 import { findPages, type Runs } from './pages.ts';
+import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
 import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
 import type { Saving } from './saving.ts';
@@ -73,11 +76,15 @@ export class Guest {
     const { pid, threads, status } = process;
     const leader = threads[0]!;
     this.process = process;
-    for (const thread of threads) leaveCriticalSection(thread);
+    for (const thread of threads) {
+      refuseStopped(pid, thread.tid);
+      leaveCriticalSection(thread);
+    }
     this.#doorstep = new Doorstep(pid, readMaps(pid));
     const size = scratchSize(saveLayout, threads.length);
     const [prot, flags] = [PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS];
     const address = this.#doorstep.call(leader, NR.mmap, 0, size, prot, flags, -1, 0);
+    if (address === -Errno.EACCES) throw refuseExecutable(pid);
     if (address < 0) throw new SyscallError('mmap', `mmap(${size} bytes) in process ${pid}`, -address);
     this.#scratch = new Scratch(pid, address, saveLayout, threads.length, quietSignal(status.SigCgt));
     this.#scratch.install();
@@ -173,8 +180,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
     timers: timersEntry,
     rlimits: { rlimits },
     signals_s: { signals: savePending(threads[0]!, status, true) },
-    ...loginuid(pid),
-    oom_score_adj: Number(readProcText(`/proc/${pid}/oom_score_adj`)),
+    ...saveProcFiles(pid),
     sigactions,
     child_subreaper: subreaper,
     ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
@@ -196,13 +202,4 @@ export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
   const ids = { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0 };
   const pages = { bounds: new Float64Array(0), size: 0 };
   return { pid, ppid, pgid, sid, zombie: true, threads: [{ tid: pid, core }], ids, vmas: [], pages };
-}
-
-/** A kernel without CONFIG_AUDIT has no such file. */
-function loginuid(pid: number): { loginuid?: number } {
-  try {
-    return { loginuid: Number(readProcText(`/proc/${pid}/loginuid`)) };
-  } catch {
-    return {};
-  }
 }

@@ -11,6 +11,7 @@ import { readMemory } from '../sys/process_vm.ts';
 import { getRseqConfiguration } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStatus } from '../sys/stat.ts';
+import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } from './attributes.ts';
 import { saveCredentials } from './credentials.ts';
 import { resumable, saveRegisters } from './registers.ts';
 import type { Remote } from './remote.ts';
@@ -35,7 +36,9 @@ export function saveThread(remote: Remote): () => CoreEntry {
   const status = readStatus(`${pid}/task/${tid}`);
   const attr = sched_attr.write({});
   sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
-  const { sched_nice, sched_policy, sched_priority, sched_flags } = sched_attr.read(attr);
+  const scheduling = sched_attr.read(attr);
+  const { sched_nice, sched_policy, sched_priority, sched_flags } = scheduling;
+  const attributes = saveAttributes(remote);
   return () => {
     const thread_core: ThreadCore = {
       futex_rla: BigInt(robust.head),
@@ -49,6 +52,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
       creds: creds(),
       comm: status.Name,
       ...(rseq_entry === undefined ? {} : { rseq_entry }),
+      attributes: withDeadline(attributes(), scheduling),
     };
     const pdeath_sig = new DataView(pdeath.bytes.buffer, pdeath.bytes.byteOffset, 4).getInt32(0, true);
     if (pdeath_sig !== 0) thread_core.pdeath_sig = pdeath_sig;
@@ -57,7 +61,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
 }
 
 /** Adds what the thread does itself; its registers come last, from outside. */
-export function restoreThread(remote: Remote, core: CoreEntry): void {
+export function restoreThread(remote: Remote, core: CoreEntry, own: OwnAttributes): void {
   const { thread_info, thread_core } = core;
   remote.call(NR.set_tid_address, Number(thread_info!.clear_tid_addr));
   if (thread_core === undefined) return;
@@ -70,14 +74,18 @@ export function restoreThread(remote: Remote, core: CoreEntry): void {
   }
   const name = comm ?? core.tc?.comm;
   if (name !== undefined) remote.call(NR.prctl, PR_SET_NAME, remote.text(bytesOf(name)));
-  const { sched_policy, sched_prio, sched_nice } = thread_core;
-  if (sched_policy !== undefined && (sched_policy !== 0 || (sched_nice ?? 0) !== 0)) {
+  const { sched_policy, sched_prio, sched_nice, attributes } = thread_core;
+  if (attributes !== undefined) restoreAttributes(remote, attributes, own);
+  if (sched_policy !== undefined && (sched_policy !== 0 || (sched_nice ?? 0) !== own.nice)) {
     const attr = sched_attr.write({
       size: 48,
       sched_policy: sched_policy & ~SCHED_RESET_ON_FORK,
       sched_flags: (sched_policy & SCHED_RESET_ON_FORK) === 0 ? 0 : SCHED_FLAG_RESET_ON_FORK,
       sched_nice: sched_nice ?? 0,
       sched_priority: sched_prio ?? 0,
+      sched_runtime: attributes?.sched_runtime ?? 0,
+      sched_deadline: attributes?.sched_deadline ?? 0,
+      sched_period: attributes?.sched_period ?? 0,
     });
     remote.call(NR.sched_setattr, 0, remote.put(attr), 0);
   }

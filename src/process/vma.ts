@@ -5,6 +5,8 @@
 
 import { O_RDONLY, O_RDWR } from '../abi/fcntl.ts';
 import * as mman from '../abi/mman.ts';
+import * as prctl from '../abi/prctl.ts';
+import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
@@ -48,6 +50,22 @@ const FLAGS: Readonly<Record<string, number>> = {
   dp: mman.MAP_DROPPABLE,
 };
 
+/** Names of anonymous memory: PR_SET_VMA_ANON_NAME. */
+const NAMED = /^\[anon(?:_shmem)?:(.*)\]$/s;
+
+/** What cannot be made again, by the VmFlags that tell: proc_pid_smaps(5). */
+const REFUSED: Readonly<Record<string, string>> = {
+  ...{ io: 'it is memory of a device', pf: 'it is memory of a device' },
+  ...{ um: 'a userfaultfd watches it', uw: 'a userfaultfd watches it', ui: 'a userfaultfd watches it' },
+  ...{ ss: 'it is a shadow stack', sf: 'it is mapped with MAP_SYNC', mt: 'its memory is tagged' },
+};
+
+/** What other flags say is kept by other means, or the kernel's own business. Bits without a name are `??`. */
+const KNOWN = new Set([
+  ...['rd', 'wr', 'ex', 'sh', 'mr', 'mw', 'me', 'ms', 'de', 'ac', 'ar', 'sd', 'mm', 'lf', 'sl', 'gu', '??'],
+  ...[...Object.keys(ADVICE), ...Object.keys(FLAGS), ...Object.keys(REFUSED)],
+]);
+
 /** The kernel's own, which are mapped anew. */
 export const KERNEL_AREAS = area.VMA_AREA_VDSO | area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL;
 
@@ -72,6 +90,10 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     fd: -1,
   };
   if (madv !== 0n) entry.madv = madv;
+  const name = NAMED.exec(vma.path)?.[1];
+  if (name !== undefined) entry.name = name;
+  if (vma.flags.has('sl')) entry.sealed = true;
+  if (vma.flags.has('lf')) entry.onfault = true;
   const anonymous = (status: number): VmaEntry => ({
     ...entry,
     flags: flags | mman.MAP_ANONYMOUS,
@@ -83,10 +105,11 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
   if (path === '[vvar]' || path === '[vvar_vclock]') return anonymous(area.VMA_AREA_VVAR | area.VMA_ANON_PRIVATE);
   if (path === '[vsyscall]')
     return { ...anonymous(area.VMA_ANON_PRIVATE), status: area.VMA_AREA_VSYSCALL | area.VMA_ANON_PRIVATE };
-  if (vma.flags.has('io') || vma.flags.has('pf')) throw refused(pid, vma, 'it is memory of a device');
+  for (const flag of vma.flags) {
+    if (REFUSED[flag] !== undefined) throw refused(pid, vma, REFUSED[flag]);
+    if (!KNOWN.has(flag)) throw refused(pid, vma, `VmFlags has "${flag}" for it`);
+  }
   if (vma.flags.has('ht')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
-  if (vma.flags.has('um') || vma.flags.has('uw')) throw refused(pid, vma, 'a userfaultfd watches it');
-  if (vma.flags.has('ss')) throw refused(pid, vma, 'it is a shadow stack');
   if (path === '[uprobes]') throw refused(pid, vma, 'a probe is set in it');
   if (path === '[heap]') return anonymous(area.VMA_AREA_HEAP | area.VMA_ANON_PRIVATE);
   if (path === '[stack]') return anonymous(area.VMA_AREA_STACK | area.VMA_ANON_PRIVATE);
@@ -199,11 +222,21 @@ export function finishVma(remote: Remote, vma: VmaEntry, filled: boolean): void 
   for (let bits = vma.madv ?? 0n, advice = 0; bits !== 0n; bits >>= 1n, advice++) {
     if ((bits & 1n) !== 0n) remote.call(NR.madvise, vma.start, length, advice);
   }
-  if ((vma.flags & mman.MAP_LOCKED) !== 0) remote.call(NR.mlock2, vma.start, length, MLOCK_ONFAULT);
+  if ((vma.flags & mman.MAP_LOCKED) !== 0) {
+    remote.call(NR.mlock2, vma.start, length, mman.MLOCK_ONFAULT);
+    // Brings all of it into memory, which says no where that cannot be, as with PROT_NONE, and locks it all the same.
+    if (!vma.onfault) remote.attempt(NR.mlock2, vma.start, length, 0);
+  }
+  if (vma.name !== undefined) {
+    const name = remote.text(bytesOf(vma.name));
+    remote.call(NR.prctl, prctl.PR_SET_VMA, prctl.PR_SET_VMA_ANON_NAME, vma.start, length, name);
+  }
 }
 
-/** What was not in memory is not to be brought there; what was has been. mlock2(2) */
-const MLOCK_ONFAULT = 1;
+/** Adds the call after which a mapping cannot be changed any more. */
+export function sealVma(remote: Remote, vma: VmaEntry): void {
+  if (vma.sealed) remote.call(NR.mseal, vma.start, vma.end - vma.start, 0);
+}
 
 /**
  * Adds the calls that map what the kernel places itself (an io_uring refuses any address that is asked for): everywhere

@@ -57,7 +57,10 @@ export const kcmp = syscall('kcmp', 312, {
 });
 
 export const prctl = syscall('prctl', 157, {
-  option: oneOf(prctlAbi, /^PR_(?!(SET_MM|CAP_AMBIENT|SET_VMA|TIMER_CREATE_RESTORE_IDS)_)/),
+  option: oneOf(
+    prctlAbi,
+    /^PR_(?!(SET_MM|CAP_AMBIENT|SET_VMA|TIMER_CREATE_RESTORE_IDS|SCHED_CORE|MCE_KILL|SPEC|TSC)_)/,
+  ),
   arg2: word,
   arg3: word,
   arg4: word,
@@ -88,6 +91,7 @@ export const prlimit64 = syscall('prlimit64', 302, {
   old_limit: output,
 });
 export const sched_getattr = syscall('sched_getattr', 315, { pid: int, attr: output, size: int, flags: hex });
+export const ioprio_get = syscall('ioprio_get', 252, { which: int, who: int });
 /** @returns bytes of the mask that were filled in */
 export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, cpusetsize: int, mask: output });
 /** @param head_ptr 8 bytes for the list's address @param len_ptr 8 bytes for its size */

@@ -1,5 +1,5 @@
 /** Address spaces and their pages. */
-import { bool, i32, message, repeated, required, s64n, u32, u64, u64n } from '../proto.ts';
+import { bool, i32, message, repeated, required, s64n, string, u32, u64, u64n } from '../proto.ts';
 
 /** vma_entry.status: what kind of mapping it is. */
 export const VMA_AREA_REGULAR = 1 << 0;
@@ -38,6 +38,13 @@ export const vma_entry = message('vma_entry', {
   fd: [8, s64n, required],
   madv: [9, u64],
   fdflags: [10, u32],
+  // Not of CRIU, which leaves fields out that it does not know.
+  /** PR_SET_VMA_ANON_NAME. */
+  name: [1000, string],
+  /** mseal(2). */
+  sealed: [1001, bool],
+  /** Locked by MLOCK_ONFAULT. */
+  onfault: [1002, bool],
 });
 
 /** A ring of io_setup(2). */
@@ -66,6 +73,13 @@ export const mm_entry = message('mm_entry', {
   dumpable: [15, i32],
   aios: [16, aio_ring_entry, repeated],
   thp_disabled: [17, bool],
+  // Not of CRIU.
+  /** Flags of PR_SET_THP_DISABLE. */
+  thp_flags: [1000, u32],
+  /** PR_SET_MEMORY_MERGE. */
+  memory_merge: [1001, bool],
+  /** Flags of mlockall(2) for mappings to come. */
+  lock_future: [1002, u32],
 });
 
 /** First entry of a pagemap: pages_id names the pages-N.img that has the contents. */

@@ -128,6 +128,8 @@ export const task_core_entry = message('task_core_entry', {
   // Not of CRIU, which leaves fields out that it does not know.
   /** What the parent gets when the process ends, where that is not SIGCHLD. */
   exit_signal: [1000, u32],
+  /** /proc/PID/coredump_filter. */
+  coredump_filter: [1001, u32],
 });
 
 /** Which kernel objects a process uses: processes with the same number share one. */
@@ -153,6 +155,31 @@ export const thread_sas_entry = message('thread_sas_entry', {
   ss_flags: [3, u32, required],
 });
 
+/** What CRIU does not keep of a thread. Fields that are not there are as those of any process are. */
+export const thread_attributes_entry = message('thread_attributes_entry', {
+  /** In nanoseconds. */
+  timer_slack: [1, u64n],
+  /** ioprio_get(2). */
+  ioprio: [2, u32],
+  /** Processors on which it may run, bit n for number n. */
+  affinity: [3, bytes],
+  /** Of SCHED_DEADLINE, in nanoseconds. */
+  sched_runtime: [4, u64n],
+  sched_deadline: [5, u64n],
+  sched_period: [6, u64n],
+  /** PR_MCE_KILL_GET. */
+  mce_kill: [7, u32],
+  /** PR_GET_TSC. */
+  tsc: [8, u32],
+  /** ARCH_GET_CPUID. */
+  cpuid: [9, u32],
+  /** PR_GET_SPECULATION_CTRL, by its number. */
+  speculation: [10, i32, repeated],
+  /** get_mempolicy(2): the mode with its flags, and the nodes, bit n for number n. */
+  mempolicy: [11, u32],
+  nodes: [12, bytes],
+});
+
 /** What a thread has of its own. */
 export const thread_core_entry = message('thread_core_entry', {
   futex_rla: [1, u64, required],
@@ -171,6 +198,8 @@ export const thread_core_entry = message('thread_core_entry', {
   blk_sigset_extended: [14, u64],
   rseq_entry: [15, rseq_entry],
   cg_set: [16, u32],
+  // Not of CRIU.
+  attributes: [1000, thread_attributes_entry],
 });
 
 export const core_march = enumeration('core_march', {

@@ -62,6 +62,15 @@ test('a tree with threads, a zombie, sessions, groups and what they share', asyn
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('how memory is locked, advised and named, and what threads are allowed and how they are scheduled', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('attributes'));
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('pages that parent and child share until one writes, and what processes share that are not threads', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('sharing'));

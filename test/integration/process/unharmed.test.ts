@@ -137,3 +137,26 @@ test('a process id that is taken, and a damaged image: nothing is left of the re
   assert.match(damaged.stderr, /pages-3\.img/);
   assert.ok(!existsSync(`/proc/${pid}`));
 });
+
+const UNKEPT = {
+  undo: /SEM_UNDO/,
+  mdwe: /PR_SET_MDWE/,
+  dispatch: /PR_SET_SYSCALL_USER_DISPATCH/,
+  fanotify: /fanotify/,
+  outside: /shared descriptors: process \d+, its parent, has the very same/,
+};
+
+for (const [kind, said] of Object.entries(UNKEPT)) {
+  test(`what cannot be kept is refused by its name: ${kind}`, async (t) => {
+    const target = bench(t);
+    const pid = target.start(target.compile('unkept'), [kind]);
+    await target.says('ready');
+    const child = /child (\d+)/.exec(target.log)?.[1];
+    const refused = target.tideover('checkpoint', '-t', child ?? `${pid}`, '-D', target.image, '--shell-job');
+    assert.equal(refused.status, 3, refused.stderr);
+    assert.match(refused.stderr, said);
+    assert.ok(!existsSync(target.image));
+    process.kill(pid, 'SIGUSR1');
+    await target.says('going on');
+  });
+}

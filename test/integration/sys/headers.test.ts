@@ -81,6 +81,13 @@ const headers: readonly Header[] = [
   { module: 'futex', includes: ['linux/futex.h'] },
   { module: 'inet_diag', includes: ['linux/inet_diag.h'] },
   { module: 'io_uring', includes: ['linux/io_uring.h'], without: ['SIZEOF_CQE', 'SIZEOF_SQE', 'SQE_FLAGS_AT'] },
+  { module: 'ioprio', includes: ['linux/ioprio.h'] },
+  {
+    module: 'ipc',
+    includes: ['linux/ipc.h', 'linux/shm.h', 'linux/sem.h'],
+    // Of include/linux/shm.h; and padding.
+    without: ['SHM_DEST', 'ipc64_perm'],
+  },
   { module: 'kcmp', includes: ['linux/kcmp.h'] },
   { module: 'kexec', includes: ['linux/kexec.h'] },
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
@@ -161,7 +168,7 @@ const newer = new RegExp(
     'PAGEMAP_SCAN|PAGE_IS_\\w+|PM_SCAN_\\w+|.*struct page_region.*|.*struct pm_scan_arg.*|MADV_GUARD_\\w+',
     'SETUP_KEXEC_KHO|.*struct kho_data.*',
     'KEXEC_(UPDATE_ELFCOREHDR|CRASH_HOTPLUG_SUPPORT|FILE_DEBUG|FILE_NO_CMA)',
-    'PIDFD_(THREAD|SIGNAL_\\w+)|ARCH_SHSTK_\\w+|NT_X86_SHSTK|PTRACE_[GS]ET_SYSCALL_USER_DISPATCH_CONFIG',
+    'PIDFD_(THREAD|SIGNAL_\\w+)|ARCH_SHSTK_\\w+|NT_X86_SHSTK|PTRACE_[GS]ET_SYSCALL_USER_DISPATCH_CONFIG|.*ptrace_sud_config.*',
     'PR_[GS]ET_MDWE|PR_[GS]ET_MEMORY_MERGE|PR_TIMER_CREATE_RESTORE_IDS\\w*|.*struct rseq, (node_id|mm_cid).*',
     'MAP_DROPPABLE|UFFDIO_(MOVE|POISON)|UFFD_FEATURE_(MOVE|POISON|WP_ASYNC|WP_UNPOPULATED)',
   ].join('|')})$`,

@@ -1,0 +1,103 @@
+/**
+ * What a process may have that nothing can read, or nothing can make again, and that it would miss: it is refused. What concerns one
+ * mapping or one descriptor is refused where those are saved.
+ */
+import { GETPID } from '../abi/ipc.ts';
+import { KCMP_SYSVSEM } from '../abi/kcmp.ts';
+import { PR_SCHED_CORE, PR_SCHED_CORE_GET } from '../abi/prctl.ts';
+import {
+  NT_386_IOPERM,
+  PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG,
+  PTRACE_GETREGSET,
+  ptrace_sud_config,
+} from '../abi/ptrace.ts';
+import { iovec } from '../abi/uio.ts';
+import { UnsupportedError } from '../errors.ts';
+import { kcmp, prctl } from '../sys/process.ts';
+import { ptrace } from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+import { readStat } from '../sys/stat.ts';
+import { listSysv, semctl } from '../sys/sysvipc.ts';
+import { endIdle, startIdle } from './idle.ts';
+
+/** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of include/linux/sched.h: what PR_SET_IO_FLUSHER sets. */
+const IO_FLUSHER = 0x0008_0000 | 0x0010_0000;
+
+/** Looks at a process that runs. @param tree process ids @throws UnsupportedError */
+export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
+  const refuse = (what: string, why: string, remedy: string) => new UnsupportedError({ pid, what, why, remedy });
+  if (mayUndo(pid, tree)) {
+    throw refuse(
+      'System V semaphores',
+      'it uses SEM_UNDO, and nothing tells what is to be undone at its end',
+      'let it work without SEM_UNDO (semop(2))',
+    );
+  }
+  const cookie = new Uint8Array(8);
+  const args = { option: PR_SCHED_CORE, arg2: PR_SCHED_CORE_GET, arg3: pid, arg4: 0, arg5: cookie };
+  if (prctl.attempt(args) === 0 && cookie.some((byte) => byte !== 0)) {
+    throw refuse(
+      'core scheduling',
+      'it shares a core only with chosen others (PR_SCHED_CORE), which cannot be made again',
+      'start it without that',
+    );
+  }
+  if ((readStat(pid).flags & IO_FLUSHER) === IO_FLUSHER) {
+    throw refuse('PR_SET_IO_FLUSHER', 'it serves a block device or file system', 'leave this process out');
+  }
+}
+
+/**
+ * Whether something may be undone in semaphores when a process ends. Undo lists cannot be read. One that never used any has none,
+ * as a process that has done nothing at all; but one that ever had threads has one in any case, and is believed to use it if
+ * somebody in the tree was the last to change one of the semaphores.
+ */
+function mayUndo(pid: number, tree: ReadonlySet<number>): boolean {
+  const sets = listSysv('sem');
+  if (sets.length === 0) return false;
+  const idle = startIdle();
+  try {
+    if (kcmp.attempt({ pid1: pid, pid2: idle, type: KCMP_SYSVSEM, idx1: 0, idx2: 0 }) <= 0) return false;
+  } finally {
+    endIdle(idle);
+  }
+  if (readStat(pid).num_threads === 1) return true;
+  return sets.some(({ semid, nsems }) =>
+    Array.from({ length: nsems! }, (_, semnum) => semctl.attempt({ semid: semid!, semnum, cmd: GETPID, arg: 0 })).some(
+      (last) => tree.has(last),
+    ),
+  );
+}
+
+let ports: Region | undefined;
+const vector = new Uint8Array(iovec.size);
+
+/** Looks at a thread that is stopped. @throws UnsupportedError */
+export function refuseStopped(pid: number, tid: number): void {
+  const refuse = (what: string, why: string, remedy: string) =>
+    new UnsupportedError({ pid, what: `thread ${tid}: ${what}`, why, remedy });
+  const data = new Uint8Array(ptrace_sud_config.size);
+  const config = { request: PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, pid: tid, addr: data.length, data };
+  if (ptrace.attempt(config) === 0 && ptrace_sud_config.read(data).mode !== 0n) {
+    throw refuse(
+      'system calls that it handles itself (PR_SET_SYSCALL_USER_DISPATCH)',
+      'ours would go to it too',
+      'leave this process out',
+    );
+  }
+  ports ??= new Region(8192);
+  iovec.write({ iov_base: ports.address, iov_len: ports.size }, vector);
+  if (ptrace.attempt({ request: PTRACE_GETREGSET, pid: tid, addr: NT_386_IOPERM, data: vector }) === 0) {
+    throw refuse('input and output ports (ioperm(2))', 'they are of a device', 'leave this process out');
+  }
+}
+
+/** What to say of a process that may not have memory which it can both write and execute, where code of ours runs. */
+export function refuseExecutable(pid: number): UnsupportedError {
+  return new UnsupportedError({
+    pid,
+    what: 'memory that is writable and executable',
+    why: 'it has forbidden itself any (PR_SET_MDWE), or a security module has, and tideover needs some in it for a moment',
+    remedy: 'start it without that (MemoryDenyWriteExecute= of systemd)',
+  });
+}

@@ -1,0 +1,42 @@
+/* unkept KIND: has something that cannot be kept, and says so. Says "going on" on each SIGUSR1. */
+#define _GNU_SOURCE
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/fanotify.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/sem.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static volatile char selector;
+static int semaphores = -1;
+static void say(int s) { (void)s; if (semaphores >= 0) semctl(semaphores, 0, IPC_RMID); if (write(1, "going on\n", 9) < 0) _exit(1); }
+static int wait_for_ever(void *arg) { (void)arg; for (;;) pause(); return 0; }
+
+int main(int c, char **v)
+{
+	static char stack[65536] __attribute__((aligned(16)));
+	setsid();
+	signal(SIGUSR1, say);
+	if (!strcmp(v[1], "undo")) {
+		semaphores = semget(IPC_PRIVATE, 1, 0600);
+		struct sembuf up = { 0, 1, SEM_UNDO };
+		if (semaphores < 0 || semop(semaphores, &up, 1)) return 1;
+	} else if (!strcmp(v[1], "mdwe")) {
+		if (prctl(65, 1, 0, 0, 0)) return 1;
+	} else if (!strcmp(v[1], "dispatch")) {
+		if (prctl(59, 1, 0, -1L, &selector)) return 1;
+	} else if (!strcmp(v[1], "fanotify")) {
+		if (fanotify_init(FAN_CLASS_NOTIF, 0) < 0) return 1;
+	} else if (!strcmp(v[1], "outside")) {
+		/* The parent is outside of the tree that is saved. */
+		int pid = clone(wait_for_ever, stack + sizeof stack, CLONE_FILES | SIGCHLD, 0);
+		printf("child %d\n", pid);
+	}
+	printf("ready\n"); fflush(stdout);
+	for (;;) pause();
+}
