@@ -2,7 +2,7 @@
  * Sockets: include/linux/socket.h, include/linux/net.h, include/uapi/asm-generic/socket.h, include/uapi/linux/in.h,
  * include/uapi/linux/un.h
  */
-import { be16, bytes, i32, struct, u16, u32, u64n } from './struct.ts';
+import { be16, bytes, chars, i32, struct, u16, u32, u64n } from './struct.ts';
 
 export const AF_UNSPEC = 0;
 export const AF_UNIX = 1;
@@ -19,9 +19,34 @@ export const SOCK_NONBLOCK = 0x800;
 export const SOCK_CLOEXEC = 0x80000;
 
 export const IPPROTO_IP = 0;
+export const IPPROTO_ICMP = 1;
 export const IPPROTO_TCP = 6;
 export const IPPROTO_UDP = 17;
 export const IPPROTO_IPV6 = 41;
+export const IPPROTO_ICMPV6 = 58;
+export const IPPROTO_UDPLITE = 136;
+export const IPPROTO_RAW = 255;
+
+export const IP_TOS = 1;
+export const IP_TTL = 2;
+export const IP_HDRINCL = 3;
+export const IP_PKTINFO = 8;
+export const IP_FREEBIND = 15;
+export const IP_NODEFRAG = 22;
+/** Of SOL_RAW and of IPPROTO_ICMPV6: which messages are kept from it. include/uapi/linux/icmp.h, icmpv6.h */
+export const SOL_RAW = 255;
+export const ICMP_FILTER = 1;
+export const ICMPV6_FILTER = 1;
+
+/** Of IPPROTO_UDP. */
+export const UDP_CORK = 1;
+
+export const IPV6_UNICAST_HOPS = 16;
+export const IPV6_V6ONLY = 26;
+export const IPV6_HDRINCL = 36;
+export const IPV6_RECVPKTINFO = 49;
+export const IPV6_TCLASS = 67;
+export const IPV6_FREEBIND = 78;
 
 export const SOL_SOCKET = 1;
 export const SO_REUSEADDR = 2;
@@ -64,6 +89,13 @@ export const SHUT_RDWR = 2;
 
 /** Bytes that were sent and not read: of UNIX sockets; of TCP those not acknowledged. TIOCOUTQ. */
 export const SIOCOUTQ = 0x5411;
+
+export const IFNAMSIZ = 16;
+export const SIOCGIFNAME = 0x8910;
+export const SIOCGIFINDEX = 0x8933;
+
+/** include/uapi/linux/if.h; of the union only what is asked for here. */
+export const ifreq = struct('ifreq', 40, { ifr_name: chars(16), ifr_ifindex: i32, ifr_rest: bytes(20) });
 
 /** Gives a descriptor of the file that a UNIX socket is bound to. */
 export const SIOCUNIXFILE = 0x89e0;

@@ -1,5 +1,7 @@
 /** States of sockets, also of those that are not TCP: include/net/tcp_states.h; TCP options: include/uapi/linux/tcp.h */
 
+import { struct, u8, u32 } from './struct.ts';
+
 export const TCP_ESTABLISHED = 1;
 export const TCP_SYN_SENT = 2;
 export const TCP_SYN_RECV = 3;
@@ -12,6 +14,13 @@ export const TCP_LAST_ACK = 9;
 export const TCP_LISTEN = 10;
 export const TCP_CLOSING = 11;
 
+export const TCP_NODELAY = 1;
+export const TCP_MAXSEG = 2;
+export const TCP_CORK = 3;
+export const TCP_KEEPIDLE = 4;
+export const TCP_KEEPINTVL = 5;
+export const TCP_KEEPCNT = 6;
+export const TCP_INFO = 11;
 export const TCP_REPAIR = 19;
 export const TCP_REPAIR_QUEUE = 20;
 export const TCP_QUEUE_SEQ = 21;
@@ -22,3 +31,41 @@ export const TCP_REPAIR_WINDOW = 29;
 /** Values of TCP_REPAIR. */
 export const TCP_REPAIR_ON = 1;
 export const TCP_REPAIR_OFF = 0;
+
+/** The head of the struct; of a listening socket `tcpi_unacked` is how many wait to be accepted, `tcpi_sacked` the backlog. */
+export const tcp_info = struct('tcp_info', 104, {
+  tcpi_state: u8,
+  tcpi_ca_state: u8,
+  tcpi_retransmits: u8,
+  tcpi_probes: u8,
+  tcpi_backoff: u8,
+  /** TCPI_OPT_* */
+  tcpi_options: u8,
+  /** Low half: of what is sent, high half: of what is received. */
+  tcpi_wscale: u8,
+  tcpi_flags: u8,
+  tcpi_rto: u32,
+  tcpi_ato: u32,
+  tcpi_snd_mss: u32,
+  tcpi_rcv_mss: u32,
+  tcpi_unacked: u32,
+  tcpi_sacked: u32,
+  tcpi_lost: u32,
+  tcpi_retrans: u32,
+  tcpi_fackets: u32,
+  tcpi_last_data_sent: u32,
+  tcpi_last_ack_sent: u32,
+  tcpi_last_data_recv: u32,
+  tcpi_last_ack_recv: u32,
+  tcpi_pmtu: u32,
+  tcpi_rcv_ssthresh: u32,
+  tcpi_rtt: u32,
+  tcpi_rttvar: u32,
+  tcpi_snd_ssthresh: u32,
+  tcpi_snd_cwnd: u32,
+  tcpi_advmss: u32,
+  tcpi_reordering: u32,
+  tcpi_rcv_rtt: u32,
+  tcpi_rcv_space: u32,
+  tcpi_total_retrans: u32,
+});

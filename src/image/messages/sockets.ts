@@ -211,5 +211,7 @@ export const scm_entry = message('scm_entry', {
 export const sk_packet_entry = message('sk_packet_entry', {
   id_for: [1, u32, required],
   length: [2, u32, required],
+  /** Whom it is from, as recvmsg(2) has it. Number and name are CRIU's, which does not write it. */
+  addr: [3, bytes],
   scm: [4, scm_entry, repeated],
 });

@@ -2,6 +2,7 @@
 import { epoll } from './epoll.ts';
 import { eventfd } from './eventfd.ts';
 import type { FileKind, FileType, OpenFile } from './file.ts';
+import { inet } from './inet.ts';
 import { ioUring } from './io_uring.ts';
 import { memfd } from './memfd.ts';
 import { path } from './path.ts';
@@ -11,7 +12,7 @@ import { signalfd } from './signalfd.ts';
 import { timerfd } from './timerfd.ts';
 import { unix } from './unix.ts';
 
-const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring, unix];
+const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring, unix, inet];
 
 /** @throws UnsupportedError for a file that no kind knows */
 export function kindOf(file: OpenFile): FileKind {

@@ -4,7 +4,7 @@ import * as so from '../../abi/socket.ts';
 import { viewOf } from '../../abi/struct.ts';
 import { timeval } from '../../abi/time.ts';
 import { SyscallError } from '../../errors.ts';
-import type { sk_opts_entry } from '../../image/messages/sockets.ts';
+import type { inet_sk_entry, sk_opts_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { close } from '../../sys/files.ts';
 import type { Messages, Received } from '../../sys/message.ts';
@@ -12,6 +12,11 @@ import { Region } from '../../sys/region.ts';
 import { getOption, getOptionBytes, getsockopt, setOption, setsockopt } from '../../sys/socket.ts';
 
 export type SocketOptions = Value<typeof sk_opts_entry>;
+
+export type Shutdown = NonNullable<Value<typeof inet_sk_entry>['shutdown']>;
+
+/** By the two bits of the kernel's sk_shutdown; one less is what shutdown(2) takes. */
+export const SHUTDOWN: readonly Shutdown[] = ['NONE', 'READ', 'WRITE', 'BOTH'];
 
 /** Options that are on or off, by their name in the image. */
 const SWITCHES = {

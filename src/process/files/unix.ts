@@ -8,7 +8,7 @@ import { accept4, getOption, listen, shutdown, socket, socketpair } from '../../
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
-import { restoreOptions, saveOptions } from './socket.ts';
+import { restoreOptions, SHUTDOWN, saveOptions } from './socket.ts';
 import { addressOf, bindTo, connectTo, nameOf, type UnixEntry } from './unixname.ts';
 import { LARGEST_MESSAGE, refillQueue, saveQueue } from './unixqueue.ts';
 
@@ -43,8 +43,6 @@ export const unix: FileKind = {
     return sockets.made.get(entry.usk!.ino)!;
   },
 };
-
-const SHUTDOWN: readonly UnixEntry['shutdown'][] = ['NONE', 'READ', 'WRITE', 'BOTH'];
 
 /** All of this network namespace, by inode. */
 function socketsNow(saving: Saving): ReadonlyMap<number, UnixSocket> {

@@ -124,16 +124,31 @@ const headers: readonly Header[] = [
   { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
   {
     module: 'socket',
-    includes: ['sys/socket.h', 'netinet/in.h', 'sys/un.h', 'sys/ioctl.h', 'linux/sockios.h', 'linux/filter.h'],
+    includes: [
+      'sys/socket.h',
+      'netinet/in.h',
+      'netinet/udp.h',
+      'net/if.h',
+      'sys/un.h',
+      'sys/ioctl.h',
+      'linux/sockios.h',
+      'linux/filter.h',
+    ],
     structs: {
       sockaddr_in: { fields: { __pad: 'sin_zero' } },
+      ifreq: { fields: { ifr_rest: '' } },
     },
     // include/uapi/linux/un.h, which the C library has in its own words.
     without: ['SIOCUNIXFILE'],
   },
   { module: 'stat', includes: ['linux/stat.h'] },
   // include/net/tcp_states.h is the kernel's own; the C library has the states again.
-  { module: 'tcp', includes: ['netinet/tcp.h'] },
+  {
+    module: 'tcp',
+    includes: ['netinet/tcp.h'],
+    // Bit fields.
+    structs: { tcp_info: { fields: { tcpi_wscale: '', tcpi_flags: '' } } },
+  },
   {
     module: 'time',
     includes: ['linux/time.h', 'linux/time_types.h'],

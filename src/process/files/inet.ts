@@ -1,0 +1,221 @@
+/**
+ * Sockets of IPv4 and IPv6: those that listen, UDP, ICMP, raw ones; a TCP connection's own state is in tcp.ts.
+ * ip(7), ipv6(7), udp(7), tcp(7)
+ */
+import { Errno } from '../../abi/errno.ts';
+import * as so from '../../abi/socket.ts';
+import * as tcp from '../../abi/tcp.ts';
+import { type SyscallError, UnsupportedError } from '../../errors.ts';
+import type { inet_sk_entry, ip_opts_entry, tcp_opts_entry } from '../../image/messages/sockets.ts';
+import type { Value } from '../../image/proto.ts';
+import { bind, connect, getOption, getOptionBytes, listen, setOption, shutdown, socket } from '../../sys/socket.ts';
+import type { Restoring } from '../restoring.ts';
+import type { Saving } from '../saving.ts';
+import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
+import { type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
+import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
+import { shutdownOf } from './udp.ts';
+
+export type InetEntry = Value<typeof inet_sk_entry>;
+type IpOptions = Value<typeof ip_opts_entry>;
+type TcpOptions = Value<typeof tcp_opts_entry>;
+
+export const inet: FileKind = {
+  type: 'INETSK',
+
+  matches({ link, local }) {
+    if (!link.startsWith('socket:')) return false;
+    const [family, proto] = familyOf(local);
+    if (family !== so.AF_INET && family !== so.AF_INET6) return false;
+    return PROTOCOLS.has(proto) || typeOf(local) === so.SOCK_RAW;
+  },
+
+  save(file, saving) {
+    const { local } = file;
+    const [family, proto] = familyOf(local);
+    const type = typeOf(local);
+    const [own, peer] = [ownAddress(local), peerAddress(local)];
+    const { state, backlog } = type === so.SOCK_STREAM ? stateOf(file, saving) : { state: stateWith(peer), backlog: 0 };
+    const isk: InetEntry = {
+      ...{ id: file.id, ino: Number(file.stat.stx_ino), family, type, proto, state },
+      ...{ src_port: own.port, dst_port: peer?.port ?? 0, src_addr: own.words, dst_addr: peer?.words ?? [] },
+      ...{ flags: file.flags, backlog, fown: saveOwner(file), opts: saveOptions(local) },
+      ip_opts: saveIpOptions(local, family, type),
+      ...(family === so.AF_INET6 ? { v6only: getOption(local, so.IPPROTO_IPV6, so.IPV6_V6ONLY) === 1 } : {}),
+      ...((own.interface ?? peer?.interface) === undefined ? {} : { ifname: (own.interface ?? peer?.interface)! }),
+      ...(type === so.SOCK_STREAM ? { tcp_opts: saveTcpOptions(local) } : {}),
+      ...(type === so.SOCK_DGRAM ? shutdownOf(file, saving) : {}),
+    };
+    return { isk };
+  },
+
+  restore(entry, restoring) {
+    return restoreSocket(entry.isk!, restoring);
+  },
+};
+
+const PROTOCOLS = new Set<number>([
+  so.IPPROTO_TCP,
+  so.IPPROTO_UDP,
+  so.IPPROTO_UDPLITE,
+  so.IPPROTO_ICMP,
+  so.IPPROTO_ICMPV6,
+]);
+
+function familyOf(local: number): [family: number, proto: number] {
+  return [getOption(local, so.SOL_SOCKET, so.SO_DOMAIN), getOption(local, so.SOL_SOCKET, so.SO_PROTOCOL)];
+}
+
+function typeOf(local: number): number {
+  return getOption(local, so.SOL_SOCKET, so.SO_TYPE);
+}
+
+function stateWith(peer: InetAddress | undefined): number {
+  return peer === undefined ? tcp.TCP_CLOSE : tcp.TCP_ESTABLISHED;
+}
+
+/** @throws UnsupportedError for a connection, which cannot be saved yet */
+function stateOf(file: OpenFile, _saving: Saving): { state: number; backlog: number } {
+  const info = tcp.tcp_info.read(getOptionBytes(file.local, so.IPPROTO_TCP, tcp.TCP_INFO, tcp.tcp_info.size));
+  const refuse = (why: string, remedy: string) =>
+    new UnsupportedError({ what: file.link, pid: file.pid, fd: file.fd, why, remedy });
+  switch (info.tcpi_state) {
+    case tcp.TCP_CLOSE:
+      return { state: tcp.TCP_CLOSE, backlog: 0 };
+    case tcp.TCP_LISTEN:
+      // Of a listening socket these two are how many wait, and how many may.
+      if (info.tcpi_unacked > 0) {
+        throw refuse('a connection waits to be accepted', 'try again in a moment, when the program has accepted it');
+      }
+      return { state: tcp.TCP_LISTEN, backlog: info.tcpi_sacked };
+    default:
+      throw refuse('TCP connections cannot be saved yet', 'close it, or leave this process out');
+  }
+}
+
+function saveIpOptions(local: number, family: number, type: number): IpOptions {
+  const v6 = family === so.AF_INET6;
+  const level = v6 ? so.IPPROTO_IPV6 : so.IPPROTO_IP;
+  const on = (name: number) => (getOption(local, level, name) === 0 ? undefined : true);
+  const freebind = on(v6 ? so.IPV6_FREEBIND : so.IP_FREEBIND);
+  const pktinfo = on(v6 ? so.IPV6_RECVPKTINFO : so.IP_PKTINFO);
+  const raw =
+    type === so.SOCK_RAW
+      ? {
+          ...(on(v6 ? so.IPV6_HDRINCL : so.IP_HDRINCL) === undefined ? {} : { hdrincl: true }),
+          ...(v6 || on(so.IP_NODEFRAG) === undefined ? {} : { nodefrag: true }),
+          icmpv_filter: [],
+        }
+      : undefined;
+  return {
+    ...(freebind === undefined ? {} : { freebind }),
+    ...(raw === undefined ? {} : { raw }),
+    ...(pktinfo === undefined ? {} : { pktinfo }),
+    tos: getOption(local, level, v6 ? so.IPV6_TCLASS : so.IP_TOS),
+    ttl: getOption(local, level, v6 ? so.IPV6_UNICAST_HOPS : so.IP_TTL),
+  };
+}
+
+function restoreIpOptions(fd: number, family: number, options: IpOptions): void {
+  const v6 = family === so.AF_INET6;
+  const level = v6 ? so.IPPROTO_IPV6 : so.IPPROTO_IP;
+  const set = (name: number, value: number | boolean | undefined) => {
+    if (value !== undefined) setOption(fd, level, name, Number(value));
+  };
+  set(v6 ? so.IPV6_FREEBIND : so.IP_FREEBIND, options.freebind);
+  set(v6 ? so.IPV6_RECVPKTINFO : so.IP_PKTINFO, options.pktinfo);
+  set(v6 ? so.IPV6_HDRINCL : so.IP_HDRINCL, options.raw?.hdrincl);
+  if (!v6) set(so.IP_NODEFRAG, options.raw?.nodefrag);
+  set(v6 ? so.IPV6_TCLASS : so.IP_TOS, options.tos);
+  set(v6 ? so.IPV6_UNICAST_HOPS : so.IP_TTL, options.ttl);
+}
+
+function saveTcpOptions(local: number): TcpOptions {
+  const option = (name: number) => getOption(local, so.IPPROTO_TCP, name);
+  return {
+    ...(option(tcp.TCP_CORK) === 0 ? {} : { cork: true }),
+    ...(option(tcp.TCP_NODELAY) === 0 ? {} : { nodelay: true }),
+    keepcnt: option(tcp.TCP_KEEPCNT),
+    keepidle: option(tcp.TCP_KEEPIDLE),
+    keepintvl: option(tcp.TCP_KEEPINTVL),
+  };
+}
+
+function restoreTcpOptions(fd: number, { cork, nodelay, keepcnt, keepidle, keepintvl }: TcpOptions): void {
+  for (const [name, value] of [
+    [tcp.TCP_CORK, cork],
+    [tcp.TCP_NODELAY, nodelay],
+    [tcp.TCP_KEEPCNT, keepcnt],
+    [tcp.TCP_KEEPIDLE, keepidle],
+    [tcp.TCP_KEEPINTVL, keepintvl],
+  ] as const) {
+    if (value !== undefined) setOption(fd, so.IPPROTO_TCP, name, Number(value));
+  }
+}
+
+function restoreSocket(entry: InetEntry, restoring: Restoring): number {
+  const { family, type, proto, state } = entry;
+  const fd = socket({ domain: family, type: type | so.SOCK_CLOEXEC | so.SOCK_NONBLOCK, protocol: proto });
+  if (entry.v6only !== undefined && (getOption(fd, so.IPPROTO_IPV6, so.IPV6_V6ONLY) === 1) !== entry.v6only) {
+    setOption(fd, so.IPPROTO_IPV6, so.IPV6_V6ONLY, Number(entry.v6only));
+  }
+  // The program may have switched this off since it was bound.
+  restoreIpOptions(fd, family, { freebind: true });
+  const [own, peer] = addressesOf(entry);
+  if (own.port !== 0 || own.words.some((word) => word !== 0)) {
+    // Others of the image may have the same address, and what the program left may not have timed out.
+    setOption(fd, so.SOL_SOCKET, so.SO_REUSEADDR, 1);
+    setOption(fd, so.SOL_SOCKET, so.SO_REUSEPORT, 1);
+    bindTo(fd, own);
+  }
+  if (state === tcp.TCP_LISTEN) listen({ sockfd: fd, backlog: entry.backlog });
+  if (peer !== undefined) {
+    const addr = sockaddrOf(fd, peer);
+    connect({ sockfd: fd, addr, addrlen: addr.length });
+  }
+  // The port must be taken when this changes.
+  restoring.atEnd(() => restoreSharing(fd, entry.opts));
+  restoreOptions(fd, entry.opts);
+  restoreIpOptions(fd, family, { freebind: false, ...entry.ip_opts });
+  if (entry.tcp_opts !== undefined) restoreTcpOptions(fd, entry.tcp_opts);
+  const how = SHUTDOWN.indexOf(entry.shutdown ?? 'NONE');
+  // ENOTCONN says that it is not connected; what shutting down does, it has done.
+  if (how > 0) shutdown.attempt({ sockfd: fd, how: how - 1 });
+  setStatusFlags(fd, entry.flags);
+  restoreOwner(restoring, fd, entry.fown);
+  return fd;
+}
+
+function addressesOf(entry: InetEntry): [InetAddress, InetAddress | undefined] {
+  const { family, src_port, src_addr, dst_port, dst_addr, ifname } = entry;
+  const own = { family, port: src_port, words: src_addr, interface: isLinkLocal(src_addr) ? ifname : undefined };
+  const connected = entry.state === tcp.TCP_ESTABLISHED;
+  const peer = { family, port: dst_port, words: dst_addr, interface: isLinkLocal(dst_addr) ? ifname : undefined };
+  return [own, connected ? peer : undefined];
+}
+
+/** fe80::/10 */
+function isLinkLocal(words: readonly number[]): boolean {
+  return words.length === 4 && (words[0]! & 0xc0ff) === 0x80fe;
+}
+
+/** @throws UnsupportedError where the address is taken, or no longer there */
+function bindTo(fd: number, own: InetAddress): void {
+  const addr = sockaddrOf(fd, own);
+  const args = { sockfd: fd, addr, addrlen: addr.length };
+  const result = bind.attempt(args);
+  if (result >= 0) return;
+  const error: SyscallError = bind.error(args, result);
+  const what = `port ${own.port}`;
+  if (error.errno === Errno.EADDRINUSE) {
+    throw new UnsupportedError({ what, why: 'another process uses it', remedy: 'end that one (ss -tulpn shows it)' });
+  }
+  if (error.errno === Errno.EADDRNOTAVAIL) {
+    throw new UnsupportedError({
+      what,
+      why: 'it is of an address that this machine does not have',
+      remedy: 'give the interface its address back (ip address add)',
+    });
+  }
+  throw error;
+}
