@@ -75,7 +75,7 @@ export function checkpoint(options: CheckpointOptions, draft: ImageDraft): Check
 function lookAt(options: CheckpointOptions): number {
   refuseOneself(options.pid);
   let size = 0;
-  const saving = new Saving(options);
+  const saving = new Saving(options, false);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
   const members: Member[] = [];
@@ -183,7 +183,7 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  */
 function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
   const { pid, timeout, outcome } = options;
-  const saving = new Saving(options);
+  const saving = new Saving(options, true);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
   const guests: Guest[] = [];

@@ -46,6 +46,7 @@ const DELETED = ' (deleted)';
 
 export class Saving {
   readonly options: SaveOptions;
+  readonly stopped: boolean;
   readonly files: FileEntry[] = [];
   readonly remaps: Value<typeof remap_file_path_entry>[] = [];
   readonly ghosts = new Map<string, Ghost>();
@@ -63,8 +64,10 @@ export class Saving {
   readonly #paths = new Map<string, number>();
   #lastId = 0;
 
-  constructor(options: SaveOptions) {
+  /** @param stopped what is saved is stopped; else it is only looked at */
+  constructor(options: SaveOptions, stopped: boolean) {
     this.options = options;
+    this.stopped = stopped;
   }
 
   /** What was made for a key when it was asked for first. */

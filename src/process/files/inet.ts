@@ -4,17 +4,28 @@
  */
 import { Errno } from '../../abi/errno.ts';
 import * as so from '../../abi/socket.ts';
+import { viewOf } from '../../abi/struct.ts';
 import * as tcp from '../../abi/tcp.ts';
 import { type SyscallError, UnsupportedError } from '../../errors.ts';
 import type { inet_sk_entry, ip_opts_entry, tcp_opts_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
-import { bind, connect, getOption, getOptionBytes, listen, setOption, shutdown, socket } from '../../sys/socket.ts';
+import {
+  bind,
+  connect,
+  getOption,
+  getOptionBytes,
+  listen,
+  setOption,
+  setsockopt,
+  shutdown,
+  socket,
+} from '../../sys/socket.ts';
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
-import { type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
+import { bytesOfWords, type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
 import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
-import { shutdownOf } from './udp.ts';
+import { refillDatagrams, saveDatagrams, shutdownOf } from './udp.ts';
 
 export type InetEntry = Value<typeof inet_sk_entry>;
 type IpOptions = Value<typeof ip_opts_entry>;
@@ -46,6 +57,7 @@ export const inet: FileKind = {
       ...(type === so.SOCK_STREAM ? { tcp_opts: saveTcpOptions(local) } : {}),
       ...(type === so.SOCK_DGRAM ? shutdownOf(file, saving) : {}),
     };
+    if (type === so.SOCK_DGRAM && saving.stopped) saveDatagrams(file, saving);
     return { isk };
   },
 
@@ -104,7 +116,7 @@ function saveIpOptions(local: number, family: number, type: number): IpOptions {
       ? {
           ...(on(v6 ? so.IPV6_HDRINCL : so.IP_HDRINCL) === undefined ? {} : { hdrincl: true }),
           ...(v6 || on(so.IP_NODEFRAG) === undefined ? {} : { nodefrag: true }),
-          icmpv_filter: [],
+          icmpv_filter: saveIcmpFilter(local, family),
         }
       : undefined;
   return {
@@ -114,6 +126,18 @@ function saveIpOptions(local: number, family: number, type: number): IpOptions {
     tos: getOption(local, level, v6 ? so.IPV6_TCLASS : so.IP_TOS),
     ttl: getOption(local, level, v6 ? so.IPV6_UNICAST_HOPS : so.IP_TTL),
   };
+}
+
+/** What a raw socket of ICMP does not want to see: raw(7). */
+function saveIcmpFilter(local: number, family: number): number[] {
+  const [level, name, room] = icmpFilter(family);
+  if (familyOf(local)[1] !== (family === so.AF_INET6 ? so.IPPROTO_ICMPV6 : so.IPPROTO_ICMP)) return [];
+  const filter = viewOf(getOptionBytes(local, level, name, room));
+  return Array.from({ length: room / 4 }, (_, i) => filter.getUint32(4 * i, true));
+}
+
+function icmpFilter(family: number): [level: number, name: number, size: number] {
+  return family === so.AF_INET6 ? [so.IPPROTO_ICMPV6, so.ICMPV6_FILTER, 32] : [so.SOL_RAW, so.ICMP_FILTER, 4];
 }
 
 function restoreIpOptions(fd: number, family: number, options: IpOptions): void {
@@ -126,6 +150,11 @@ function restoreIpOptions(fd: number, family: number, options: IpOptions): void 
   set(v6 ? so.IPV6_RECVPKTINFO : so.IP_PKTINFO, options.pktinfo);
   set(v6 ? so.IPV6_HDRINCL : so.IP_HDRINCL, options.raw?.hdrincl);
   if (!v6) set(so.IP_NODEFRAG, options.raw?.nodefrag);
+  const filter = options.raw?.icmpv_filter ?? [];
+  if (filter.length > 0) {
+    const [of, optname, optlen] = icmpFilter(family);
+    setsockopt({ sockfd: fd, level: of, optname, optval: bytesOfWords(filter), optlen });
+  }
   set(v6 ? so.IPV6_TCLASS : so.IP_TOS, options.tos);
   set(v6 ? so.IPV6_UNICAST_HOPS : so.IP_TTL, options.ttl);
 }
@@ -168,6 +197,8 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
     setOption(fd, so.SOL_SOCKET, so.SO_REUSEPORT, 1);
     bindTo(fd, own);
   }
+  // One that is connected takes them from its peer only.
+  refillDatagrams(fd, own, restoring.socketQueues.get(entry.id) ?? []);
   if (state === tcp.TCP_LISTEN) listen({ sockfd: fd, backlog: entry.backlog });
   if (peer !== undefined) {
     const addr = sockaddrOf(fd, peer);

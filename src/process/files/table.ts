@@ -25,7 +25,6 @@ export class FileTables {
   readonly #known = new Map<string, ObjectSet<{ id: number; type: FileType }>>();
   /** Those that are looked at again, with a descriptor of ours. */
   readonly #kept: OpenFile[] = [];
-  #stopped = false;
 
   constructor(saving: Saving) {
     this.#saving = saving;
@@ -43,7 +42,6 @@ export class FileTables {
 
   /** Saves what waits in sockets, and open files that are only there. Everything must be stopped. */
   saveQueues(): void {
-    this.#stopped = true;
     const self = pidfd_open({ pid: process.pid, flags: 0 });
     try {
       saveUnixQueues(this.#saving, this.#kept, (fd) => this.#saveDescriptor(process.pid, self, fd).id);
@@ -55,7 +53,7 @@ export class FileTables {
   /** What can only be said when all files are known. */
   finish(): void {
     // What is in flight is not known while they run, and may be the other end of what has none.
-    if (!this.#stopped && isAnythingWaiting(this.#saving, this.#kept)) return;
+    if (!this.#saving.stopped && isAnythingWaiting(this.#saving, this.#kept)) return;
     checkPipes(this.#kept);
     checkUnix(this.#saving, this.#kept);
   }

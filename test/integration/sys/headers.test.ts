@@ -138,8 +138,8 @@ const headers: readonly Header[] = [
       sockaddr_in: { fields: { __pad: 'sin_zero' } },
       ifreq: { fields: { ifr_rest: '' } },
     },
-    // include/uapi/linux/un.h, which the C library has in its own words.
-    without: ['SIOCUNIXFILE'],
+    // include/uapi/linux/un.h, linux/icmp.h and icmpv6.h, which the C library has in its own words.
+    without: ['SIOCUNIXFILE', 'ICMP_FILTER', 'ICMPV6_FILTER'],
   },
   { module: 'stat', includes: ['linux/stat.h'] },
   // include/net/tcp_states.h is the kernel's own; the C library has the states again.
