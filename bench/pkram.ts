@@ -1,8 +1,8 @@
-/** Saving to preserved memory in a file on tmpfs, and loading from it, beside a plain copy to and from a file there. */
+/** Saving to preserved memory in huge pages and in a file on tmpfs, and loading from it, beside a plain copy to and from a file there. */
 import { randomFillSync } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { FileMedium, openPkram, type Pkram } from '../src/pkram/index.ts';
+import { FileMedium, HugePageMedium, openPkram, type Pkram } from '../src/pkram/index.ts';
 import { type BenchResult, inTurns, median } from './bench.ts';
 
 export const name = 'pkram';
@@ -13,73 +13,94 @@ const PAGE = 4096;
 
 export async function run({ small }: { small: boolean }): Promise<BenchResult> {
   const size = small ? 16 << 20 : 256 << 20;
+  const rounds = small ? 2 : 9;
   const folder = fs.mkdtempSync('/dev/shm/tideover-bench-');
   const plain = join(folder, 'plain');
   const data = randomFillSync(new Uint8Array(size));
   const back = new Uint8Array(size);
-  const pkram = openPkram(FileMedium.open(join(folder, 'medium'), { create: true }));
+  const file = openPkram(FileMedium.open(join(folder, 'medium'), { create: true }));
+  // Huge pages are root's to take, and are taken before: what tmpfs takes is counted.
+  const isRoot = process.geteuid?.() === 0;
+  const pages = join(folder, 'pages');
+  const memory = isRoot ? openPkram(HugePageMedium.open({ folder: pages, create: true, size: size * 2 })) : undefined;
   try {
-    const save = (checksums: boolean, step: number) => {
-      const node = pkram.prepareSave(`${checksums}`, { checksums });
+    const save = (pkram: Pkram, checksums: boolean, step: number) => {
+      // Frees what was saved before, as the plain copy does.
+      for (const { id } of pkram.nodes()) pkram.remove(id);
+      const node = pkram.prepareSave('node', { checksums });
       const object = node.prepareSaveObject();
       for (let at = 0; at < size; at += step) object.savePages(data.subarray(at, at + step), at / PAGE);
       object.finishSaveObject();
       node.finishSave();
     };
+    const taken = () => {
+      const own = openPkram(HugePageMedium.open({ folder: join(folder, 'own'), create: true, size: size * 1.05 }));
+      save(own, false, CHUNK);
+      own.close();
+      HugePageMedium.open({ folder: join(folder, 'own') }).giveBack();
+    };
+    const of = (pkram: Pkram | undefined, work: (pkram: Pkram) => void) => () => pkram && work(pkram);
     const saved = await inTurns(
       {
         copy: () => copyTo(plain, data),
-        save: () => remove(pkram, () => save(false, CHUNK)),
-        checksums: () => remove(pkram, () => save(true, CHUNK)),
-        single: () => remove(pkram, () => save(false, PAGE)),
+        file: of(file, (pkram) => save(pkram, false, CHUNK)),
+        memory: of(memory, (pkram) => save(pkram, false, CHUNK)),
+        taken: of(memory, taken),
+        checksums: of(memory ?? file, (pkram) => save(pkram, true, CHUNK)),
+        single: of(memory ?? file, (pkram) => save(pkram, false, PAGE)),
       },
-      small ? 2 : 9,
+      rounds,
     );
     copyTo(plain, data);
-    remove(pkram, () => save(true, CHUNK));
+    for (const pkram of [file, memory]) if (pkram !== undefined) save(pkram, true, CHUNK);
     const loaded = await inTurns(
       {
         copy: () => copyFrom(plain, back),
-        load: () => load(pkram, back, false),
-        verify: () => load(pkram, back, true),
-        inPlace: () => load(pkram, undefined, false),
+        file: of(file, (pkram) => load(pkram, back, false)),
+        memory: of(memory, (pkram) => load(pkram, back, false)),
+        verify: of(memory ?? file, (pkram) => load(pkram, back, true)),
+        inPlace: of(memory ?? file, (pkram) => load(pkram, undefined, false)),
       },
-      small ? 2 : 9,
+      rounds,
     );
     if (Buffer.compare(data, back) !== 0) throw new Error('what was loaded is not what was saved');
-    const unit = 'MB/s';
     const speed = (times: readonly number[]) => size / 1e3 / median(times);
-    const compare = (
-      what: string,
-      reference: string,
-      ours: readonly number[],
-      theirs: readonly number[],
-      goal?: number,
-    ) => {
-      const ratio = median(ours) / median(theirs);
-      return { what, reference, unit, ours: speed(ours), theirs: speed(theirs), ratio, ...(goal && { goal }) };
+    const compare = (reference: string, theirs: readonly number[]) => {
+      return (what: string, ours: readonly number[], goal?: number) => {
+        const ratio = median(ours) / median(theirs);
+        return {
+          what,
+          reference,
+          unit: 'MB/s',
+          ours: speed(ours),
+          theirs: speed(theirs),
+          ratio,
+          ...(goal && { goal }),
+        };
+      };
     };
+    const [saves, loads] = [compare('write to tmpfs', saved.copy), compare('read from tmpfs', loaded.copy)];
+    const place = isRoot ? 'huge pages' : 'a file';
     return {
       comparisons: [
-        compare('save', 'write to tmpfs', saved.save, saved.copy, 1.25),
-        compare('save, with checksums', 'write to tmpfs', saved.checksums, saved.copy),
-        compare('save, page by page', 'write to tmpfs', saved.single, saved.copy),
-        compare('load', 'read from tmpfs', loaded.load, loaded.copy, 1.25),
-        compare('load and verify', 'read from tmpfs', loaded.verify, loaded.copy),
-        compare('load in place, a word of each page', 'read from tmpfs', loaded.inPlace, loaded.copy),
+        ...(isRoot ? [saves('save in huge pages', saved.memory, 1.25)] : []),
+        ...(isRoot ? [saves('take huge pages, save, give back', saved.taken)] : []),
+        saves('save in a file on tmpfs', saved.file, 1.25),
+        saves(`save in ${place}, with checksums`, saved.checksums),
+        saves(`save in ${place}, page by page`, saved.single),
+        ...(isRoot ? [loads('load from huge pages', loaded.memory, 1.25)] : []),
+        loads('load from a file on tmpfs', loaded.file, 1.25),
+        loads(`load from ${place} and verify`, loaded.verify),
+        loads(`load in place from ${place}, a word of each page`, loaded.inPlace),
       ],
       notes: ['The ratio is of times: 1.25 is 80 % of the speed.'],
     };
   } finally {
-    pkram.close();
+    file.close();
+    memory?.close();
+    if (isRoot) HugePageMedium.open({ folder: pages }).giveBack();
     fs.rmSync(folder, { recursive: true });
   }
-}
-
-/** Frees what was saved before, as the plain copy does. */
-function remove(pkram: Pkram, then: () => void): void {
-  for (const { id } of pkram.nodes()) pkram.remove(id);
-  then();
 }
 
 function copyTo(path: string, data: Uint8Array): void {
@@ -95,7 +116,7 @@ function copyFrom(path: string, into: Uint8Array): void {
 }
 
 function load(pkram: Pkram, into: Uint8Array | undefined, verify: boolean): number {
-  const peek = pkram.peek('true', { verify });
+  const peek = pkram.peek('node', { verify });
   const [object] = peek.objects();
   let sum = 0;
   for (let next = object!.loadPages(); next !== undefined; next = object!.loadPages()) {

@@ -21,8 +21,13 @@ const useful = ['virtio_rng', 'pvpanic_pci', 'crc32c_generic'];
  * their order, and what modprobe(8) needs to load the others.
  *
  * @param more names of modules beyond the ones that every guest needs
+ * @param spare names of modules that are there and not loaded
  */
-export async function modulesArchive(kernel: Kernel, more: readonly string[]): Promise<Uint8Array> {
+export async function modulesArchive(
+  kernel: Kernel,
+  more: readonly string[],
+  spare: readonly string[] = [],
+): Promise<Uint8Array> {
   if (kernel.modules === undefined) return new Uint8Array(0);
   const folder = kernel.modules;
   const text = (name: string) => readFileSync(join(folder, name), 'utf8');
@@ -31,8 +36,9 @@ export async function modulesArchive(kernel: Kernel, more: readonly string[]): P
   const known = new Set([...builtin, ...[...dependencies.keys()].map(moduleName)]);
   const names = [...basic, ...useful.filter((name) => known.has(name)), ...more];
   const order = loadOrder(names, dependencies, builtin);
+  const all = [...new Set([...order, ...loadOrder(spare, dependencies, builtin)])];
 
-  const hash = createHash('sha256').update(JSON.stringify([kernel.release, order, text('modules.dep')]));
+  const hash = createHash('sha256').update(JSON.stringify([kernel.release, order, all, text('modules.dep')]));
   hash.update(readFileSync(kernel.vmlinuz));
   const name = `modules-${kernel.release}-${hash.digest('hex').slice(0, 24)}.cpio`;
   const archive = join(cacheDirectory(), 'roots', name);
@@ -41,15 +47,15 @@ export async function modulesArchive(kernel: Kernel, more: readonly string[]): P
   return exclusively('modules', async (scratch) => {
     if (existsSync(archive)) return readFile(archive);
     const top = `lab/modules/${kernel.release}`;
-    const chosen = new Set(order.map(moduleName));
+    const chosen = new Set(all.map(moduleName));
     const aliases = text('modules.alias')
       .split('\n')
       .filter((line) => chosen.has(line.split(' ').at(-1)!));
-    const needs = order.map((path) => `${plain(path)}: ${(dependencies.get(path) ?? []).map(plain).join(' ')}`);
+    const needs = all.map((path) => `${plain(path)}: ${(dependencies.get(path) ?? []).map(plain).join(' ')}`);
     const list = (file: string, lines: readonly string[]): CpioEntry => {
       return { name: `${top}/${file}`, mode: 0o644, data: lines.map((line) => `${line}\n`).join('') };
     };
-    const modules = await contents(folder, order, scratch);
+    const modules = await contents(folder, all, scratch);
     const files = [...modules].map(([path, data]) => ({ name: `${top}/${plain(path)}`, mode: 0o644, data }));
     const made = cpio([
       ...foldersOf(files).map((each) => ({ name: each, mode: 0o40755 })),

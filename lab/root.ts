@@ -27,6 +27,8 @@ export interface RootOptions {
   readonly files?: readonly string[];
   /** Kernel modules to load beyond the ones that every guest needs. */
   readonly modules?: readonly string[];
+  /** Kernel modules that modprobe(8) finds there and that nothing loads by itself. */
+  readonly spareModules?: readonly string[];
 }
 
 const project = new URL('..', import.meta.url).pathname;
@@ -37,7 +39,8 @@ const systemFolders = ['/usr/bin', '/usr/sbin', '/usr/local/bin'];
 /** The initramfs for a kernel. */
 export async function guestRoot(kernel: Kernel, options: RootOptions = {}): Promise<Uint8Array> {
   await requirePackages('guest root');
-  const archives = await Promise.all([commonArchive(options), modulesArchive(kernel, options.modules ?? [])]);
+  const { modules = [], spareModules = [] } = options;
+  const archives = await Promise.all([commonArchive(options), modulesArchive(kernel, modules, spareModules)]);
   return Buffer.concat(archives);
 }
 

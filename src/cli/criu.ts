@@ -7,7 +7,6 @@ import type { ImageDraft, ImageStore } from '../image/store.ts';
 import type { Watch } from '../process/watch.ts';
 import type { Flag, Flags } from './command.ts';
 import type { Io } from './io.ts';
-import { draftNode, nodeOf, openNode } from './pkram.ts';
 import { version } from './version.ts';
 
 export const imageFlags = {
@@ -89,7 +88,7 @@ export async function openDraft(directory: string): Promise<ImageDraft> {
     return createStream(1, info);
   }
   const node = nodeOf(directory);
-  if (node !== undefined) return draftNode(node, info);
+  if (node !== undefined) return (await import('./pkram.ts')).draftNode(node, info);
   const { createDirectory } = await import('../image/directory.ts');
   const { saveToDisk } = await import('../process/disk.ts');
   return createDirectory(directory, info, { replace: true, ...saveToDisk });
@@ -102,9 +101,14 @@ export async function openStore(directory: string): Promise<ImageStore> {
     return openStream(0, 'stdin');
   }
   const node = nodeOf(directory);
-  if (node !== undefined) return openNode(node);
+  if (node !== undefined) return (await import('./pkram.ts')).openNode(node);
   const { openDirectory } = await import('../image/directory.ts');
   return openDirectory(directory);
+}
+
+/** The node of `pkram:NODE`, or undefined for a directory. */
+function nodeOf(directory: string): string | undefined {
+  return directory.startsWith('pkram:') ? directory.slice('pkram:'.length) : undefined;
 }
 
 /** Where a file that the user names lies: below the working directory of the run, as CRIU has it. */

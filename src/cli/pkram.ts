@@ -1,10 +1,40 @@
 /** Preserved memory for commands: which medium is meant, and what is opened in it. */
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from '../image/info.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
-import type { Pkram } from '../pkram/index.ts';
+import { parameters } from '../kexec/commandline.ts';
+import { parseRange, type Range } from '../mem/range.ts';
+import {
+  createImage,
+  FileMedium,
+  HUGE_PAGES,
+  HugePageMedium,
+  type Medium,
+  openImage,
+  openPkram,
+  PhysicalMedium,
+  type Pkram,
+  returnable,
+  returnRanges,
+} from '../pkram/index.ts';
+import { isHugePageMount } from '../sys/hugepages.ts';
+import { readProcText } from '../sys/proc.ts';
+import { UsageError } from './exit.ts';
+import { demandUnsealed, rememberReturned, returnedMemory } from './preserved-state.ts';
+import { count } from './text.ts';
 import { version } from './version.ts';
 
 export const DEFAULT_MEDIUM = '/var/lib/tideover/pkram';
+/** On the command line of a kernel: where the superblock lies that the one before left. */
+export const PARAMETER = 'tideover.pkram';
+
+/** Where a medium is. */
+export type Place =
+  | { readonly kind: 'file'; readonly path: string }
+  /** Huge pages of this kernel. */
+  | { readonly kind: 'pages' }
+  /** What an earlier kernel left, or a region that is reserved at boot. */
+  | { readonly kind: 'physical'; readonly superblock: number; readonly region?: Range };
 
 export interface MediumOptions {
   /** Make it where there is none. */
@@ -12,29 +42,143 @@ export interface MediumOptions {
   readonly readOnly?: boolean;
   /** Most that it may hold, in bytes. */
   readonly limit?: number;
+  /** Least size of one that is made, in bytes. */
+  readonly size?: number;
 }
 
-/** The medium that a command means. @param given by --medium */
-export function mediumOf(given: string | undefined): string {
-  return given ?? process.env.TIDEOVER_PKRAM ?? DEFAULT_MEDIUM;
+/**
+ * The medium that a command means.
+ *
+ * @param given by --medium: a file, `memory`, or `memory:` with an address or a range
+ * @returns undefined for `memory` where there is none yet
+ */
+export function placeOf(given: string | undefined): Place | undefined {
+  const wanted = given ?? process.env.TIDEOVER_PKRAM;
+  if (wanted === undefined) return findMemory() ?? { kind: 'file', path: DEFAULT_MEDIUM };
+  if (wanted === 'memory') return findMemory();
+  if (!wanted.startsWith('memory:')) return { kind: 'file', path: wanted };
+  const at = wanted.slice('memory:'.length);
+  const region = parseRange(at);
+  if (region !== undefined) return { kind: 'physical', superblock: region.start, region };
+  if (/^0x[0-9a-f]{1,13}$/i.test(at)) return { kind: 'physical', superblock: Number(at) };
+  throw new UsageError(`${wanted}: not an address or a range, like memory:0x100000000-0x13fffffff`);
 }
 
-/** Opens the medium of that name. */
-export async function openMedium(medium: string, { limit, ...how }: MediumOptions): Promise<Pkram> {
-  const { FileMedium, openPkram } = await import('../pkram/index.ts');
+/** Preserved memory that is there: in huge pages of this kernel, or found by its command line. */
+export function findMemory(): Place | undefined {
+  if (isHugePageMount(HUGE_PAGES)) return { kind: 'pages' };
+  const words = parameters(readProcText('/proc/cmdline').trim());
+  const superblock = Number(words.findLast((word) => word.startsWith(`${PARAMETER}=`))?.slice(PARAMETER.length + 1));
+  if (!Number.isSafeInteger(superblock) || superblock === returnedMemory()?.superblock) return undefined;
+  return { kind: 'physical', superblock };
+}
+
+/** For people: what a medium is called. */
+export function placeName(given: string | undefined, place: Place | undefined): string {
+  if (place?.kind === 'file') return place.path;
+  return given ?? process.env.TIDEOVER_PKRAM ?? 'memory';
+}
+
+/** Opens a medium. @param place undefined for one in huge pages that is to be made @throws ENOENT where there is none */
+export function openMedium(place: Place | undefined, options: MediumOptions): Pkram {
   const writer = `tideover ${version()}`;
-  return openPkram(FileMedium.open(medium, { ...how, writer }), { writer, ...(limit !== undefined && { limit }) });
+  const { limit } = options;
+  const open = (medium: Medium) => openPkram(medium, { writer, ...(limit !== undefined && { limit }) });
+  if (place?.kind !== 'file' && options.readOnly !== true) demandUnsealed();
+  try {
+    return open(mediumAt(place, options, writer));
+  } catch (error) {
+    if (place?.kind !== 'physical' || !isUnmade(error) || place.region === undefined || !options.create) throw error;
+    return open(PhysicalMedium.make(place.region, { writer }));
+  }
 }
 
-/** The node of `-D pkram:NODE`, or undefined for a directory. */
-export function nodeOf(directory: string): string | undefined {
-  return directory.startsWith('pkram:') ? directory.slice('pkram:'.length) : undefined;
+function mediumAt(place: Place | undefined, options: MediumOptions, writer: string): Medium {
+  const { create = false, readOnly = false, size } = options;
+  switch (place?.kind) {
+    case 'file':
+      return FileMedium.open(place.path, { create, readOnly, writer });
+    case 'physical':
+      return new PhysicalMedium(place.superblock, { readOnly });
+    default:
+      return HugePageMedium.open({ create, readOnly, writer, ...(size !== undefined && { size }) });
+  }
+}
+
+/** No superblock has ever been there. */
+function isUnmade(error: unknown): boolean {
+  return error instanceof FormatError && error.field === 'magic';
+}
+
+/** Memory that a medium takes. */
+export interface Holding {
+  /** What keeps the system from using it. */
+  readonly holder: string;
+  /** In bytes. */
+  readonly size: number;
+  /** Bytes that the system can have back when the nodes are gone. */
+  readonly returnable: number;
+  /** Why not more. */
+  readonly reason?: string;
+  /** Tells another kernel where it is. */
+  readonly parameter: string;
+}
+
+/** What a medium takes of memory; undefined for a file. */
+export function holdingOf(place: Place | undefined, pkram: Pkram): Holding | undefined {
+  if (place?.kind === 'file') return undefined;
+  const { size, ranges } = pkram.status();
+  const parameter = `${PARAMETER}=0x${ranges[0]!.start.toString(16)}`;
+  if (place?.kind !== 'physical') {
+    return { holder: `the mount ${HUGE_PAGES}, without a process`, size, returnable: size, parameter };
+  }
+  const holder = 'the memory map that this kernel was started with';
+  const back = returnable(ranges);
+  const reason = back === 0 ? 'it is reserved memory, or no whole memory block' : 'the rest is no whole memory blocks';
+  return { holder, size, returnable: back, parameter, ...(back < size && { reason }) };
+}
+
+/**
+ * Gives the memory of a medium to the system.
+ *
+ * @param force also with nodes in it, which are lost
+ * @returns bytes of the medium, and those that are ordinary memory now
+ * @throws UnsupportedError where there are nodes, or a driver is missing
+ */
+export async function returnMemory(
+  place: Place | undefined,
+  force: boolean,
+): Promise<{ size: number; returned: number }> {
+  if (place === undefined) return { size: 0, returned: 0 };
+  const what = 'giving memory back';
+  if (place.kind === 'file') {
+    throw new UnsupportedError({ what, why: `${place.path} is a file`, remedy: 'remove the file' });
+  }
+  const pkram = openMedium(place, {});
+  const { nodes, size, ranges } = pkram.status();
+  pkram.close();
+  if (nodes > 0 && !force) {
+    const why = `there are ${count(nodes, 'node')} in it`;
+    throw new UnsupportedError({ what, why, remedy: 'load them or remove them first, or use --force' });
+  }
+  if (place.kind === 'pages') {
+    HugePageMedium.open({}).giveBack();
+    return { size, returned: size };
+  }
+  const returned = await returnRanges(ranges);
+  if (place.region === undefined) rememberReturned({ superblock: place.superblock, ranges });
+  return { size, returned };
+}
+
+/** Whether an error says that there is no medium. */
+export function isAbsent(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOENT' || (error instanceof SyscallError && error.errnoName === 'ENOENT');
 }
 
 /** Begins an image as a node. The medium is closed with the draft. @throws UnsupportedError where there is a node of that name */
-export async function draftNode(node: string, info: ImageInfo): Promise<ImageDraft> {
-  const { createImage } = await import('../pkram/index.ts');
-  const pkram = await openMedium(mediumOf(undefined), { create: true });
+export function draftNode(node: string, info: ImageInfo): ImageDraft {
+  const pkram = openMedium(placeOf(undefined), { create: true });
   try {
     const draft = createImage(pkram, node, info);
     return {
@@ -55,9 +199,8 @@ export async function draftNode(node: string, info: ImageInfo): Promise<ImageDra
 }
 
 /** The image in a node, which stays. The medium is closed with the store. @throws NoSuchNodeError, FormatError */
-export async function openNode(node: string): Promise<ImageStore> {
-  const { openImage } = await import('../pkram/index.ts');
-  const pkram = await openMedium(mediumOf(undefined), { readOnly: true });
+export function openNode(node: string): ImageStore {
+  const pkram = openMedium(placeOf(undefined), { readOnly: true });
   try {
     const store = openImage(pkram, node);
     return {

@@ -10,6 +10,8 @@ import { start, status } from './load.ts';
 export interface RestartOptions {
   /** Do not stop services or make file systems read-only first. Disks are synced all the same. */
   readonly now: boolean;
+  /** Called immediately before the kernel starts, or before systemd is told to; it may throw. */
+  lastly?(): void;
   /** What went wrong on the way without stopping it. */
   warn(text: string): void;
 }
@@ -20,7 +22,7 @@ export interface RestartOptions {
  *
  * @throws UnsupportedError where nothing is loaded; and as `start`
  */
-export function restart({ now, warn }: RestartOptions): void {
+export function restart({ now, warn, lastly = () => {} }: RestartOptions): void {
   if (!status().loaded) {
     throw new UnsupportedError({
       what: 'starting the next kernel',
@@ -29,6 +31,7 @@ export function restart({ now, warn }: RestartOptions): void {
     });
   }
   if (!now && existsSync('/run/systemd/system')) {
+    lastly();
     const { status: exit, error } = spawnSync('systemctl', ['kexec'], { stdio: ['ignore', 2, 2] });
     if (exit === 0) return;
     throw new UnsupportedError({
@@ -39,6 +42,7 @@ export function restart({ now, warn }: RestartOptions): void {
   }
   sync({});
   if (!now) remountReadOnly(warn);
+  lastly();
   start();
 }
 

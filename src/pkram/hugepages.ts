@@ -1,114 +1,132 @@
 /**
  * A medium of huge pages, whose place in physical memory is known, so that the next kernel can be started with a memory map that
- * leaves them out. They are held by this process: with it goes what is in them, unless a kernel was started before.
+ * leaves them out. A mount of hugetlbfs holds them (pagefiles.ts), so they outlive the process that saves.
  *
- *     memfd (hugetlb)      | page 0 | page 1 | page 2 |      in the order in which the kernel gave them
  *     physical memory        C        A        B
- *     mapping, and medium  | A      | B      | C      |      in the order of physical addresses: few ranges
+ *     mapping, and medium  | A      | B      | C      |      what is added at once in the order of physical addresses: few ranges
  *
- * A lock in memory does not pin the physical address (compaction, hotplug): before a jump hasMoved() is to be asked.
+ * The kernel may move huge pages (hotplug, allocation of larger pages). Their order is that of their names, so the medium stays whole,
+ * and its table of ranges is written anew when it is opened next. Before a jump hasMoved() is to be asked.
  */
+import { closeSync } from 'node:fs';
 import { freemem } from 'node:os';
-import * as mman from '../abi/mman.ts';
-import { SyscallError, UnsupportedError } from '../errors.ts';
+import { join } from 'node:path';
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
 import { alignUp, overlaps, type Range } from '../mem/range.ts';
-import { close, ftruncate } from '../sys/files.ts';
-import { withSurplusHugePages } from '../sys/hugepages.ts';
-import { memfd_create, mlock, mmap, munmap } from '../sys/memory.ts';
-import { Pagemap, PM_PRESENT, pfnOf } from '../sys/pagemap.ts';
+import { mountHugePages, unmountHugePages, withSurplusHugePages } from '../sys/hugepages.ts';
+import { memoryBlockSize } from '../sys/memoryblocks.ts';
+import { choosePages, wholeBlocks } from './choose.ts';
+import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
-import { Pieces } from './pieces.ts';
+import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
+import { MappedMedium } from './pieces.ts';
+import { Volume } from './volume.ts';
+
+/** Where the pages are held. */
+export const HUGE_PAGES = '/dev/tideover/pkram';
 
 export interface HugePageOptions {
+  /** Mount of hugetlbfs. */
+  readonly folder?: string;
+  /** Take pages where there are none. */
+  readonly create?: boolean;
+  /** Least size of a medium that is made, in bytes. */
+  readonly size?: number;
+  /** Several can open it so at once. */
+  readonly readOnly?: boolean;
   /** Physical memory that the next kernel will be loaded to: no page is taken there. */
   readonly avoid?: readonly Range[];
+  /** Name and version of the program, for a medium that is made. */
+  readonly writer?: string;
 }
 
-/** Pages that were allocated at once, mapped in the order of their physical addresses. */
-interface Chunk {
-  readonly mapped: number;
-  /** Physical address of each page. */
-  readonly pages: readonly number[];
-}
+/** Ranges of a medium at most. Each takes up to two entries of the next kernel's memory map; with 2500 of them one took 33 s to boot. */
+const MAX_RANGES = 400;
+/** How often pages are asked for beside those at hand, to find whole blocks or such as may be taken. */
+const ROUNDS = 16;
+/** How many such rounds may find no further block: where memory is scattered each page takes the kernel 10 ms and more. */
+const PATIENCE = 2;
+/** Memory that is left to the system when more pages are looked at than are needed. */
+const SPARE = 256 << 20;
 
-/** A page of a memfd. */
-interface Page {
-  readonly fd: number;
-  readonly offset: number;
-  readonly physical: number;
-}
-
-const HUGE_2MB = 21 << mman.MAP_HUGE_SHIFT;
-/** How often pages are asked for again in place of those that lie where they must not. */
-const ROUNDS = 8;
-
-export class HugePageMedium implements Medium {
-  readonly name = 'huge pages';
-  readonly writable = true;
+export class HugePageMedium extends MappedMedium implements Medium {
+  readonly name: string;
+  readonly writable: boolean;
+  readonly #files: PageFiles;
+  readonly #lock: number;
   readonly #avoid: readonly Range[];
-  readonly #pieces = new Pieces();
-  #chunks: Chunk[] = [];
-
-  private constructor(avoid: readonly Range[]) {
-    this.#avoid = avoid;
-  }
+  /** Each run of pages that was mapped at once. */
+  #mapped: { address: number; count: number }[] = [];
+  /** Where each page lies. */
+  #physical: number[] = [];
+  #isOpen = true;
 
   /**
-   * Takes at least so many bytes of huge pages. Volume.format() makes them a medium.
+   * Opens the medium that a mount holds.
    *
-   * @throws UnsupportedError where there are too few, with how many are missing, or where physical addresses are not told
+   * @throws ENOENT where there is none; UnsupportedError where it is in use, where there are too few huge pages, with how many are
+   * missing, or where physical addresses are not told
    */
-  static allocate(bytes: number, { avoid = [] }: HugePageOptions = {}): HugePageMedium {
-    const medium = new HugePageMedium(avoid);
-    medium.#add(Math.ceil(bytes / PMD_SIZE));
-    return medium;
+  static open(options: HugePageOptions = {}): HugePageMedium {
+    const { folder = HUGE_PAGES, create = false, size = 1, writer } = options;
+    if (create) mountHugePages(folder);
+    const medium = new HugePageMedium(folder, options);
+    try {
+      const count = medium.#files.count();
+      if (medium.writable) medium.#files.keepFirst(count);
+      if (count > 0) medium.#map(medium.#files.names(0, 1));
+      else if (create) medium.#make(size, writer);
+      else {
+        throw Object.assign(new Error(`${folder} holds no huge pages`), { code: 'ENOENT', syscall: 'open' });
+      }
+      return medium;
+    } catch (error) {
+      medium.close();
+      throw error;
+    }
   }
 
-  get size(): number {
-    return this.#pieces.size;
+  private constructor(folder: string, { create = false, readOnly = false, avoid = [] }: HugePageOptions) {
+    super();
+    this.name = `huge pages in ${folder}`;
+    this.writable = !readOnly;
+    this.#files = new PageFiles(folder);
+    this.#avoid = avoid;
+    this.#lock = openLocked(join(folder, 'lock'), create ? 'a' : 'r', !readOnly);
   }
 
   /** Physical memory, neighbours merged. The superblock stands at the start of the first. */
   get ranges(): readonly MediumRange[] {
-    return rangesOf(this.#chunks.flatMap(({ pages }) => pages));
+    return rangesOf(this.#physical);
   }
 
   attach(ranges: readonly MediumRange[]): void {
-    if (JSON.stringify(ranges) === JSON.stringify(this.ranges)) return;
-    throw new UnsupportedError({
-      what: 'preserved memory in huge pages',
-      why: 'its pages are not at the physical addresses that its superblock says',
-      remedy: 'save it anew',
-    });
+    const pages = ranges.reduce((sum, { size }) => sum + size, 0) / PMD_SIZE;
+    if (pages === this.#physical.length) return;
+    const count = this.#files.count();
+    if (!Number.isInteger(pages) || pages < 1 || pages > count) {
+      const [expected, found] = [`${count} huge pages`, `${pages}`];
+      throw new FormatError({ file: this.name, field: 'ranges', expected, found });
+    }
+    // Pages that were added and are not on the table yet.
+    if (this.writable) this.#files.keepFirst(pages);
+    this.#unmap();
+    this.#map(this.#files.names(0, pages));
   }
 
   /** Whether a page is at another physical address than `ranges` says. To be asked right before the next kernel is started. */
   hasMoved(): boolean {
-    return this.#chunks.some(({ mapped, pages }) => {
-      const now = physicalAddresses(mapped, pages.length);
-      return pages.some((physical, i) => physical !== now[i]);
-    });
+    const now = this.#mapped.flatMap(({ address, count }) => physicalAddresses(address, count));
+    return this.#physical.some((physical, i) => physical !== now[i]);
   }
-
-  read(address: number, into: Uint8Array): void {
-    this.#pieces.read(address, into);
-  }
-
-  write(address: number, bytes: Uint8Array): void {
-    this.#pieces.write(address, bytes);
-  }
-
-  view(address: number, length: number): Uint8Array | undefined {
-    return this.#pieces.view(address, length);
-  }
-
-  /** x86-64 makes stores visible in the order of the program, and the caches are not lost on the way to another kernel. */
-  sync(): void {}
 
   grow(bytes: number): boolean {
     try {
-      this.#add(Math.ceil(Math.max(bytes, this.size / 8) / PMD_SIZE));
+      this.#add(Math.max(bytes, this.size / 8), (taken) => {
+        this.#files.place(taken, this.#physical.length);
+        this.#map(this.#files.names(this.#physical.length, taken.length));
+      });
       return true;
     } catch (error) {
       if (error instanceof UnsupportedError) return false;
@@ -116,111 +134,124 @@ export class HugePageMedium implements Medium {
     }
   }
 
-  /** A part of a huge page cannot be given back. */
-  release(): void {}
-
-  /** Gives the pages back to the system. */
   close(): void {
-    this.#pieces.close();
-    this.#chunks = [];
+    if (!this.#isOpen) return;
+    this.#isOpen = false;
+    this.#unmap();
+    closeSync(this.#lock);
   }
 
-  #add(count: number): void {
-    const pages = takePages(count, this.#avoid);
+  /** Gives all pages back to the system, with all that is in them, and closes the medium. */
+  giveBack(): void {
+    this.#unmap();
+    this.#files.keepFirst(0);
+    this.close();
+    unmountHugePages(this.#files.folder);
+  }
+
+  /** No page of it has a place before the medium is one. */
+  #make(size: number, writer: string | undefined): void {
+    this.#add(size, (taken) => {
+      this.#map(taken);
+      Volume.format(this, writer);
+      this.#files.place(taken, 0);
+    });
+  }
+
+  #add(bytes: number, use: (files: readonly string[]) => void): void {
+    const maxRuns = MAX_RANGES - this.ranges.length;
+    const taken = takePages(this.#files, Math.ceil(bytes / PMD_SIZE), this.#avoid, maxRuns);
     try {
-      const mapped = mapSorted(pages);
-      this.#pieces.add(mapped, count * PMD_SIZE);
-      this.#chunks.push({ mapped, pages: pages.map(({ physical }) => physical) });
-    } finally {
-      for (const fd of new Set(pages.map((page) => page.fd))) close({ fd });
+      use(taken);
+    } catch (error) {
+      for (const file of taken) this.#files.drop(file);
+      throw error;
     }
+  }
+
+  #map(files: readonly string[]): void {
+    const address = this.#files.map(files, this.writable);
+    try {
+      this.#physical.push(...physicalAddresses(address, files.length));
+    } catch (error) {
+      unmap(address, files.length);
+      throw error;
+    }
+    this.#mapped.push({ address, count: files.length });
+    this.pieces.add(address, files.length * PMD_SIZE);
+  }
+
+  #unmap(): void {
+    this.pieces.close();
+    [this.#mapped, this.#physical] = [[], []];
   }
 }
 
-/** Pages in the order of their physical addresses, none in `avoid`. */
-function takePages(count: number, avoid: readonly Range[]): Page[] {
-  const taken: Page[] = [];
-  const files: number[] = [];
+/** @returns files of pages in the order of their physical addresses, none in `avoid`, whole blocks of memory as far as there are such */
+function takePages(files: PageFiles, count: number, avoid: readonly Range[], maxRuns: number): string[] {
+  const block = memoryBlockSize() ?? PMD_SIZE;
+  const perBlock = block / PMD_SIZE;
+  const inBlocks = alignUp(count, perBlock);
+  // Whole blocks are worth looking for where there is memory for them.
+  const room = () => Math.floor((freemem() - SPARE) / PMD_SIZE);
+  const wanted = inBlocks + perBlock <= room() ? inBlocks : count;
+  /** File of the page at a physical address. */
+  const able = new Map<number, string>();
+  const unable: string[] = [];
   try {
     // What is not wanted is held meanwhile, so that it is not given again.
-    for (let round = 0; round < ROUNDS && taken.length < count; round++) {
-      const { fd, physical } = fillFile(count - taken.length);
-      files.push(fd);
-      for (const [i, start] of physical.entries()) {
+    let [whole, inVain] = [0, 0];
+    for (let round = 0; round < ROUNDS; round++) {
+      const lacking = wanted - able.size;
+      const before = whole;
+      whole = wholeBlocks([...able.keys()], block);
+      if (round > 0 && whole === before) inVain++;
+      const search = wanted === inBlocks && whole * perBlock < wanted && inVain < PATIENCE;
+      const more = lacking > 0 ? lacking : search ? Math.min(perBlock, room()) : 0;
+      if (more <= 0) break;
+      let taken: string[];
+      try {
+        taken = withOvercommit(more, () => files.take(more));
+      } catch (error) {
+        if (able.size >= count && error instanceof UnsupportedError) break;
+        throw error;
+      }
+      for (const [i, start] of placesOf(files, taken).entries()) {
         const page = { start, end: start + PMD_SIZE };
-        if (!avoid.some((range) => overlaps(range, page))) taken.push({ fd, offset: i * PMD_SIZE, physical: start });
+        if (avoid.some((range) => overlaps(range, page))) unable.push(taken[i]!);
+        else able.set(start, taken[i]!);
       }
     }
-    if (taken.length < count) {
-      throw missing(count - taken.length, 'those that are left lie where the next kernel is to be loaded');
+    const chosen = choosePages([...able.keys()], Math.min(wanted, able.size), { block, maxRuns });
+    if (chosen.length < count) {
+      const why =
+        able.size < count
+          ? 'those that are left lie where the next kernel is to be loaded'
+          : `in ${maxRuns} pieces, which is what the memory map of the next kernel bears, there are no more`;
+      throw missing(count - chosen.length, why);
     }
-  } catch (error) {
-    for (const fd of files) close({ fd });
-    throw error;
-  }
-  const used = new Set(taken.map(({ fd }) => fd));
-  for (const fd of files) if (!used.has(fd)) close({ fd });
-  return taken.sort((a, b) => a.physical - b.physical);
-}
-
-/** A file of huge pages, each of them there. */
-function fillFile(count: number): { fd: number; physical: number[] } {
-  const fd = memfd_create({ name: 'pkram', flags: mman.MFD_CLOEXEC | mman.MFD_HUGETLB | HUGE_2MB });
-  const length = count * PMD_SIZE;
-  try {
-    ftruncate({ fd, length });
-    const address = withOvercommit(count, () =>
-      mmap({
-        addr: 0,
-        length,
-        prot: mman.PROT_READ | mman.PROT_WRITE,
-        flags: mman.MAP_SHARED | mman.MAP_POPULATE,
-        fd,
-        offset: 0,
-      }),
-    );
-    try {
-      return { fd, physical: physicalAddresses(address, count) };
-    } finally {
-      munmap({ addr: address, length });
-    }
-  } catch (error) {
-    close({ fd });
-    throw error;
+    const kept = chosen.map((start) => able.get(start)!);
+    for (const start of chosen) able.delete(start);
+    return kept;
+  } finally {
+    for (const file of [...unable, ...able.values()]) files.drop(file);
   }
 }
 
-/** Maps pages one after the other in the order given, locked in memory. */
-function mapSorted(pages: readonly Page[]): number {
-  const length = pages.length * PMD_SIZE;
-  const reserved = mmap({
-    addr: 0,
-    length: length + PMD_SIZE,
-    prot: mman.PROT_NONE,
-    flags: mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_NORESERVE,
-    fd: -1,
-    offset: 0,
-  });
-  const start = alignUp(reserved, PMD_SIZE);
-  if (start > reserved) munmap({ addr: reserved, length: start - reserved });
-  const behind = reserved + PMD_SIZE - start;
-  if (behind > 0) munmap({ addr: start + length, length: behind });
+function placesOf(files: PageFiles, taken: readonly string[]): number[] {
+  const address = files.map(taken, false);
   try {
-    for (const [i, { fd, offset }] of pages.entries()) {
-      const prot = mman.PROT_READ | mman.PROT_WRITE;
-      const flags = mman.MAP_SHARED | mman.MAP_FIXED | mman.MAP_POPULATE;
-      mmap({ addr: start + i * PMD_SIZE, length: PMD_SIZE, prot, flags, fd, offset });
-    }
-    mlock({ addr: start, len: length });
+    return physicalAddresses(address, taken.length);
   } catch (error) {
-    munmap({ addr: start, length });
+    for (const file of taken) files.drop(file);
     throw error;
+  } finally {
+    unmap(address, taken.length);
   }
-  return start;
 }
 
 /** Calls what takes pages, with as many more allowed as are missing in the pool. */
-function withOvercommit(count: number, call: () => number): number {
+function withOvercommit<T>(count: number, call: () => T): T {
   return withSurplusHugePages(count, (lacking) => {
     const short = lacking - Math.floor(freemem() / PMD_SIZE);
     // The kernel would take all there is before it says no.
@@ -232,26 +263,6 @@ function withOvercommit(count: number, call: () => number): number {
       throw missing(lacking, 'the kernel finds no more memory in pieces of 2 MiB');
     }
   });
-}
-
-/** @throws UnsupportedError where the kernel does not tell */
-function physicalAddresses(address: number, count: number): number[] {
-  const pagemap = new Pagemap('self');
-  try {
-    return Array.from({ length: count }, (_, i) => {
-      const at = address + i * PMD_SIZE;
-      const entry = pagemap.read(at, at + 4096);
-      const pfn = pfnOf(entry, 0);
-      if ((entry[1]! & PM_PRESENT) !== 0 && pfn !== 0) return pfn * 4096;
-      throw new UnsupportedError({
-        what: 'preserved memory in huge pages',
-        why: '/proc/self/pagemap does not tell physical addresses to a process without CAP_SYS_ADMIN',
-        remedy: 'run as root',
-      });
-    });
-  } finally {
-    pagemap[Symbol.dispose]();
-  }
 }
 
 function rangesOf(pages: readonly number[]): MediumRange[] {

@@ -4,7 +4,8 @@ export { type FileRecord, type FileType, readRecords } from './catalogue.ts';
 export { NoRoomError, NoSuchNodeError, OrderError } from './errors.ts';
 export { FileMedium, type FileOptions } from './file.ts';
 export { FILES_CONTENT, type FilesCount, preserveFiles, restoreFiles } from './files.ts';
-export { HugePageMedium, type HugePageOptions } from './hugepages.ts';
+export { returnable, returnRanges } from './giveback.ts';
+export { HUGE_PAGES, HugePageMedium, type HugePageOptions } from './hugepages.ts';
 export { createImage, IMAGE_CONTENT, openImage } from './image.ts';
 export {
   type LoadedPage,

@@ -1,4 +1,4 @@
-/** Memory that is mapped piece by piece and addressed as one space, in the order in which it was added. */
+/** Memory that is mapped piece by piece and addressed as one space, in the order in which it was added; and what media of it share. */
 import { munmap } from '../sys/memory.ts';
 import { viewMemory } from '../sys/syscall.ts';
 
@@ -73,4 +73,31 @@ export class Pieces {
     }
     return low;
   }
+}
+
+/** What a medium does whose memory is mapped. */
+export class MappedMedium {
+  protected readonly pieces = new Pieces();
+
+  get size(): number {
+    return this.pieces.size;
+  }
+
+  read(address: number, into: Uint8Array): void {
+    this.pieces.read(address, into);
+  }
+
+  write(address: number, bytes: Uint8Array): void {
+    this.pieces.write(address, bytes);
+  }
+
+  view(address: number, length: number): Uint8Array | undefined {
+    return this.pieces.view(address, length);
+  }
+
+  /** x86-64 makes stores visible in the order of the program, and the caches are not lost on the way to another kernel. */
+  sync(): void {}
+
+  /** A part of what is mapped cannot be given back. */
+  release(): void {}
 }

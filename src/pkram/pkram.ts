@@ -15,7 +15,7 @@ import { FormatError, UnsupportedError } from '../errors.ts';
 import { NoSuchNodeError, OrderError } from './errors.ts';
 import { NODE_WIPING } from './format.ts';
 import { type LoadOptions, NodeLoad, type NodeLoadOptions, NodePeek } from './load.ts';
-import type { Medium } from './medium.ts';
+import type { Medium, MediumRange } from './medium.ts';
 import { NodeSave, type SaveOptions } from './save.ts';
 import { type Entry, Volume, type VolumeOptions } from './volume.ts';
 
@@ -53,7 +53,9 @@ export interface PkramStatus {
   readonly used: number;
   readonly free: number;
   /** Pieces of memory, or of the file, that it consists of. */
-  readonly ranges: number;
+  readonly ranges: readonly MediumRange[];
+  /** Pages are elsewhere than the superblock says. */
+  readonly moved: boolean;
   /** The program and the kernel that made the last change. */
   readonly writer: string;
   readonly kernel: string;
@@ -113,7 +115,8 @@ export class Pkram {
       size: volume.medium.size,
       used: volume.used,
       free: volume.free,
-      ranges: volume.medium.ranges.length,
+      ranges: volume.medium.ranges,
+      moved: volume.hasMoved,
       ...volume.written,
       frozen: volume.frozen?.message,
     };

@@ -73,7 +73,9 @@ export class Volume {
     this.#space.claim({ first: 0, count: format.DATA_START / PAGE_SIZE });
     if (!medium.writable) this.#frozen = refusal(medium, 'it was opened to be read only', 'open it to be written');
     this.#readList();
-    if (this.#frozen === undefined) this.#finishWipes();
+    if (this.#frozen !== undefined) return;
+    this.#finishWipes();
+    if (this.hasMoved) this.#commit(this.#entries);
   }
 
   /** Writes an empty list to a medium whose ranges are attached. What was there is lost. */
@@ -108,6 +110,11 @@ export class Volume {
   /** The kernel under which the medium was last written, and the program. */
   get written(): { writer: string; kernel: string } {
     return { writer: this.#block.writer, kernel: this.#block.kernel };
+  }
+
+  /** Whether the medium lies elsewhere than its table of ranges says. Where it can be written to, the next commit puts that right. */
+  get hasMoved(): boolean {
+    return JSON.stringify(this.#block.ranges) !== JSON.stringify(this.medium.ranges);
   }
 
   /** In bytes. */

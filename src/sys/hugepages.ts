@@ -1,7 +1,9 @@
-/** The pool of huge pages of 2 MiB: Documentation/admin-guide/mm/hugetlbpage.rst. Needs CONFIG_HUGETLBFS. */
-import { writeFileSync } from 'node:fs';
+/** Huge pages of 2 MiB, their pool and their file system: Documentation/admin-guide/mm/hugetlbpage.rst. Needs CONFIG_HUGETLBFS. */
+import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { AT_FDCWD, LOCK_EX, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { close, flock, openat } from './files.ts';
+import { mount, umount2 } from './mount.ts';
+import { readMountinfo } from './mountinfo.ts';
 import { readProcText } from './proc.ts';
 
 const POOL = '/sys/kernel/mm/hugepages/hugepages-2048kB';
@@ -52,4 +54,22 @@ export function withSurplusHugePages<T>(wanted: number, call: (lacking: number) 
   } finally {
     close({ fd });
   }
+}
+
+/** Whether a file system of huge pages is mounted on a directory. */
+export function isHugePageMount(directory: string): boolean {
+  return readMountinfo('self').some(({ mountPoint, type }) => mountPoint === directory && type === 'hugetlbfs');
+}
+
+/** Mounts a file system of huge pages on a directory, for root alone, where none is. @throws EPERM, ENODEV (no huge pages) */
+export function mountHugePages(directory: string): void {
+  if (isHugePageMount(directory)) return;
+  mkdirSync(directory, { recursive: true, mode: 0o700 });
+  const data = Buffer.from('pagesize=2M,mode=0700\0');
+  mount({ source: 'tideover', target: directory, filesystemtype: 'hugetlbfs', mountflags: 0, data });
+}
+
+/** Unmounts it and removes the directory, unless somebody has a file open there. */
+export function unmountHugePages(directory: string): void {
+  if (umount2.attempt({ target: directory, flags: 0 }) === 0) rmdirSync(directory);
 }

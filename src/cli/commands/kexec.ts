@@ -1,10 +1,12 @@
+import { UnsupportedError } from '../../errors.ts';
 import type { Loading, SystemCall } from '../../kexec/kexec.ts';
 import type { KexecStatus } from '../../kexec/load.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
+import type { Preserved } from '../preserved.ts';
 import { table } from '../table.ts';
-import { printableLine } from '../text.ts';
+import { count, printableLine } from '../text.ts';
 
 const loadFlags = {
   initrd: { long: 'initrd', value: 'FILE', repeat: true, summary: 'initrd or initramfs; several are joined' },
@@ -21,6 +23,14 @@ const loadFlags = {
     summary: 'let the kernel read the image and check its signature (kexec_file_load)',
   },
   ownSyscall: { long: 'kexec-syscall', short: 'c', summary: 'lay the memory out here (kexec_load)' },
+  preserveAs: {
+    long: 'preserve-as',
+    value: 'TYPE',
+    summary:
+      'what the memory map calls preserved memory: reserved, or soft-reserved, which can be given back later [soft-reserved ' +
+      'where the next kernel has dax_hmem and kmem as modules]',
+  },
+  dropPreserved: { long: 'drop-preserved', summary: 'do not keep preserved memory' },
   dryRun: { long: 'dry-run', summary: 'show what would be loaded, and load nothing' },
 } as const satisfies Flags;
 
@@ -32,8 +42,10 @@ const load = command({
   description: [
     'The kernel is a bzImage or a vmlinux. It is loaded with a memory map, an initrd and a command line, and with a ' +
       'purgatory that checks all of it by SHA-256 before it is entered.',
+    'Preserved memory (tideover pkram) is left out of the memory map, and the command line says where it is. What is saved ' +
+      'afterwards needs another load.',
     'With --json: {"systemCall", "reason", "kernel": {file, format, version}, "commandLine", "segments": [{name, start, size, ' +
-      'bytes}], "e820": [{start, end, type}], "entry"}; segments, e820 and entry only where systemCall is "kexec_load".',
+      'bytes}], "e820": [{start, end, type}], "entry", "preserved": {nodes, type}}; segments, e820 and entry only where systemCall is "kexec_load".',
   ],
   arguments: [{ name: 'KERNEL', summary: 'bzImage (vmlinuz) or vmlinux' }],
   flags: loadFlags,
@@ -56,10 +68,11 @@ const exec = command({
   summary: 'Start the kernel that is loaded',
   description: [
     'With systemd this is systemctl kexec, which stops the services first. Without, disks are synced and file systems ' +
-      'made read-only, and the kernel is started.',
+      'made read-only, and the kernel is started. Immediately before, preserved memory is compared with what it was when the ' +
+      'kernel was loaded.',
   ],
   flags: { now },
-  exits: { 3: 'Nothing is loaded, or a privilege is missing.' },
+  exits: { 3: 'Nothing is loaded, a privilege is missing, or preserved memory has changed since; nothing was done.' },
   run: (io, { flags }) => startNext(io, flags.now),
 });
 
@@ -153,22 +166,37 @@ type LoadFlags = FlagValues<typeof loadFlags>;
 
 async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
   const { loadKernel, planKernel } = await import('../../kexec/kexec.ts');
-  const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
+  const preserved = await preservedFor(kernel, flags);
+  const given = await commandLine(flags);
+  const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved?.parameters ?? []) };
   const [memMin, memMax] = [physicalAddress('--mem-min', flags.memMin), physicalAddress('--mem-max', flags.memMax)];
   const wishes = {
     ...(memMin !== undefined && { memMin }),
     ...(memMax !== undefined && { memMax }),
     ...(flags.resetVga && { resetVga: true }),
     ...(flags.resetPic && { resetPic: true }),
+    ...(preserved !== undefined && { reserve: preserved.reserve }),
   };
   const loading = (flags.dryRun ? planKernel : loadKernel)(files, wishes, systemCall(flags));
+  if (!flags.dryRun) await rememberPreserved(preserved);
   io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} by ${loading.systemCall} (${loading.reason})`);
-  return { json: loadingJson(loading, files), text: (view) => showLoading(loading, files.commandLine, view) };
+  const { nodes = 0, type } = preserved ?? {};
+  if (nodes > 0) io.info(`${count(nodes, 'node')} of preserved memory will be there, as ${type} memory`);
+  return {
+    json: { ...loadingJson(loading, files), preserved: { nodes, type } },
+    text: (view) => showLoading(loading, files.commandLine, view),
+  };
 }
 
 async function loadCaptureKernel(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
   const { loadCaptureKernel: loadIt, planCaptureKernel: planIt } = await import('../../kexec/kexec.ts');
-  const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
+  const { locationForCapture } = await import('../preserved.ts');
+  const location = flags.dropPreserved ? [] : locationForCapture();
+  const files = {
+    kernel,
+    initrds: flags.initrd,
+    commandLine: await withLocation(await commandLine(flags), location),
+  };
   const loading = (flags.dryRun ? planIt : loadIt)(files);
   io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} for a panic`);
   return { json: loadingJson(loading, files), text: (view) => showLoading(loading, files.commandLine, view) };
@@ -186,6 +214,33 @@ async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpF
   const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
   const { seconds } = jumpIntoKernel(files, region);
   return { json: { jumped: true, seconds }, text: () => [`back after ${seconds.toFixed(1)} s`] };
+}
+
+/** What of preserved memory the next kernel gets, or undefined where it is to be dropped. */
+async function preservedFor(kernel: string, flags: LoadFlags): Promise<Preserved | undefined> {
+  if (flags.dropPreserved) return undefined;
+  const { preservedFor: find, preserveAs } = await import('../preserved.ts');
+  const { readKernel } = await import('../../kexec/kernelfile.ts');
+  const as = flags.preserveAs === undefined ? undefined : preserveAs(flags.preserveAs);
+  const [release] = readKernel(kernel).version.split(' ');
+  const preserved = find(as, `/lib/modules/${release}`);
+  if (flags.fileSyscall && preserved.nodes > 0) {
+    throw new UnsupportedError({
+      what: `keeping ${count(preserved.nodes, 'node')} of preserved memory`,
+      why: 'with kexec_file_load the kernel lays out the memory by itself',
+      remedy: 'leave out --kexec-file-syscall; or give the nodes up with --drop-preserved',
+    });
+  }
+  return preserved;
+}
+
+async function rememberPreserved(preserved: Preserved | undefined): Promise<void> {
+  if (preserved !== undefined) preserved.remember();
+  else (await import('../preserved-state.ts')).rememberLoaded('dropped');
+}
+
+async function withLocation(commandLine: string, location: readonly string[]): Promise<string> {
+  return (await import('../preserved.ts')).withLocation(commandLine, location);
 }
 
 async function commandLine({
@@ -255,13 +310,25 @@ function showLoading({ plan }: Loading, commandLine: string, view: View): string
 
 async function startNext(io: Io, atOnce: boolean): Promise<Output> {
   const { restart } = await import('../../kexec/restart.ts');
-  restart({ now: atOnce, warn: io.warn });
+  const { demandUnchanged } = await import('../preserved.ts');
+  const { seal, unseal } = await import('../preserved-state.ts');
+  const lastly = () => {
+    demandUnchanged();
+    seal();
+  };
+  try {
+    restart({ now: atOnce, warn: io.warn, lastly });
+  } catch (error) {
+    unseal();
+    throw error;
+  }
   return { json: { started: true }, text: () => ['systemd is stopping the services; then the next kernel starts'] };
 }
 
 async function drop(kind: 'reboot' | 'crash'): Promise<Output> {
   const { unload } = await import('../../kexec/load.ts');
   unload(kind);
+  if (kind === 'reboot') (await import('../preserved-state.ts')).rememberLoaded(undefined);
   return { json: { loaded: false }, text: () => [] };
 }
 

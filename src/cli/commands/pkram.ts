@@ -2,7 +2,7 @@ import type { FilesCount, Pkram } from '../../pkram/index.ts';
 import { type Command, command } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
-import { DEFAULT_MEDIUM, type MediumOptions, mediumOf, openMedium } from '../pkram.ts';
+import type { Holding, MediumOptions } from '../pkram.ts';
 import { byteSize } from '../progress.ts';
 import { table } from '../table.ts';
 import { printableLine } from '../text.ts';
@@ -13,13 +13,17 @@ const BYTES_CONTENT = 'bytes';
 const medium = {
   long: 'medium',
   short: 'm',
-  value: 'PATH',
-  summary: `file, or directory with it, that holds the nodes [$TIDEOVER_PKRAM, ${DEFAULT_MEDIUM}]`,
+  value: 'MEDIUM',
+  summary:
+    'memory, which lasts over a kexec; memory:FROM-TO, a region that memmap= reserved; or a file, or directory with it, which lasts ' +
+    'over a power-off [$TIDEOVER_PKRAM; memory where there is some already, else /var/lib/tideover/pkram]',
 } as const;
 
 const exits = {
   1: 'There is no such node, there is no room, or a file could not be read or written.',
-  3: 'Another process has the medium open, a node of that name is there already, or a right is missing.',
+  3:
+    'Another process has the medium open, a node of that name is there already, huge pages are missing, the memory is not ' +
+    'there, or a right is missing.',
   5: 'The medium or the node is damaged. Other nodes can be used.',
 } as const;
 
@@ -29,12 +33,13 @@ const ls = command({
   summary: 'List the nodes',
   description: [
     'With --json: {"nodes": [{name, id, content, created, writer, checksums, objects, objectsTaken, pages, bytes, held, ' +
-      'fault?}], "fault"?}; bytes count the byte streams, held is what the node takes of the medium, fault is why it ' +
-      'cannot be loaded.',
+      'fault?}], "fault"?, "holding"?: {holder, size, returnable, reason?}}; bytes count the byte streams, held is what the ' +
+      'node takes of the medium, fault is why it cannot be loaded. holding is of memory: how much of it the system can have ' +
+      'back, and why not more.',
   ],
   flags: { medium },
   exits,
-  run: (io, { flags }) => list(io, mediumOf(flags.medium)),
+  run: (io, { flags }) => list(io, flags.medium),
 });
 
 const save = command({
@@ -58,6 +63,7 @@ const save = command({
   examples: [
     { line: 'tideover pkram save cache /var/cache/app', does: 'the directory, as the node "cache"' },
     { line: 'pg_dump db | tideover pkram save dump -', does: 'a stream' },
+    { line: 'tideover pkram save cache /var/cache/app -m memory', does: 'into memory, for the next kernel' },
   ],
   run: (io, { flags, args }) => saveNode(io, args[0] as string, args[1] as readonly string[], flags),
 });
@@ -97,23 +103,55 @@ const rm = command({
   run: (_io, { flags, args }) => remove(args[0] as string | undefined, flags),
 });
 
+const init = command({
+  name: 'init',
+  summary: 'Make a medium before anything is saved',
+  description: [
+    'Memory keeps the place of its superblock from then on, so that a capture kernel loaded now finds what is saved later. Where ' +
+      'there is a medium nothing is changed.',
+    'With --json: {"medium", "size" in bytes, "ranges", "parameter"?}; parameter is what tells another kernel where it is.',
+  ],
+  flags: {
+    medium,
+    size: { long: 'size', value: 'SIZE', summary: 'least size in memory, such as 2G; it grows by itself' },
+  },
+  exits,
+  examples: [{ line: 'tideover pkram init -m memory --size 1G', does: 'a gigabyte of huge pages, taken now' }],
+  run: (_io, { flags }) => makeMedium(flags.medium, flags.size),
+});
+
+const release = command({
+  name: 'release',
+  summary: 'Give the memory of a medium back to the system',
+  description: [
+    'There must be no nodes left, unless --force. Huge pages of this kernel all go back. What an earlier kernel left goes back in ' +
+      'whole memory blocks (mostly 128 MiB), by the drivers dax_hmem and kmem, where it was kept as soft-reserved memory; the rest ' +
+      'is free for the next kernel that is loaded.',
+    'With --json: {"size", "returned"} in bytes.',
+  ],
+  flags: { medium, force: { long: 'force', summary: 'also with nodes in it, which are lost' } },
+  exits: { ...exits, 3: `There are nodes, or a driver is missing. ${exits[3]}` },
+  run: (_io, { flags }) => giveBack(flags.medium, flags.force),
+});
+
 const status = command({
   name: 'status',
   summary: 'Show the medium and its room',
   description: [
-    'With --json: {"medium", "exists", "uuid", "sequence", "nodes", "damagedNodes", "size", "used", "free", "ranges", ' +
-      '"writer", "kernel", "frozen"?}; sizes in bytes, frozen is why nothing can be saved.',
+    'With --json: {"medium", "exists", "uuid", "sequence", "nodes", "damagedNodes", "size", "used", "free", "ranges": [{start, ' +
+      'size}], "moved", "writer", "kernel", "parameter"?, "holding"?}; sizes in bytes, moved says that pages are elsewhere than ' +
+      'the medium says, holding is as in ls.',
   ],
   flags: { medium },
   exits,
-  run: (_io, { flags }) => showStatus(mediumOf(flags.medium)),
+  run: (_io, { flags }) => showStatus(flags.medium),
 });
 
 export const pkram: Command = command({
   name: 'pkram',
   group: 'State in memory',
   summary: 'Preserved memory: named contents that are kept over a change of kernels',
-  commands: [ls, save, load, rm, status],
+  commands: [ls, save, load, rm, status, init, release],
 });
 
 interface MediumFlag {
@@ -121,30 +159,38 @@ interface MediumFlag {
 }
 
 /** Opens the medium, calls `use` and closes it. */
-async function withPkram<T>(medium: string, options: MediumOptions, use: (pkram: Pkram) => T | Promise<T>): Promise<T> {
-  const pkram = await openMedium(medium, options);
+async function withPkram<T>(
+  given: string | undefined,
+  options: MediumOptions,
+  use: (pkram: Pkram, holding: Holding | undefined) => T | Promise<T>,
+): Promise<T> {
+  const { holdingOf, openMedium, placeOf } = await import('../pkram.ts');
+  const place = placeOf(given);
+  const pkram = openMedium(place, options);
   try {
-    return await use(pkram);
+    return await use(pkram, holdingOf(place, pkram));
   } finally {
     pkram.close();
   }
 }
 
 /** undefined where there is no medium yet: nothing is preserved then. */
-async function lookInto<T>(path: string, use: (pkram: Pkram) => T): Promise<T | undefined> {
+async function lookInto<T>(
+  given: string | undefined,
+  use: (pkram: Pkram, holding: Holding | undefined) => T,
+): Promise<T | undefined> {
   try {
-    return await withPkram(path, { readOnly: true }, use);
+    return await withPkram(given, { readOnly: true }, use);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    const { isAbsent } = await import('../pkram.ts');
+    if (isAbsent(error)) return undefined;
     throw error;
   }
 }
 
-async function list(io: Io, path: string): Promise<Output> {
-  const { nodes, fault } = (await lookInto(path, (pkram) => ({ nodes: pkram.nodes(), fault: pkram.listFault }))) ?? {
-    nodes: [],
-    fault: undefined,
-  };
+async function list(io: Io, given: string | undefined): Promise<Output> {
+  const found = await lookInto(given, (pkram, holding) => ({ nodes: pkram.nodes(), fault: pkram.listFault, holding }));
+  const { nodes = [], fault, holding } = found ?? {};
   for (const node of nodes) if (node.fault !== undefined) io.warn(`${nameOf(node)} is damaged: ${node.fault}`);
   if (fault !== undefined) io.warn(`the node list is damaged, and other nodes may have been on it: ${fault}`);
   const rows = nodes.map((node) => [
@@ -162,9 +208,19 @@ async function list(io: Io, path: string): Promise<Output> {
     { title: 'Saved' },
   ];
   return {
-    json: { nodes, ...(fault !== undefined && { fault }) },
-    text: (view: View) => (nodes.length === 0 ? ['no nodes'] : table(columns, rows, view)),
+    json: { nodes, ...(fault !== undefined && { fault }), ...(holding && { holding }) },
+    text: (view: View) => [
+      ...(nodes.length === 0 ? ['no nodes'] : table(columns, rows, view)),
+      ...holdingLines(holding),
+    ],
   };
+}
+
+function holdingLines(holding: Holding | undefined): string[] {
+  if (holding === undefined) return [];
+  const { holder, size, returnable, reason } = holding;
+  const rest = reason === undefined ? '' : `; ${reason}`;
+  return [`${byteSize(size)} held by ${printableLine(holder)}, ${byteSize(returnable)} can be returned${rest}`];
 }
 
 function nameOf({ name, id }: { name: string | undefined; id: number }): string {
@@ -178,9 +234,9 @@ interface SaveFlags extends MediumFlag {
 
 async function saveNode(io: Io, name: string, paths: readonly string[], flags: SaveFlags): Promise<Output> {
   if (paths.includes('-') && paths.length > 1) throw new UsageError('- stands for stdin and goes with no other path');
-  const limit = flags.limit === undefined ? {} : { limit: sizeOf(flags.limit) };
+  const limit = flags.limit === undefined ? {} : { limit: sizeOf('--limit', flags.limit) };
   const fromStdin = paths[0] === '-';
-  return withPkram(mediumOf(flags.medium), { create: true, ...limit }, async (preserved) => {
+  return withPkram(flags.medium, { create: true, ...limit }, async (preserved) => {
     const { FILES_CONTENT } = await import('../../pkram/index.ts');
     const content = fromStdin ? BYTES_CONTENT : FILES_CONTENT;
     const node = preserved.prepareSave(name, { content, checksums: flags.checksum });
@@ -232,7 +288,7 @@ interface LoadFlags extends MediumFlag {
 
 async function loadNode(io: Io, name: string, to: string | undefined, flags: LoadFlags): Promise<Output> {
   if (flags.keep && flags.wipe) throw new UsageError('--keep and --wipe exclude each other');
-  return withPkram(mediumOf(flags.medium), { readOnly: flags.keep }, async (preserved) => {
+  return withPkram(flags.medium, { readOnly: flags.keep }, async (preserved) => {
     const { FILES_CONTENT } = await import('../../pkram/index.ts');
     const { UnsupportedError } = await import('../../errors.ts');
     // Taken off the list only when all is written, so that what fails can be tried again.
@@ -296,34 +352,58 @@ async function remove(name: string | undefined, flags: RemoveFlags): Promise<Out
   if ((name === undefined) === (flags.id === undefined)) throw new UsageError('give either a name or --id');
   if (flags.id !== undefined && !/^\d{1,15}$/.test(flags.id)) throw new UsageError(`--id ${flags.id}: not a number`);
   const removed = name ?? Number(flags.id);
-  return withPkram(mediumOf(flags.medium), {}, (preserved) => {
+  return withPkram(flags.medium, {}, (preserved) => {
     preserved.remove(removed, { wipe: flags.wipe });
     return { json: { removed }, text: () => [] };
   });
 }
 
-async function showStatus(path: string): Promise<Output> {
-  const now = await lookInto(path, (preserved) => preserved.status());
-  if (now === undefined) {
-    const text = () => [`nothing is preserved: there is no ${printableLine(path)}`];
-    return { json: { medium: path, exists: false }, text };
-  }
-  const { frozen: _readOnly, ...shown } = now;
+async function makeMedium(given: string | undefined, size: string | undefined): Promise<Output> {
+  const least = size === undefined ? {} : { size: sizeOf('--size', size) };
+  return withPkram(given, { create: true, ...least }, (preserved, holding) => {
+    const { medium: name, size: bytes, ranges } = preserved.status();
+    const json = { medium: name, size: bytes, ranges: ranges.length, ...(holding && { parameter: holding.parameter }) };
+    const where = holding === undefined ? [] : [`another kernel finds it by ${holding.parameter}`];
+    return { json, text: () => [`${printableLine(name)}: ${byteSize(bytes)}`, ...where] };
+  });
+}
+
+async function giveBack(given: string | undefined, force: boolean): Promise<Output> {
+  const { placeOf, returnMemory } = await import('../pkram.ts');
+  const result = await returnMemory(placeOf(given), force);
   return {
-    json: { ...shown, exists: true },
+    json: result,
+    text: () => [`${byteSize(result.returned)} of ${byteSize(result.size)} are ordinary memory again`],
+  };
+}
+
+async function showStatus(given: string | undefined): Promise<Output> {
+  const found = await lookInto(given, (preserved, holding) => ({ now: preserved.status(), holding }));
+  if (found === undefined) {
+    const { placeName, placeOf } = await import('../pkram.ts');
+    const name = placeName(given, placeOf(given));
+    return { json: { medium: name, exists: false }, text: () => [`nothing is preserved in ${printableLine(name)}`] };
+  }
+  const { now, holding } = found;
+  const { frozen: _readOnly, ...shown } = now;
+  const { parameter, ...held } = holding ?? {};
+  return {
+    json: { ...shown, exists: true, ...(holding && { parameter, holding: held }) },
     text: () => [
       `medium: ${printableLine(now.medium)}`,
       `nodes: ${now.nodes}${now.damagedNodes > 0 ? `, ${now.damagedNodes} of them damaged` : ''}`,
       `in use: ${byteSize(now.used)} of ${byteSize(now.size)}`,
       `last change: by ${printableLine(now.writer)} under Linux ${printableLine(now.kernel)}`,
+      ...(holding === undefined ? [] : [`another kernel finds it by ${holding.parameter}`]),
+      ...holdingLines(holding),
     ],
   };
 }
 
-function sizeOf(text: string): number {
+function sizeOf(flag: string, text: string): number {
   const match = /^(\d+)([KMGT]?)(?:iB|B)?$/i.exec(text);
   const bytes =
     match === null ? Number.NaN : Number(match[1]) * 1024 ** ' KMGT'.indexOf(match[2]!.toUpperCase() || ' ');
-  if (!Number.isSafeInteger(bytes)) throw new UsageError(`--limit ${text}: not a size, like 512M`);
+  if (!Number.isSafeInteger(bytes)) throw new UsageError(`${flag} ${text}: not a size, like 512M`);
   return bytes;
 }

@@ -58,7 +58,7 @@ export function driver(name: string): 'built in' | 'loaded' | 'module' | undefin
 }
 
 /** Names of the modules that begin the lines of modules.dep or modules.builtin (depmod(8)), with _ for -. */
-function moduleNames(path: string): Set<string> {
+export function moduleNames(path: string): Set<string> {
   let names = moduleLists.get(path);
   if (!names) {
     const text = read(path).text ?? '';

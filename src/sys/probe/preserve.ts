@@ -81,7 +81,19 @@ export function hugePages(): Answer {
   const giant = list(folder).includes('hugepages-1048576kB') ? '1 GiB pages too' : 'no 1 GiB pages';
   const reason = `2 MiB pages: ${total} in the pool, ${free} free, ${overcommit} more on demand; ${giant}`;
   if (free + overcommit > 0) return yes(reason);
-  return partly(reason, 'sysctl vm.nr_overcommit_hugepages=N lets N of them be taken when needed');
+  if (allows(`${pool}/nr_overcommit_hugepages`, 'write')) {
+    return yes(`${reason}; as many are taken from free memory as are needed`);
+  }
+  return partly(reason, 'run as root, or reserve them: sysctl vm.nr_hugepages=N');
+}
+
+/** Memory that the command line keeps from the kernel. memmap=SIZE$START and SIZE!START: Documentation/admin-guide/kernel-parameters.txt. */
+export function bootRegion(): Answer {
+  const { text, error } = read('/proc/cmdline');
+  if (text === undefined) return unknown(`/proc/cmdline: ${error}`, 'mount /proc');
+  const regions = [...text.matchAll(/(?:^|\s)memmap=(\S*[$!]\S*)/g)].map((match) => match[1]!);
+  if (regions.length > 0) return yes(`the command line has memmap=${regions.join(' and memmap=')}`);
+  return no('the command line has no memmap=SIZE$START', 'start with one, such as memmap=1G$4G (huge pages need none)');
 }
 
 /** Live Update Orchestrator: descriptors handed to the next kernel. Not opened: it has one owner, maybe systemd. */

@@ -7,7 +7,7 @@ import { btf, crashKernel, vmcoreinfo } from './crash.ts';
 import * as kexec from './kexec.ts';
 import { initramfsTools, kernel, memory, processors, systemd } from './machine.ts';
 import * as pages from './pages.ts';
-import { dax, devMem, hugePages, kexecHandover, liveUpdate, pmem } from './preserve.ts';
+import { bootRegion, dax, devMem, hugePages, kexecHandover, liveUpdate, pmem } from './preserve.ts';
 import * as processes from './processes.ts';
 import * as tracing from './tracing.ts';
 
@@ -57,6 +57,7 @@ const probes: readonly Probe[] = [
   { id: 'pmem', group: 'preserve', title: 'pmem drivers', probe: pmem },
   { id: 'dax', group: 'preserve', title: 'dax drivers', probe: dax },
   { id: 'huge_pages', group: 'preserve', title: 'Huge pages', probe: hugePages },
+  { id: 'boot_region', group: 'preserve', title: 'Region at boot', probe: bootRegion },
   { id: 'luo', group: 'preserve', title: 'Live update (LUO)', probe: liveUpdate },
   { id: 'kho', group: 'preserve', title: 'Handover (KHO)', probe: kexecHandover },
 
@@ -106,9 +107,21 @@ const jobs: readonly { id: string; title: string; needs: readonly (readonly stri
     },
     {
       id: 'preserve',
-      title: 'Preserve memory over kexec',
-      needs: [['kexec_load'], ['dev_mem', 'pmem', 'dax']],
-      wishes: ['huge_pages'],
+      title: 'Preserve memory over kexec, in huge pages',
+      needs: [['kexec_load'], ['huge_pages'], ['dev_mem']],
+      wishes: ['dax'],
+    },
+    {
+      id: 'preserve_region',
+      title: 'Preserve memory over kexec, in a region',
+      needs: [['kexec_load', 'kexec_file_load'], ['boot_region'], ['dev_mem']],
+      wishes: [],
+    },
+    {
+      id: 'preserve_file',
+      title: 'Preserve memory in a file',
+      needs: [],
+      wishes: [],
     },
     {
       id: 'hibernate',

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
-import { HugePageMedium, type MediumRange, openPkram, PhysicalMedium, Volume } from '../../../src/pkram/index.ts';
+import { HugePageMedium, type MediumRange, openPkram, PhysicalMedium } from '../../../src/pkram/index.ts';
 import { asRoot, isRoot } from '../root.ts';
 
 const data = randomBytes(11 << 20);
@@ -20,8 +20,7 @@ before(() => {
   if (!isRoot) return;
   folder = fs.mkdtempSync(join(tmpdir(), 'pkram-physical-'));
   device = join(folder, 'memory');
-  const medium = HugePageMedium.allocate(4 << 20);
-  Volume.format(medium);
+  const medium = HugePageMedium.open({ folder: join(folder, 'pages'), create: true });
   superblock = medium.ranges[0]!.start;
   const pkram = openPkram(medium);
   const save = pkram.prepareSave('node', { checksums: true });
@@ -40,6 +39,7 @@ before(() => {
   }
   fs.closeSync(fd);
   pkram.close();
+  HugePageMedium.open({ folder: join(folder, 'pages') }).giveBack();
 });
 after(() => {
   if (isRoot) fs.rmSync(folder, { recursive: true });
@@ -48,7 +48,7 @@ after(() => {
 describe('preserved memory at physical addresses', asRoot, () => {
   it('is found by its superblock, whole', () => {
     const pkram = openPkram(new PhysicalMedium(superblock, { device, readOnly: true }));
-    assert.equal(pkram.status().ranges, ranges.length);
+    assert.deepEqual(pkram.status().ranges, ranges);
     const peek = pkram.peek('node', { verify: true });
     assert.deepEqual(Buffer.from([...peek.objects()][0]!.readAll()), data);
     pkram.close();
@@ -69,6 +69,24 @@ describe('preserved memory at physical addresses', asRoot, () => {
     for (const place of [ranges[0]!.start + 4096, past, superblock + 1, -4096]) {
       assert.throws(() => openPkram(new PhysicalMedium(place, { device })), FormatError);
     }
+  });
+
+  it('is made of a region, which has to be free memory where it is that of this machine', () => {
+    const file = join(folder, 'region');
+    fs.writeFileSync(file, '');
+    fs.truncateSync(file, 32 << 20);
+    const region = { start: 8 << 20, end: 24 << 20 };
+    const made = openPkram(PhysicalMedium.make(region, { device: file }));
+    const save = made.prepareSave('node');
+    save.prepareSaveObject().finishSaveObject();
+    save.finishSave();
+    assert.equal(made.status().size, 16 << 20);
+    made.close();
+    const found = openPkram(new PhysicalMedium(8 << 20, { device: file, readOnly: true }));
+    assert.equal(found.nodes()[0]!.name, 'node');
+    found.close();
+    assert.throws(() => PhysicalMedium.make({ start: 1, end: 16 << 20 }, { device: file }), UnsupportedError);
+    assert.throws(() => PhysicalMedium.make({ start: 0, end: 2 ** 50 }), UnsupportedError);
   });
 
   it('of which a part is not there any more is refused', () => {

@@ -1,57 +1,49 @@
 /**
- * Runs in a guest, from a copy of the sources: saves nodes in huge pages, loads a kernel that leaves them out of its memory
- * map, writes what was saved to a file, and stays to hold the pages until that kernel starts. Without a kernel it goes on saving
- * a node that it never finishes.
+ * Runs in a guest, from a copy of the sources: saves a node as pages, one as bytes and one as a directory in huge pages, and says
+ * what is in them. With `scattered` no two of the huge pages are neighbours. With `go on` it then saves a node that it never
+ * finishes, over and over.
  *
- *     node pkram-keep.ts DIRECTORY BYTES REPORT [KERNEL INITRD COMMAND-LINE]
+ *     node pkram-keep.ts BYTES [scattered | go-on]
  */
-import { createHash, randomBytes } from 'node:crypto';
-import { renameSync, writeFileSync } from 'node:fs';
-import { loadKernel } from '../../../src/kexec/kexec.ts';
-import { HugePageMedium, openPkram, preserveFiles, Volume } from '../../../src/pkram/index.ts';
+import { createHash } from 'node:crypto';
+import { mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
+import { HugePageMedium, openPkram, preserveFiles } from '../../../src/pkram/index.ts';
 
-const [directory, size, report, kernel, initrd, commandLine] = process.argv.slice(2) as string[] as [
-  string,
-  string,
-  string,
-  string?,
-  string?,
-  string?,
-];
-const medium = HugePageMedium.allocate(4 << 20);
-Volume.format(medium);
-const superblock = medium.ranges[0]!.start;
-const pkram = openPkram(medium);
+const [size, how] = process.argv.slice(2) as [string, string?];
+const CHUNK = 1 << 20;
+const HUGE = 2 << 20;
+const every = (bytes: number) => Array.from({ length: bytes / (2 * HUGE) }, (_, i) => ({ start: 2 * i * HUGE }));
+const avoid = how === 'scattered' ? every(2 ** 32).map(({ start }) => ({ start, end: start + HUGE })) : [];
+const pkram = openPkram(HugePageMedium.open({ create: true, size: Number(size), avoid }));
+const random = openSync('/dev/urandom', 'r');
 const digests: Record<string, string> = {};
 for (const name of ['pages', 'bytes', 'files']) {
-  const data = randomBytes(Number(size));
-  digests[name] = createHash('sha256').update(data).digest('hex');
-  const save = pkram.prepareSave(name, { checksums: true, content: name });
+  const sum = createHash('md5');
+  const save = pkram.prepareSave(name, { content: name });
   const object = save.prepareSaveObject();
-  if (name === 'pages') object.savePages(data, 1000);
-  else if (name === 'bytes') object.write(data);
-  else {
-    writeFileSync(`${directory}/data`, data);
-    preserveFiles(object, directory);
+  mkdirSync('/tmp/files', { recursive: true });
+  const file = openSync('/tmp/files/data', 'w');
+  const chunk = new Uint8Array(CHUNK);
+  for (let at = 0; at < Number(size) / 3; at += CHUNK) {
+    readSync(random, chunk);
+    sum.update(chunk);
+    if (name === 'pages') object.savePages(chunk, at / 4096);
+    else if (name === 'bytes') object.write(chunk);
+    else writeSync(file, chunk);
   }
+  if (name === 'files') preserveFiles(object, '/tmp/files');
   object.finishSaveObject();
   save.finishSave();
+  digests[name] = sum.digest('hex');
 }
-const reserve = medium.ranges.map(({ start, size: length }) => ({ start, end: start + length }));
-if (kernel !== undefined) {
-  const location = `tideover.pkram=0x${superblock.toString(16)}`;
-  loadKernel({ kernel, initrds: [initrd!], commandLine: `${commandLine} ${location}` }, { reserve });
-}
-if (medium.hasMoved()) throw new Error('pages have moved');
-writeFileSync(`${report}.new`, JSON.stringify({ superblock, digests, ranges: reserve.length, size: medium.size }));
-renameSync(`${report}.new`, report);
-if (kernel !== undefined) setInterval(() => {}, 60_000);
-else {
-  const page = randomBytes(4096);
+rmSync('/tmp/files', { recursive: true });
+const { ranges, size: total } = pkram.status();
+console.log(JSON.stringify({ superblock: ranges[0]!.start, digests, ranges: ranges.length, size: total }));
+if (how === 'go-on') {
   setInterval(() => {
     const save = pkram.prepareSave('unfinished');
     const object = save.prepareSaveObject();
-    for (let i = 0; i < 4000; i++) object.savePage(page, 2 * i);
+    for (let i = 0; i < 4000; i++) object.savePage(new Uint8Array(4096), 2 * i);
     object.finishSaveObject();
     save.discardSave();
   }, 1);

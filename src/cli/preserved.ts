@@ -1,0 +1,125 @@
+/**
+ * Preserved memory and the next kernel: what is left out of its memory map, what its command line says, and that nothing has
+ * changed between loading and starting it.
+ *
+ *     pkram save    the medium, in huge pages
+ *     kexec load    its ranges go into the memory map; what was there is written down
+ *     kexec exec    compares, and starts
+ */
+import { E820_TYPE_RAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../abi/e820.ts';
+import { UnsupportedError } from '../errors.ts';
+import { parameters } from '../kexec/commandline.ts';
+import type { Reservation } from '../kexec/memorymap.ts';
+import type { MediumRange, PkramStatus } from '../pkram/index.ts';
+import { moduleNames } from '../sys/probe/config.ts';
+import { UsageError } from './exit.ts';
+import { findMemory, openMedium, PARAMETER } from './pkram.ts';
+import { loadedWith, rememberLoaded, returnedMemory } from './preserved-state.ts';
+
+const PRESERVE_AS = ['reserved', 'soft-reserved'] as const;
+export type PreserveAs = (typeof PRESERVE_AS)[number];
+
+/**
+ * Drivers that would take soft-reserved memory in by themselves, with what is in it. modprobe(8) and udev load them only by name then,
+ * as giving it back does.
+ */
+const BLACKLIST = 'modprobe.blacklist=dax_hmem,kmem';
+
+/** @throws UsageError */
+export function preserveAs(text: string): PreserveAs {
+  const found = PRESERVE_AS.find((each) => each === text);
+  if (found === undefined) throw new UsageError(`--preserve-as ${text}: it is ${PRESERVE_AS.join(' or ')}`);
+  return found;
+}
+
+/** What the next kernel gets. */
+export interface Preserved {
+  readonly reserve: readonly Reservation[];
+  /** Parameters for its command line. */
+  readonly parameters: readonly string[];
+  readonly nodes: number;
+  readonly type: PreserveAs;
+  /** To be called when the kernel is loaded. */
+  remember(): void;
+}
+
+/**
+ * @param as how the next kernel's memory map calls it; undefined to choose by `modules`
+ * @param modules directory with the modules of the next kernel
+ */
+export function preservedFor(as: PreserveAs | undefined, modules: string | undefined): Preserved {
+  const type = as ?? (canGiveBack(modules) ? 'soft-reserved' : 'reserved');
+  // What a kexec before this one left out and what is ordinary memory now is that for the next one too.
+  const returned = returnedMemory()?.ranges ?? [];
+  const ram = returned.map((range) => ({ ...ends(range), type: E820_TYPE_RAM }));
+  const now = statusNow(false);
+  const remember = () => rememberLoaded(now && { uuid: now.uuid, sequence: now.sequence, ranges: now.ranges });
+  if (now === undefined || now.nodes === 0) return { reserve: ram, parameters: [], nodes: 0, type, remember };
+  const e820 = type === 'reserved' ? E820_TYPE_RESERVED : E820_TYPE_SOFT_RESERVED;
+  const reserve = now.ranges.map((range) => ({ ...ends(range), type: e820 }));
+  return {
+    reserve: [...ram, ...reserve],
+    parameters: [locationOf(now), ...(type === 'soft-reserved' ? [BLACKLIST] : [])],
+    nodes: now.nodes,
+    type,
+    remember,
+  };
+}
+
+/** For the command line of a capture kernel, which leaves alone all memory that it does not live in. */
+export function locationForCapture(): string[] {
+  const now = statusNow(true);
+  return now === undefined ? [] : [locationOf(now)];
+}
+
+/** A command line without what an earlier kexec put there of preserved memory, and with what the next kernel is to know. */
+export function withLocation(commandLine: string, add: readonly string[]): string {
+  const others = parameters(commandLine).filter((word) => !word.startsWith(`${PARAMETER}=`) && word !== BLACKLIST);
+  return [...others, ...add].join(' ');
+}
+
+/** To be asked immediately before the next kernel starts. @throws UnsupportedError where preserved memory is not what it was */
+export function demandUnchanged(): void {
+  const now = statusNow(true);
+  if (now === undefined || now.nodes === 0) return;
+  const then = loadedWith();
+  if (then === 'dropped') return;
+  if (then === undefined || then.uuid !== now.uuid) refuse('the kernel was loaded before there was preserved memory');
+  if (then.sequence !== now.sequence) refuse('a node was saved, loaded or removed after the kernel was loaded');
+  if (JSON.stringify(then.ranges) !== JSON.stringify(now.ranges)) refuse('pages of preserved memory were moved');
+}
+
+/** `tideover.pkram=ADDRESS`. */
+export function locationOf({ ranges }: Pick<PkramStatus, 'ranges'>): string {
+  return `${PARAMETER}=0x${ranges[0]!.start.toString(16)}`;
+}
+
+function statusNow(readOnly: boolean): PkramStatus | undefined {
+  const place = findMemory();
+  if (place === undefined) return undefined;
+  // To be written to, where pages were moved: the table of ranges is put right then.
+  const pkram = openMedium(place, { readOnly });
+  try {
+    return pkram.status();
+  } finally {
+    pkram.close();
+  }
+}
+
+/** Whether a kernel has what makes soft-reserved memory ordinary, and as modules: what is built in would do so at boot. */
+function canGiveBack(modules: string | undefined): boolean {
+  const [modular, builtin] = ['modules.dep', 'modules.builtin'].map((file) => moduleNames(`${modules}/${file}`));
+  return ['dax_hmem', 'kmem'].every((name) => modular!.has(name) && !builtin!.has(name));
+}
+
+function ends({ start, size }: MediumRange) {
+  return { start, end: start + size };
+}
+
+function refuse(why: string): never {
+  throw new UnsupportedError({
+    what: 'starting the next kernel',
+    why: `${why}, and would be lost`,
+    remedy: 'load the kernel again: tideover kexec load',
+  });
+}
