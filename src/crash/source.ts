@@ -4,6 +4,7 @@
  */
 import type { Note } from '../abi/elfnote.ts';
 import type { Range } from '../mem/range.ts';
+import type { Compression } from './codec/page.ts';
 
 /**
  * Why bytes are not there:
@@ -38,6 +39,8 @@ export interface DumpHeader {
   readonly incomplete: boolean;
   /** makedumpfile's -d: bits of the kinds of pages that were excluded. */
   readonly dumpLevel?: number;
+  /** How the pages of a kdump-compressed file are. */
+  readonly compression?: Compression;
   /** The stream format of `makedumpfile -F`, from which the dump has not been put together. */
   readonly flattened: boolean;
   /** How many files hold the dump. */

@@ -19,6 +19,12 @@ export const flagOf: Readonly<Record<Compression, number>> = {
   zstd: DUMP_DH_COMPRESSED_ZSTD,
 };
 
+/** What the header's status says of the pages: 'none' where it says nothing. */
+export function compressionOf(status: number): Compression {
+  const found = Object.entries(flagOf).find(([, flag]) => (status & flag) !== 0);
+  return found === undefined ? 'none' : (found[0] as Compression);
+}
+
 /** @returns the compressed page, valid until the next call, or the page itself where it would not be smaller */
 export type PageCompressor = (page: Uint8Array) => Uint8Array;
 

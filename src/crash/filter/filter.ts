@@ -1,6 +1,6 @@
 /** Writes a dump anew: filtered, compressed, in another format. */
 import { NT_PRSTATUS } from '../../abi/ptrace.ts';
-import { UnsupportedError, VerifyError } from '../../errors.ts';
+import { FormatError, HoleError, UnsupportedError, VerifyError } from '../../errors.ts';
 import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { isZero } from '../bytes.ts';
@@ -9,10 +9,12 @@ import { elfLayout, writeElfHead } from '../elfwriter.ts';
 import { append, type Output, OutputFile } from '../io/output.ts';
 import { FlattenedOutput } from '../kdump/flattened.ts';
 import { type KdumpContents, kdumpLayout, writeKdumpHead } from '../kdump/writer.ts';
+import { readUtsname } from '../kernel/identity.ts';
+import { VirtualMemory } from '../kernel/memory.ts';
 import { directMapOffset, kernelSpace } from '../kernelspace.ts';
 import { MAX_PAGES } from '../limits.ts';
 import { openDumpFiles } from '../open.ts';
-import type { PageSource } from '../source.ts';
+import type { PageSource, Utsname } from '../source.ts';
 import { vmcoreinfoOf } from '../vmcoreinfo.ts';
 import { CONTROL_WORDS, type Copied, type CopyJob, type KdumpForm, type PlainForm, ranksOf } from './job.ts';
 import { DL_EXCLUDE_ZERO, type ExcludedPages, excludePages } from './pages.ts';
@@ -218,11 +220,23 @@ function kdumpContents(
     notes,
     compression,
     dumpLevel: level | (header.dumpLevel ?? 0),
-    utsname: header.utsname ?? {},
+    utsname: { ...header.utsname, ...utsnameOf(source) },
     time: header.time ?? 0,
     cpus: header.cpus ?? notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS).length,
     physBase: BigInt.asUintN(64, BigInt(vmcoreinfoOf(notes)?.number('phys_base') ?? 0)),
   };
+}
+
+/** What the kernel says of itself, as far as that can be read. */
+function utsnameOf(source: PageSource): Partial<Utsname> {
+  const info = vmcoreinfoOf(source.notes);
+  if (info === undefined) return {};
+  try {
+    return readUtsname(new VirtualMemory(kernelSpace(source, info)), info);
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof HoleError) return {};
+    throw error;
+  }
 }
 
 /** Byte n is physical address n. */

@@ -1,5 +1,6 @@
 /** Threads that do a job together. This file is also what such a thread runs: it opens the dump for itself, and begins. */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
+import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { openDumpFiles } from '../open.ts';
 import { type Copied, type CopyJob, chunksOf, copyPages, NEXT, stopJob } from './job.ts';
@@ -15,8 +16,8 @@ export interface DumpFiles {
 export interface ThreadOptions {
   readonly threads: number;
   readonly signal?: AbortSignal;
-  /** Called now and then with how much of the job has been begun: 0 to 1. */
-  readonly onProgress?: (done: number) => void;
+  /** Called now and then with how much memory has been gone through, of how much: in bytes. */
+  readonly onProgress?: (done: number, total: number) => void;
 }
 
 interface Task {
@@ -36,7 +37,8 @@ export async function inThreads(files: DumpFiles, job: CopyJob | CompareJob, opt
   signal?.throwIfAborted();
   signal?.addEventListener('abort', stop);
   const chunks = chunksOf(job.pages);
-  const report = () => onProgress?.(Math.min(1, Atomics.load(job.control, NEXT) / chunks));
+  const total = (job.pages.end - job.pages.start) * PAGE_SIZE;
+  const report = () => onProgress?.(Math.min(1, Atomics.load(job.control, NEXT) / chunks) * total, total);
   const timer = setInterval(report, PROGRESS_MS);
   try {
     const task: Task = { tideover: 'crash filter', files, job };

@@ -5,7 +5,7 @@ import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { FileBitmap, runsOfBits } from '../bitmap.ts';
 import { bounded, isZero, readExactly } from '../bytes.ts';
-import { decompressPage } from '../codec/page.ts';
+import { compressionOf, decompressPage } from '../codec/page.ts';
 import type { Reader } from '../io/reader.ts';
 import { Window } from '../io/window.ts';
 import { MAX_NOTES, MAX_PAGES, MAX_SEGMENTS } from '../limits.ts';
@@ -188,6 +188,7 @@ class KdumpFile {
       ...(time > 0 && Number.isSafeInteger(time) && { time }),
       ...(main.nr_cpus > 0 && { cpus: main.nr_cpus }),
       dumpLevel: sub.dump_level,
+      compression: compressionOf(main.status),
       flattened,
     };
   }

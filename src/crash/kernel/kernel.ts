@@ -12,7 +12,7 @@ import { elf_prstatus } from '../../abi/elfcore.ts';
 import { readNotes } from '../../abi/elfnote.ts';
 import { NT_PRSTATUS } from '../../abi/ptrace.ts';
 import { FormatError } from '../../errors.ts';
-import { AddressSpace, PhysicalMemory } from '../memory.ts';
+import { kernelSpace } from '../kernelspace.ts';
 import type { PageSource } from '../source.ts';
 import { type Vmcoreinfo, vmcoreinfoOf } from '../vmcoreinfo.ts';
 import { Btf } from './btf.ts';
@@ -28,8 +28,6 @@ import { isGone, readTask, readTasks, sleepingRegisters, type Task } from './tas
 import { Types } from './types.ts';
 import { type Registers, readRegisters, type Stack, Unwinder } from './unwind.ts';
 
-/** Where x86-64 maps the kernel's image: __START_KERNEL_map, arch/x86/include/asm/page_64_types.h */
-const START_KERNEL_MAP = 0xffff_ffff_8000_0000n;
 /** The largest kernels' types have 6 MB. */
 const MAX_BTF = 2 ** 26;
 
@@ -57,7 +55,7 @@ export class Kernel {
     }
     this.source = source;
     this.info = info;
-    this.memory = new VirtualMemory(addressSpace(source, info));
+    this.memory = new VirtualMemory(kernelSpace(source, info));
   }
 
   /** The kernel's own symbols. */
@@ -238,24 +236,4 @@ class Failed {
   constructor(error: unknown) {
     this.error = error;
   }
-}
-
-/** @throws FormatError */
-function addressSpace(source: PageSource, info: Vmcoreinfo): AddressSpace {
-  const root = info.symbol('swapper_pg_dir');
-  const base = info.number('phys_base');
-  if (root === undefined || base === undefined) {
-    const field = 'SYMBOL(swapper_pg_dir), NUMBER(phys_base)';
-    throw new FormatError({
-      file: 'VMCOREINFO',
-      field,
-      expected: 'both, as kernels for x86-64 have',
-      found: 'not both',
-    });
-  }
-  return new AddressSpace(new PhysicalMemory(source), {
-    root: Number(root - START_KERNEL_MAP) + base,
-    levels: info.number('pgtable_l5_enabled') === 1 ? 5 : 4,
-    encryption: BigInt(info.number('sme_mask') ?? 0),
-  });
 }
