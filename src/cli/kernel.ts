@@ -2,6 +2,7 @@
 import type { Kernel } from '../crash/kernel/kernel.ts';
 import type { SymbolPlace } from '../crash/kernel/symbols.ts';
 import type { Task } from '../crash/kernel/tasks.ts';
+import type { AddressSpace } from '../crash/memory.ts';
 import { UsageError } from './exit.ts';
 import type { Io, Output } from './io.ts';
 
@@ -90,6 +91,13 @@ export function currentTask(kernel: Kernel): Task {
   const task = kernel.panicTask ?? kernel.tasks.find(({ running }) => running);
   if (task !== undefined) return task;
   throw new UsageError('the dump does not say which task crashed; name one');
+}
+
+/** The memory of the task that is named. */
+export function userSpaceOf(kernel: Kernel, text: string): AddressSpace {
+  const [task] = tasksOf(kernel, [text]);
+  if (task!.mm === 0n) throw new UsageError(`task ${task!.pid} (${task!.comm}) has no memory of its own`);
+  return kernel.userSpace(task!);
 }
 
 /** A whole number of things that is asked for. */

@@ -77,6 +77,8 @@ const LEVELS_5 = [48n, ...LEVELS_4] as const;
 export interface Translation {
   readonly physical: number;
   readonly length: number;
+  /** Of the page that the entry maps, in bytes: 4 KB, 2 MB or 1 GB. */
+  readonly pageSize: number;
 }
 
 export interface PageTables {
@@ -120,7 +122,7 @@ export class AddressSpace {
       if (isLeaf) {
         const within = address & ((1n << shift) - 1n);
         const physical = Number((entry & this.#mask & ~((1n << shift) - 1n)) | within);
-        return { physical, length: Number((1n << shift) - within) };
+        return { physical, length: Number((1n << shift) - within), pageSize: Number(1n << shift) };
       }
       table = Number(entry & this.#mask);
     }

@@ -46,12 +46,14 @@ for (const machine of machines) {
         compareStacks(kernel, files, path);
         compareModules(kernel, files);
         if (path === files.vmcore) compareSymbols(kernel, files);
+        compareTypes(kernel);
         assert.deepEqual(kernel.gaps.list, []);
       } finally {
         source.close();
       }
     }
     await compareLog(files);
+    await commands(files, cpus ?? 1);
   });
 }
 
@@ -174,6 +176,74 @@ function compareSymbols(kernel: Kernel, files: Dumps): void {
     const found = [...(kernel.modules.find((each) => each.name === module)?.symbols?.all(name!) ?? [])];
     assert.ok(found.includes(BigInt(`0x${address}`)), line);
   }
+}
+
+/** What VMCOREINFO says of sizes and offsets, BTF says too. */
+function compareTypes({ info, types }: Kernel): void {
+  let compared = 0;
+  for (const [, what, name, value] of info.text.matchAll(/^(SIZE|OFFSET)\(([\w.]+)\)=(\d+)$/gm)) {
+    const [type, ...path] = name!.split('.');
+    // Not all are structs: some are arrays and variables.
+    if (!types.has(type!, path.length === 0 ? undefined : path.join('.'))) continue;
+    const found = what === 'SIZE' ? types.size(type!) : Number(types.offset(type!, path.join('.')));
+    assert.equal(found, Number(value), name);
+    compared++;
+  }
+  assert.ok(compared > 40, `${compared}`);
+}
+
+async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
+  const json = async (...argv: string[]) => JSON.parse(await tideover('crash', ...argv, '--json'));
+  const system = await json('sys', vmcore);
+  const [, nodename, release] = readFileSync(join(truth, 'uname'), 'utf8').split(' ');
+  assert.deepEqual([system.nodename, system.release, system.cpus], [nodename, release, cpus]);
+  assert.match(system.panic, /sysrq triggered crash/);
+  assert.equal(system.panicTask.comm, 'sh');
+  const tasks = await json('ps', vmcore);
+  assert.deepEqual(Object.keys(tasks[0]), ['pid', 'tgid', 'ppid', 'comm', 'state', 'cpu', 'task']);
+  assert.equal(tasks.filter(({ pid }: { pid: number }) => pid === 0).length, cpus);
+  assert.equal((await json('info', vmcore)).kernel.tasks, tasks.length);
+
+  const [crashed] = await json('bt', vmcore);
+  const names = crashed.frames.map(({ symbol }: { symbol: string }) => symbol);
+  assert.equal(crashed.pid, system.panicTask.pid);
+  for (const name of ['__crash_kexec', 'panic', 'sysrq_handle_crash', 'vfs_write', 'do_syscall_64']) {
+    assert.ok(names.includes(name), `${name} in ${names}`);
+  }
+  assert.equal(crashed.end, 'user');
+  const all = await json('bt', vmcore, '-a');
+  assert.equal(all.length, tasks.length);
+  const { pc, symbol, offset } = crashed.frames[1];
+  assert.match(pc, /^0x[0-9a-f]{16}$/);
+  const [place] = await json('sym', vmcore, pc);
+  assert.deepEqual([place.name, place.offset], [symbol, offset]);
+  const active = await json('bt', vmcore, '-c');
+  assert.equal(active.length, cpus);
+
+  const [banner] = await json('vtop', vmcore, 'linux_banner');
+  const virtual = await json('rd', vmcore, 'linux_banner', '4');
+  const physical = await json('rd', vmcore, '-p', banner.physical, '4');
+  const words = (read: { value: string }[]) => read.map(({ value }) => BigInt(value));
+  assert.deepEqual(words(physical), words(virtual));
+  assert.match(Buffer.from(BigUint64Array.from(words(virtual)).buffer).toString(), /^Linux version /);
+  const { value } = await json('struct', vmcore, 'task_struct.comm', 'init_task');
+  assert.equal(value, 'swapper/0');
+  const [init] = await json('task', vmcore, '1', '-R', 'pid,comm,thread.sp');
+  assert.deepEqual([init.value.pid, init.value.comm], [1, 'busybox']);
+  const [ext4] = await json('mod', vmcore, 'ext4');
+  const base = /^ext4 .* (0x[0-9a-f]+)$/m.exec(readFileSync(join(truth, 'modules'), 'utf8'))![1];
+  assert.equal(ext4.base, base);
+
+  // Of a process, out of its own memory.
+  const { comm, pid } = tasks.find((task: { comm: string }) => task.comm === 'sleep' || task.comm === 'node');
+  const { mm } = (await json('task', vmcore, `${pid}`, '-R', 'mm'))[0].value;
+  const { value: start } = await json('struct', vmcore, 'mm_struct.arg_start', mm);
+  const argument = await json('rd', vmcore, '-u', `${pid}`, BigInt(start).toString(16), '1');
+  assert.ok(
+    Buffer.from(BigUint64Array.from(words(argument)).buffer)
+      .toString()
+      .startsWith(comm),
+  );
 }
 
 /** Each line with its level and time, as the kernel gave it to dmesg -r. */

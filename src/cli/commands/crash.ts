@@ -4,11 +4,19 @@ import { bt } from './crash/bt.ts';
 import { convert } from './crash/convert.ts';
 import { dmesg } from './crash/dmesg.ts';
 import { filter } from './crash/filter.ts';
+import { info } from './crash/info.ts';
+import { mod } from './crash/mod.ts';
 import { ps } from './crash/ps.ts';
+import { rd } from './crash/rd.ts';
+import { struct } from './crash/struct.ts';
+import { sym } from './crash/sym.ts';
+import { sys } from './crash/sys.ts';
+import { task } from './crash/task.ts';
+import { vtop } from './crash/vtop.ts';
 
 export const crash: Command = command({
   name: 'crash',
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
-  commands: [ps, bt, dmesg, filter, convert],
+  commands: [info, sys, ps, bt, task, dmesg, mod, sym, struct, rd, vtop, filter, convert],
 });

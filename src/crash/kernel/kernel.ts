@@ -11,8 +11,9 @@ import { Elf64_Nhdr } from '../../abi/elf.ts';
 import { elf_prstatus } from '../../abi/elfcore.ts';
 import { readNotes } from '../../abi/elfnote.ts';
 import { NT_PRSTATUS } from '../../abi/ptrace.ts';
-import { FormatError } from '../../errors.ts';
+import { FormatError, HoleError } from '../../errors.ts';
 import { kernelSpace } from '../kernelspace.ts';
+import { AddressSpace } from '../memory.ts';
 import type { PageSource } from '../source.ts';
 import { type Vmcoreinfo, vmcoreinfoOf } from '../vmcoreinfo.ts';
 import { Btf } from './btf.ts';
@@ -193,6 +194,15 @@ export class Kernel {
     const unwinder = this.#once('unwinder', () => new Unwinder(this.memory, this.orc, this.symbols));
     if (cpu?.registers !== undefined) return unwinder.unwind(cpu.registers, true);
     return unwinder.unwind(sleepingRegisters(this.memory, this.types, task), false);
+  }
+
+  /** A process's own address space, for a task with an mm. @throws HoleError */
+  userSpace({ mm }: Task): AddressSpace {
+    const { space } = this.memory;
+    const top = this.memory.u64(mm + this.types.offset('mm_struct', 'pgd'));
+    const root = space.physical(top);
+    if (typeof root !== 'number') throw new HoleError(top, root.reason, root.detail);
+    return new AddressSpace(space.memory, { ...space.tables, root });
   }
 
   /** Address of a symbol. @throws FormatError where the kernel has none of this name */

@@ -1,6 +1,15 @@
 /** Where members stand, by name: from the kernel's own types, so that no version is asked for. */
 import { FormatError } from '../../errors.ts';
-import { BTF_KIND_ARRAY, BTF_KIND_STRUCT, BTF_KIND_TYPEDEF, BTF_KIND_UNION, type Btf, type Member } from './btf.ts';
+import {
+  BTF_KIND_ARRAY,
+  BTF_KIND_ENUM,
+  BTF_KIND_ENUM64,
+  BTF_KIND_STRUCT,
+  BTF_KIND_TYPEDEF,
+  BTF_KIND_UNION,
+  type Btf,
+  type Member,
+} from './btf.ts';
 
 const AGGREGATES = [BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_TYPEDEF] as const;
 
@@ -15,6 +24,11 @@ export class Types {
   /** `has('module', 'mem')`, `has('mm_struct')`; a path goes through nested structs: `thread.sp`. */
   has(type: string, path?: string): boolean {
     return path === undefined ? this.btf.find(type, ...AGGREGATES) !== undefined : this.#find(type, path) !== undefined;
+  }
+
+  /** Number of a struct, union, enum or typedef by its name, or undefined. */
+  named(type: string): number | undefined {
+    return this.btf.find(type, ...AGGREGATES, BTF_KIND_ENUM, BTF_KIND_ENUM64);
   }
 
   /** Offset of a member, in bytes, to be added to an address. @throws FormatError where the kernel has no such member */
@@ -38,8 +52,8 @@ export class Types {
   }
 
   /** The value of an enumerator, or undefined where the kernel has no such name. `type` is the enum's name. */
-  enumerator(type: string, name: string, ...kinds: readonly number[]): number | undefined {
-    const id = this.btf.find(type, ...kinds);
+  enumerator(type: string, name: string): number | undefined {
+    const id = this.btf.find(type, BTF_KIND_ENUM, BTF_KIND_ENUM64);
     const found = id === undefined ? undefined : this.btf.enumerators(id).find((each) => each.name === name);
     return found === undefined ? undefined : Number(found.value);
   }

@@ -48,6 +48,12 @@ export class BtfWriter {
     return this.#add(name, 6, values.length, true, 4, words);
   }
 
+  /** The type of a function. A parameter of type 0 stands for any more. */
+  prototype(result: number, parameters: readonly (readonly [string, number])[]): number {
+    const words = parameters.flatMap(([name, type]) => [this.#string(name), type]);
+    return this.#add('', 13, parameters.length, false, result, words);
+  }
+
   bytes(): Uint8Array {
     const [type_len, str_len] = [this.#types.length * 4, this.#strings.length];
     const hdr_len = btf_header.size;
