@@ -17,9 +17,13 @@ export interface Flag {
   readonly short?: string;
   /** What the value is called in the help, e.g. `PID`. */
   readonly value?: string;
+  /** Its value may be left out, and is this one then: `--manage-cgroups`, `--manage-cgroups=full`. */
+  readonly optional?: string;
   /** The values that are taken; the first is the default. */
   readonly choices?: readonly [string, ...string[]];
   readonly repeat?: true;
+  /** Is understood and stands in no list. */
+  readonly hidden?: true;
   readonly summary: string;
 }
 
@@ -88,7 +92,8 @@ export function argumentTerm({ name, optional, variadic }: Argument): string {
   return optional ? `[${inner}]` : `<${inner}>`;
 }
 
-/** `-t, --tree <PID>` */
-export function flagTerm({ short, long, value }: Flag): string {
-  return `${short ? `-${short}, ` : ''}--${long}${value ? ` <${value}>` : ''}`;
+/** `-t, --tree <PID>`, `--manage-cgroups [MODE]` */
+export function flagTerm({ short, long, value, optional }: Flag): string {
+  const shown = value === undefined ? '' : optional === undefined ? ` <${value}>` : ` [${value}]`;
+  return `${short ? `-${short}, ` : ''}--${long}${shown}`;
 }

@@ -80,9 +80,9 @@ export function parse(
   return request;
 }
 
-/** -v4 as CRIU spells it: four times -v. -v0 is none. */
+/** -v4 and --verbosity=4 as CRIU spells it: four times -v. -v0 is none. */
 function levelOfVerbosity(word: string, at: number, argv: readonly string[]): string {
-  const level = /^-v(\d)$/.exec(word)?.[1];
+  const level = word === '--verbosity' ? '1' : /^(?:-v|--verbosity=)(\d)$/.exec(word)?.[1];
   const literal = argv.indexOf('--');
   if (level === undefined || (literal >= 0 && literal < at)) return word;
   return level === '0' ? '--no-verbose' : `-${'v'.repeat(Number(level))}`;
@@ -136,8 +136,10 @@ function addFlags(parser: Parser, flags: Flags, values: Values): void {
   for (const [key, flag] of Object.entries(flags)) {
     const option = new Option(flagTerm(flag), flag.summary);
     if (flag.choices) option.choices(flag.choices);
+    if (flag.hidden) option.hideHelp();
     parser.addOption(option);
-    parser.on(`option:${option.name()}`, (value: string | undefined) => {
+    parser.on(`option:${option.name()}`, (given: string | null | undefined) => {
+      const value = given ?? flag.optional;
       if (!flag.repeat) values[key] = value ?? true;
       else if (flag.value) values[key] = [...(values[key] as string[]), value];
       else values[key] = (values[key] as number) + 1;

@@ -34,7 +34,7 @@ export function reference(tree: Command, globals: Flags): string {
 function commands(parent: Command, path: readonly string[]): string[] {
   return (parent.commands ?? []).flatMap((command) => {
     const names = [...path, command.name];
-    const flags = Object.values(command.flags ?? {});
+    const flags = Object.values(command.flags ?? {}).filter(({ hidden }) => !hidden);
     const parts = [`## ${names.join(' ')}`, `${command.summary}.`];
     if (command.run) {
       const usage = ['tideover', ...names, '[options]', ...(command.arguments ?? []).map(argumentTerm)];
@@ -59,7 +59,8 @@ function commands(parent: Command, path: readonly string[]): string[] {
 function flagTable(flags: readonly Flag[]): string {
   const rows = flags.map((flag) => {
     const short = flag.short ? `\`-${flag.short}\`, ` : '';
-    const value = flag.value ? ` ${flag.value}` : '';
+    const shown = flag.optional === undefined ? ` ${flag.value}` : `[=${flag.value}]`;
+    const value = flag.value ? shown : '';
     const notes = flag.choices ? ` (${flag.choices.join(', ')}; ${flag.choices[0]} if not given)` : '';
     const again = flag.repeat ? ' (may be repeated)' : '';
     return [`${short}\`--${flag.long}${value}\``, `${flag.summary}${notes}${again}`];
@@ -71,7 +72,7 @@ function codeTable(codes: Readonly<Record<string, string>>): string {
   return markdownTable(['Exit', ''], Object.entries(codes));
 }
 
-function markdownTable(titles: readonly string[], rows: readonly (readonly string[])[]): string {
+export function markdownTable(titles: readonly string[], rows: readonly (readonly string[])[]): string {
   const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll('|', '\\|')).join(' | ')} |`;
   return [line(titles), line(titles.map(() => '---')), ...rows.map(line)].join('\n');
 }

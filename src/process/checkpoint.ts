@@ -35,6 +35,8 @@ export interface CheckpointOptions extends SaveOptions {
   readonly shellJob: boolean;
   /** For each thread to stop, in milliseconds. */
   readonly timeout: number;
+  /** Called when the image is complete and the processes are still stopped; if it throws, they go on. */
+  readonly beforeEnd?: (() => void) | undefined;
 }
 
 /** Times in milliseconds. */
@@ -115,7 +117,7 @@ function rehearse(options: CheckpointOptions): void {
   const room = new HeldMemory(1 << 20, 0);
   try {
     const draft = new MemoryStore().draft(REHEARSAL);
-    save({ ...options, pid, outcome: 'run', ghostLimit: 1 << 20 }, draft, room);
+    save({ ...options, pid, outcome: 'run', ghostLimit: 1 << 20, beforeEnd: undefined }, draft, room);
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
   } finally {
@@ -182,7 +184,7 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  * end or stay stopped nothing changes: their image is complete, but for being on the disk, before they end.
  */
 function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
-  const { pid, timeout, outcome } = options;
+  const { pid, timeout, outcome, beforeEnd } = options;
   const saving = new Saving(options, true);
   const tables = new FileTables(saving);
   const objects = new SharedObjects();
@@ -215,14 +217,19 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     });
     const memory = memoryOf(tasks, saving);
     const reapers = tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
-    if (outcome === 'run' && keepMemory(memory, { guests, reapers }, room, snapshots)) letGo();
+    if (outcome === 'run' && beforeEnd === undefined && keepMemory(memory, { guests, reapers }, room, snapshots))
+      letGo();
     writeImage(draft, { tasks, saving, clocks, memory });
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
     draft.seal();
+    if (beforeEnd !== undefined) {
+      draft.commit();
+      beforeEnd();
+    }
     if (!done) letGo();
     const synced = performance.now();
-    commit(draft, outcome);
+    if (beforeEnd === undefined) commit(draft, outcome);
     return {
       processes: tasks.length,
       threads: frozen.processes.reduce((sum, { threads }) => sum + threads.length, 0),

@@ -24,6 +24,10 @@ export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped: boolean;
   readonly shellJob: boolean;
+  /** The root becomes a child of our parent. */
+  readonly sibling?: boolean | undefined;
+  /** Called when all of them are ready and still stopped; if it throws, nothing of them stays. @param pid of the root */
+  readonly beforeGoing?: ((pid: number) => void) | undefined;
 }
 
 export interface RestoreResult {
@@ -51,7 +55,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
-      enterTime(makeRoot(tree, hole, keep, made).leader, store);
+      enterTime(makeRoot(tree, { hole, keep, sibling: options.sibling === true }, made).leader, store);
       const spaces = new Spaces(restoring, store, keep, hole);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
@@ -72,6 +76,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const process of processes) leave(process);
       for (const process of processes) clear(process, tree, hole);
       restoring[Symbol.dispose]();
+      options.beforeGoing?.(tree.tasks[0]!.pid);
       const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;
       for (const process of processes) letGo(process, options.stopped);
       unguard?.();

@@ -69,12 +69,16 @@ export function findHole(tree: ImageTree): { address: number; size: number } {
 /**
  * Makes the root, with nothing but scratch memory. It is a tracee that dies with this process, as all that it makes.
  *
- * @param keep descriptor that the root inherits
+ * @param with `keep`: descriptor that the root inherits; `sibling`: it becomes a child of our parent
  * @param made gets it
  * @throws UnsupportedError (an id is taken), SyscallError EPERM
  */
-export function makeRoot(tree: ImageTree, hole: { address: number; size: number }, keep: number, made: Made[]): Made {
-  const root = bareRoot(tree, hole);
+export function makeRoot(
+  tree: ImageTree,
+  { hole, keep, sibling }: { hole: { address: number; size: number }; keep: number; sibling: boolean },
+  made: Made[],
+): Made {
+  const root = bareRoot(tree, hole, sibling);
   made.push(root);
   const { leader } = root;
   // The standard descriptors of this process are not close-on-exec.
@@ -196,9 +200,9 @@ export function notMade(error: SyscallError, id: number): Error {
 }
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
-function bareRoot(tree: ImageTree, hole: { address: number; size: number }): Made {
+function bareRoot(tree: ImageTree, hole: { address: number; size: number }, sibling: boolean): Made {
   const task = tree.tasks[0]!;
-  const tracee = makeScratch(() => cloneRoot(task.pid), hole);
+  const tracee = makeScratch(() => cloneRoot(task.pid, sibling), hole);
   const { pid } = tracee;
   const { slot, slots } = slotsOf(task, tree);
   const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
@@ -232,11 +236,15 @@ export function makeScratch(clone: () => number, hole: { address: number; size: 
 }
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
-function cloneRoot(pid: number): number {
+function cloneRoot(pid: number, sibling: boolean): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
       const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
-      return clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL, set_tid: [pid] }).pid;
+      // A sibling ends with our signal, and would be told of the end of our parent.
+      const how = sibling
+        ? { flags: flags | CLONE_PARENT, exit_signal: 0 }
+        : { flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL };
+      return clone3({ ...how, set_tid: [pid] }).pid;
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);

@@ -7,7 +7,7 @@
  */
 import * as sched from '../abi/sched.ts';
 import { SyscallError } from '../errors.ts';
-import { getpid, signal } from './process.ts';
+import { getpid, getppid, signal } from './process.ts';
 import { mapCode, Region } from './region.ts';
 import { type Address, flags } from './syscall.ts';
 
@@ -28,7 +28,7 @@ export interface CloneArguments {
 }
 
 /**
- * clone3(&args, size) in rdi and rsi, the child's pdeath_sig in edx, our process id in r8d. No stack, no registers that the
+ * clone3(&args, size) in rdi and rsi, the child's pdeath_sig in edx, its parent's process id in r8d. No stack, no registers that the
  * parent needs. The child pauses for ever, or ends where its parent did before it could ask to be told: its parent is
  * then another one. A parent outside of its pid namespace is 0 to it.
  */
@@ -92,7 +92,8 @@ export function clone3(args: CloneArguments): { pid: number; pidfd: number | und
     region.bytes,
     ARGUMENTS,
   );
-  const pid = call(region.address + ARGUMENTS, sched.clone_args.size, args.pdeath_sig ?? 0, 0, getpid({}));
+  const parent = (args.flags & sched.CLONE_PARENT) === 0 ? getpid({}) : getppid({});
+  const pid = call(region.address + ARGUMENTS, sched.clone_args.size, args.pdeath_sig ?? 0, 0, parent);
   if (pid < 0) throw new SyscallError('clone3', shown(args), -pid);
   return { pid, pidfd: (args.flags & sched.CLONE_PIDFD) === 0 ? undefined : region.view.getInt32(PIDFD, true) };
 }

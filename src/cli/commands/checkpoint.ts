@@ -1,8 +1,20 @@
-import { command } from '../command.ts';
-import { ignoredFlags, imageFlags, logged, openDraft, refuseUnbuilt, supervised, unbuiltFlags } from '../criu.ts';
+import { command, type Flags } from '../command.ts';
+import { imageFlags, openDraft } from '../criu/images.ts';
+import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { logged, supervised } from '../criu/run.ts';
+import { actionScripts } from '../criu/scripts.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
 import { count } from '../text.ts';
+
+const flags = {
+  tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },
+  ...imageFlags,
+  leaveRunning: { long: 'leave-running', short: 'R', summary: 'let the processes go on' },
+  leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
+  timeout: { long: 'timeout', value: 'SECONDS', summary: 'how long a process may take to stop; 10 if not given' },
+  ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
+} as const satisfies Flags;
 
 export const checkpoint = command({
   name: 'checkpoint',
@@ -16,17 +28,12 @@ export const checkpoint = command({
       'as they were when it is restored.',
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     'Not kept yet: the cgroup and the login uid; a restored process has those of tideover.',
+    ABOUT_OTHERS,
     'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen", "sync" (ms)}.',
   ],
   flags: {
-    tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },
-    ...imageFlags,
-    leaveRunning: { long: 'leave-running', short: 'R', summary: 'let the processes go on' },
-    leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
-    timeout: { long: 'timeout', value: 'SECONDS', summary: 'how long a process may take to stop; 10 if not given' },
-    ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
-    ...ignoredFlags,
-    ...unbuiltFlags,
+    ...flags,
+    ...otherOptions(flags),
   },
   exits: {
     0: 'The image is complete.',
@@ -51,6 +58,7 @@ export const checkpoint = command({
     refuseUnbuilt(flags);
     const outcome = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
     const directory = flags.imagesDir ?? '.';
+    const script = actionScripts(flags.actionScript, directory);
     const options = {
       pid,
       outcome,
@@ -58,10 +66,12 @@ export const checkpoint = command({
       timeout: 1000 * Number(flags.timeout ?? 10),
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
       fileLocks: flags.fileLocks,
+      beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),
     } as const;
     const result = await logged(flags, 'checkpoint', async () => {
       const { checkpoint } = await import('../../process/checkpoint.ts');
       const { watchDraft } = await import('../../process/watch.ts');
+      script('pre-dump', pid);
       const draft = await openDraft(directory);
       const { progressFile } = flags;
       return supervised(io, { label: 'checkpoint', progressFile }, (watch) =>
@@ -72,9 +82,15 @@ export const checkpoint = command({
     io.info(
       `${count(processes, 'process', 'es')} with ${count(threads, 'thread')} and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms, and ${sync.toFixed(0)} ms more until the image was on the disk`,
     );
-    return { json: result, text: () => [] };
+    const stats = () => [
+      `freezing ${milliseconds(result.freezing)}, frozen ${milliseconds(frozen)}`,
+      `memory ${memory} bytes, ${memory / 4096} pages`,
+    ];
+    return { json: result, text: flags.displayStats ? stats : () => [] };
   },
 });
+
+const milliseconds = (time: number) => `${time.toFixed(1)} ms`;
 
 /** 65536, 64K, 1M, 1G. */
 function sizeOf(text: string): number {

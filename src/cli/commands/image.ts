@@ -2,7 +2,7 @@
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { ImageStore } from '../../image/store.ts';
 import { command } from '../command.ts';
-import { openStore } from '../criu.ts';
+import { openStore } from '../criu/images.ts';
 import { UsageError } from '../exit.ts';
 
 const image = { name: 'DIR', summary: 'directory of the image; - is stdin' } as const;

@@ -1,15 +1,28 @@
 import { writeFileSync } from 'node:fs';
-import { command } from '../command.ts';
-import {
-  ignoredFlags,
-  imageFlags,
-  inWorkDir,
-  logged,
-  openStore,
-  refuseUnbuilt,
-  supervised,
-  unbuiltFlags,
-} from '../criu.ts';
+import { command, type Flags } from '../command.ts';
+import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
+import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { logged, supervised } from '../criu/run.ts';
+import { actionScripts } from '../criu/scripts.ts';
+import { UsageError } from '../exit.ts';
+import { count } from '../text.ts';
+
+const flags = {
+  ...imageFlags,
+  detached: { long: 'restore-detached', short: 'd', summary: 'end when the processes go on' },
+  daemon: { long: 'daemon', summary: 'the same as --restore-detached' },
+  sibling: {
+    long: 'restore-sibling',
+    short: 'S',
+    summary: 'make the root a child of whoever started tideover; with -d',
+  },
+  leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
+  pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
+  execCommand: {
+    long: 'exec-cmd',
+    summary: 'become COMMAND when the processes go on, which is the parent of the root then',
+  },
+} as const satisfies Flags;
 
 export const restore = command({
   name: 'restore',
@@ -18,15 +31,13 @@ export const restore = command({
   description: [
     'They get their old process ids, memory, files and clocks. Without --restore-detached the program stays until the root of ' +
       'the tree ends. An image in preserved memory (-D pkram:NODE) stays there until it is removed: tideover pkram rm NODE.',
+    ABOUT_OTHERS,
     'With --json: {"pid" (of the root), "processes", "threads"}.',
   ],
+  arguments: [{ name: 'COMMAND', summary: 'with --exec-cmd, and its arguments', optional: true, variadic: true }],
   flags: {
-    ...imageFlags,
-    detached: { long: 'restore-detached', short: 'd', summary: 'end when the processes go on' },
-    leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
-    pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
-    ...ignoredFlags,
-    ...unbuiltFlags,
+    ...flags,
+    ...otherOptions(flags),
   },
   exits: {
     0: 'The processes go on.',
@@ -37,14 +48,31 @@ export const restore = command({
     130: 'Interrupted; nothing that was begun is left.',
   },
   examples: [{ line: 'tideover restore -D /var/tmp/image -d', does: 'let the processes go on, and end' }],
-  async run(io, { flags }) {
+  async run(io, { flags, args }) {
     refuseUnbuilt(flags);
+    const line = (args[0] ?? []) as readonly string[];
+    const detached = flags.detached || flags.daemon;
+    if (flags.sibling && !detached) throw new UsageError('--restore-sibling goes with --restore-detached');
+    if (flags.execCommand && line.length === 0) throw new UsageError('--exec-cmd needs a command: -- COMMAND');
+    if (!flags.execCommand && line.length > 0) throw new UsageError(`${line[0]} is a command for --exec-cmd`);
+    const directory = flags.imagesDir ?? '.';
+    const script = actionScripts(flags.actionScript, directory);
     const result = await logged(flags, 'restore', async () => {
       const { restore } = await import('../../process/restore.ts');
       const { watchStore } = await import('../../process/watch.ts');
-      const store = await openStore(flags.imagesDir ?? '.');
+      script('pre-restore');
+      const store = await openStore(directory);
       try {
-        const options = { stopped: flags.leaveStopped, shellJob: flags.shellJob };
+        const options = {
+          stopped: flags.leaveStopped,
+          shellJob: flags.shellJob,
+          sibling: flags.sibling,
+          beforeGoing(pid: number) {
+            script('post-restore', pid);
+            if (flags.pidFile !== undefined) writeFileSync(inWorkDir(flags, flags.pidFile), `${pid}`);
+            script('pre-resume', pid);
+          },
+        };
         return await supervised(io, { label: 'restore', progressFile: flags.progressFile }, (watch) =>
           restore(watchStore(store, watch), options),
         );
@@ -52,12 +80,23 @@ export const restore = command({
         store.close();
       }
     });
-    if (flags.pidFile !== undefined) writeFileSync(inWorkDir(flags, flags.pidFile), `${result.pid}`);
-    io.info(`process ${result.pid} goes on, with ${result.processes - 1} below it`);
-    if (!flags.detached) {
-      const { untilEnd } = await import('../../process/children.ts');
-      await untilEnd(result.pid, io.signal);
+    const { pid, processes, threads } = result;
+    try {
+      script('post-resume', pid);
+    } catch (error) {
+      // They go on already.
+      io.warn((error as Error).message);
     }
-    return { json: result, text: () => [] };
+    io.info(`process ${pid} goes on, with ${processes - 1} below it`);
+    if (flags.execCommand) {
+      const { become } = await import('../criu/become.ts');
+      become(line);
+    }
+    if (!detached) {
+      const { untilEnd } = await import('../../process/children.ts');
+      await untilEnd(pid, io.signal);
+    }
+    const stats = () => [`${count(processes, 'process', 'es')}, ${count(threads, 'thread')}`];
+    return { json: result, text: flags.displayStats ? stats : () => [] };
   },
 });

@@ -1,0 +1,79 @@
+/** Where images lie, and what beside them: the options of checkpoint and restore for it. */
+import { resolve } from 'node:path';
+import type { ImageDraft, ImageStore } from '../../image/store.ts';
+import type { Flags } from '../command.ts';
+import { version } from '../version.ts';
+
+export const imageFlags = {
+  imagesDir: {
+    long: 'images-dir',
+    short: 'D',
+    value: 'DIR',
+    summary: 'directory of the image; - is stdout or stdin, pkram:NODE a node of preserved memory [$TIDEOVER_PKRAM]',
+  },
+  workDir: { long: 'work-dir', short: 'W', value: 'DIR', summary: 'directory of the log and the PID file' },
+  logFile: { long: 'log-file', short: 'o', value: 'FILE', summary: 'add what happened to this file' },
+  shellJob: {
+    long: 'shell-job',
+    short: 'j',
+    summary: 'the tree may be of a session or process group whose leader is not in it',
+  },
+  fileLocks: { long: 'file-locks', short: 'l', summary: 'keep file locks' },
+  actionScript: {
+    long: 'action-script',
+    value: 'FILE',
+    repeat: true,
+    summary: 'run this program at certain moments (CRTOOLS_SCRIPT_ACTION says which); if it fails, all is undone',
+  },
+  displayStats: { long: 'display-stats', summary: 'print times and sizes' },
+  progressFile: {
+    long: 'progress-file',
+    value: 'FILE',
+    summary: 'write into this file, again and again, how many bytes of the image are done: {"bytes"}',
+  },
+} as const satisfies Flags;
+
+/** @param directory `-` for stdout, `pkram:NODE` for preserved memory */
+export async function openDraft(directory: string): Promise<ImageDraft> {
+  const { readMachine } = await import('../../sys/machine.ts');
+  const { IMAGE_FORMAT } = await import('../../image/info.ts');
+  const info = {
+    format: IMAGE_FORMAT,
+    tideover: version(),
+    created: new Date().toISOString(),
+    ...readMachine(),
+  };
+  if (directory === '-') {
+    const { createStream } = await import('../../image/stream.ts');
+    return createStream(1, info);
+  }
+  const node = nodeOf(directory);
+  if (node !== undefined) return (await import('../pkram.ts')).draftNode(node, info);
+  const { createDirectory } = await import('../../image/directory.ts');
+  const { saveToDisk } = await import('../../process/disk.ts');
+  return createDirectory(directory, info, { replace: true, ...saveToDisk });
+}
+
+/** @param directory `-` for stdin, `pkram:NODE` for preserved memory */
+export async function openStore(directory: string): Promise<ImageStore> {
+  if (directory === '-') {
+    const { openStream } = await import('../../image/stream.ts');
+    return openStream(0, 'stdin');
+  }
+  const node = nodeOf(directory);
+  if (node !== undefined) return (await import('../pkram.ts')).openNode(node);
+  const { openDirectory } = await import('../../image/directory.ts');
+  return openDirectory(directory);
+}
+
+/** The node of `pkram:NODE`, or undefined for a directory. */
+export function nodeOf(directory: string): string | undefined {
+  return directory.startsWith('pkram:') ? directory.slice('pkram:'.length) : undefined;
+}
+
+/** Where a file that the user names lies: below the working directory of the run, as CRIU has it. */
+export function inWorkDir(flags: { workDir: string | undefined; imagesDir: string | undefined }, file: string): string {
+  const { imagesDir = '.' } = flags;
+  const images = imagesDir === '-' || nodeOf(imagesDir) !== undefined ? '.' : imagesDir;
+  return resolve(flags.workDir ?? images, file);
+}

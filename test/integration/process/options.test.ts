@@ -1,0 +1,141 @@
+/** Options by which CRIU's callers join it to their own programs. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { rootTest as test } from '../root.ts';
+import { Bench } from './target.ts';
+
+/** A program that waits for SIGTERM. */
+async function waiting(t: TestContext): Promise<{ target: Bench; pid: number; script: (body: string) => string }> {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start('python3', ['-c', WAITS]);
+  await target.says('ready');
+  const script = (body: string) => {
+    const file = join(target.folder, 'script');
+    writeFileSync(file, `#!/bin/sh\n${body}\n`, { mode: 0o755 });
+    return file;
+  };
+  return { target, pid, script };
+}
+
+const WAITS = `
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+print('ready', flush=True)
+signal.pause()
+print('ok, child of', os.getppid(), flush=True)
+`;
+
+test('action scripts are told the moment, the image and the process, which is stopped meanwhile', async (t) => {
+  const { target, pid, script } = await waiting(t);
+  const seen = join(target.folder, 'seen');
+  const state = "sed -n 's/^State:.\\(.\\).*/\\1/p' /proc/$CRTOOLS_INIT_PID/status";
+  const file = script(
+    `echo $CRTOOLS_SCRIPT_ACTION $CRTOOLS_IMAGE_DIR $CRTOOLS_INIT_PID $(${state}) >> ${seen}; echo said`,
+  );
+  const dumped = target.tideover('dump', '-t', `${pid}`, '-D', target.image, '--action-script', file, '--json');
+  assert.equal(dumped.status, 0, dumped.stderr);
+  assert.equal(JSON.parse(dumped.stdout).processes, 1);
+  await target.gone(pid);
+  const pidfile = join(target.folder, 'pid');
+  const restored = target.tideover('restore', '-D', target.image, '-d', '--action-script', file, '--pidfile', pidfile);
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.equal(readFileSync(pidfile, 'utf8'), `${pid}`);
+  const lines = readFileSync(seen, 'utf8').trim().split('\n');
+  assert.deepEqual(lines.slice(0, 5), [
+    `pre-dump ${target.image} ${pid} S`,
+    `post-dump ${target.image} ${pid} t`,
+    `pre-restore ${target.image}`,
+    `post-restore ${target.image} ${pid} t`,
+    `pre-resume ${target.image} ${pid} t`,
+  ]);
+  assert.match(lines[5]!, new RegExp(`^post-resume ${target.image} ${pid} [SR]$`));
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok');
+});
+
+test('a script that fails undoes it', async (t) => {
+  const { target, pid, script } = await waiting(t);
+  const fails = (moment: string) => script(`[ $CRTOOLS_SCRIPT_ACTION != ${moment} ]`);
+  for (const moment of ['pre-dump', 'post-dump']) {
+    const dumped = target.tideover('dump', '-t', `${pid}`, '-D', target.image, '--action-script', fails(moment));
+    assert.equal(dumped.status, 1, dumped.stderr);
+    assert.match(dumped.stderr, new RegExp(`script at ${moment}`));
+    assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\t[SR]/m);
+  }
+  assert.equal(target.tideover('dump', '-t', `${pid}`, '-D', target.image).status, 0);
+  await target.gone(pid);
+  for (const moment of ['pre-restore', 'post-restore', 'pre-resume']) {
+    const restored = target.tideover('restore', '-D', target.image, '-d', '--action-script', fails(moment));
+    assert.equal(restored.status, 1, restored.stderr);
+    await target.gone(pid);
+  }
+  // There is no folder for it.
+  const nowhere = target.tideover('restore', '-D', target.image, '-d', '--pidfile', join(target.folder, 'none', 'pid'));
+  assert.equal(nowhere.status, 1, nowhere.stderr);
+  await target.gone(pid);
+  assert.equal(target.tideover('restore', '-D', target.image, '-d').status, 0);
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok');
+});
+
+test('--restore-sibling and --exec-cmd choose the parent', async (t) => {
+  const { target, pid } = await waiting(t);
+  assert.equal(target.tideover('dump', '-t', `${pid}`, '-D', target.image, '-R').status, 0);
+  process.kill(pid, 'SIGKILL');
+  await target.gone(pid);
+  const parent = ({ stdout }: { stdout: string }) => /^PPid:\t(\d+)$/m.exec(stdout)![1];
+  // The shell waits for its unknown child when it ends.
+  const show = `grep PPid: /proc/${pid}/status; echo me $$; kill -9 ${pid}; wait`;
+  const { node, main } = target;
+  const sibling = spawnSync('sh', ['-c', `${node} ${main} restore -D ${target.image} -d -S; ${show}`], {
+    encoding: 'utf8',
+  });
+  assert.equal(parent(sibling), /me (\d+)/.exec(sibling.stdout)![1], sibling.stderr);
+  await target.gone(pid);
+
+  const command = ['restore', '-D', target.image, '--exec-cmd', '--', 'sh', '-c', show];
+  const become = spawnSync(node, [main, ...command], { encoding: 'utf8' });
+  assert.equal(parent(become), /me (\d+)/.exec(become.stdout)![1], become.stderr);
+  await target.gone(pid);
+
+  for (const wrong of [['-S'], ['--exec-cmd'], ['-d', 'sh']]) {
+    assert.equal(target.tideover('restore', '-D', target.image, ...wrong).status, 2);
+  }
+});
+
+test('the log, the work directory and the statistics', async (t) => {
+  const { target, pid } = await waiting(t);
+  const work = join(target.folder, 'elsewhere');
+  execFileSync('mkdir', [work]);
+  const line = [
+    '-D',
+    target.image,
+    '-W',
+    work,
+    '-o',
+    'log',
+    '-v4',
+    '--display-stats',
+    '--log-pid',
+    '--no-default-config',
+  ];
+  const dumped = target.tideover('dump', '-t', `${pid}`, ...line, '-s');
+  assert.equal(dumped.status, 0, dumped.stderr);
+  assert.match(dumped.stdout, /^freezing [\d.]+ ms, frozen [\d.]+ ms\nmemory \d+ bytes, \d+ pages\n$/);
+  assert.match(readFileSync(join(work, 'log'), 'utf8'), /checkpoint: \{"processes":1,/);
+  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  process.kill(pid, 'SIGKILL');
+  await target.gone(pid);
+  const restored = target.tideover('restore', ...line, '-d', '-s', '--pidfile', 'pid');
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.equal(restored.stdout, '1 process, 1 thread\n');
+  assert.ok(existsSync(join(work, 'pid')));
+  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  process.kill(pid, 'SIGCONT');
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok');
+});
