@@ -8,7 +8,7 @@
  */
 import { struct, u8, u16, u32, viewOf } from '../../abi/struct.ts';
 import { FormatError } from '../../errors.ts';
-import { FNV_OFFSET, FNV_PRIME, NameIndex } from './names.ts';
+import { hashOf, NameIndex } from './names.ts';
 
 export const btf_header = struct('btf_header', 24, {
   magic: u16,
@@ -322,12 +322,9 @@ export class Btf {
   }
 
   #hash(own: number): number {
-    let hash = FNV_OFFSET;
-    const limit = this.#strings + this.#stringsLength;
-    for (let at = this.#strings + own; at < limit && this.#bytes[at] !== 0; at++) {
-      hash = Math.imul(hash ^ this.#bytes[at]!, FNV_PRIME);
-    }
-    return hash;
+    const start = this.#strings + own;
+    const end = this.#bytes.indexOf(0, start);
+    return hashOf(this.#bytes, start, end < 0 ? this.#strings + this.#stringsLength : end);
   }
 }
 

@@ -11,10 +11,10 @@
  * Names stay compressed: 200,000 of them as strings would take 20 MB.
  */
 
-import { FormatError, HoleError } from '../../errors.ts';
+import { FormatError } from '../../errors.ts';
 import type { Vmcoreinfo } from '../vmcoreinfo.ts';
 import type { VirtualMemory } from './memory.ts';
-import { FNV_OFFSET, FNV_PRIME, NameIndex } from './names.ts';
+import { HASH_BASE, HASH_BASE_INVERSE, hashOf, NameIndex } from './names.ts';
 
 /**
  * - `absolute-percpu`: from 0 on the address itself; below it, kallsyms_relative_base - 1 - offset (until 6.14)
@@ -48,7 +48,7 @@ export class Kallsyms {
   /** How many have a name: fewer than `count` where a page of kallsyms_names is missing. */
   readonly named: number;
   readonly #names: Uint8Array;
-  /** Where each name's first token stands. */
+  /** Where each name's length stands; one more for the end of the last. */
   readonly #starts: Uint32Array;
   readonly #tokens: Tokens;
   readonly #index: NameIndex;
@@ -155,7 +155,8 @@ export class Kallsyms {
     if (index >= this.named) return '';
     const { text, start } = this.#tokens;
     let name = '';
-    for (let at = this.#starts[index]!; at < this.#starts[index + 1]!; at++) {
+    const end = this.#starts[index + 1]!;
+    for (let at = this.#first(index); at < end; at++) {
       const token = this.#names[at]!;
       name += text.slice(start[token]!, start[token + 1]! - 1);
       if (name.length > MAX_NAME) break;
@@ -163,20 +164,25 @@ export class Kallsyms {
     return name;
   }
 
+  /** Where a name's first token stands, behind its length. */
+  #first(index: SymbolIndex): number {
+    const start = this.#starts[index]!;
+    return start + (this.#names[start]! < 0x80 ? 1 : 2);
+  }
+
   /** Of the name without nm's letter. */
   #hash(index: SymbolIndex): number {
-    const { bytes, start } = this.#tokens;
-    let hash = FNV_OFFSET;
-    let length = 0;
-    for (let at = this.#starts[index]!; at < this.#starts[index + 1]!; at++) {
+    const { bytes, start, hash, power } = this.#tokens;
+    const [first, end] = [this.#first(index), this.#starts[index + 1]!];
+    let whole = 0;
+    let high = 1;
+    for (let at = first; at < end; at++) {
       const token = this.#names[at]!;
-      const end = start[token + 1]! - 1;
-      for (let i = start[token]!; i < end; i++) {
-        if (length++ > 0) hash = Math.imul(hash ^ bytes[i]!, FNV_PRIME);
-      }
-      if (length > MAX_NAME) break;
+      whole = (Math.imul(whole, power[token]!) + hash[token]!) | 0;
+      high = Math.imul(high, power[token]!);
     }
-    return hash;
+    const letter = bytes[start[this.#names[first]!]!]!;
+    return (whole - Math.imul(letter, Math.imul(high, HASH_BASE_INVERSE))) | 0;
   }
 
   /** The addresses by the encoding that agrees with what VMCOREINFO says of the most symbols. */
@@ -223,6 +229,9 @@ interface Tokens {
   readonly text: string;
   /** Where each of the 256 begins; the 257th is one beyond the NUL of the last. */
   readonly start: Uint32Array;
+  /** Of each, and HASH_BASE to the power of its length. */
+  readonly hash: Int32Array;
+  readonly power: Int32Array;
 }
 
 function readTokens(memory: VirtualMemory, indexAt: bigint, tableAt: bigint): Tokens {
@@ -238,62 +247,51 @@ function readTokens(memory: VirtualMemory, indexAt: bigint, tableAt: bigint): To
   const last = memory.string(tableAt + BigInt(start[255]!), MAX_NAME);
   start[256] = start[255]! + last.length + 1;
   const bytes = memory.read(tableAt, start[256]!);
-  return { bytes, text: Buffer.from(bytes).toString('latin1'), start };
+  const hash = new Int32Array(256);
+  const power = new Int32Array(256).fill(1);
+  for (let i = 0; i < 256; i++) {
+    const [from, to] = [start[i]!, start[i + 1]! - 1];
+    hash[i] = hashOf(bytes, from, to);
+    for (let at = from; at < to; at++) power[i] = Math.imul(power[i]!, HASH_BASE);
+  }
+  return { bytes, text: Buffer.from(bytes).toString('latin1'), start, hash, power };
 }
 
 interface Names {
+  /** kallsyms_names as it is, as far as it is there. */
   readonly bytes: Uint8Array;
+  /** Where each name's length stands; one more for the end of the last. */
   readonly starts: Uint32Array;
   readonly count: number;
 }
 
-/**
- * How long the names are is known when the last has been read. `bytes` is given without the lengths between them, so that each
- * name ends where the next begins.
- */
+/** How long the names are is known when the last has been found. */
 function readNames(memory: VirtualMemory, address: bigint, count: number): Names {
   const starts = new Uint32Array(count + 1);
-  let bytes = new Uint8Array(2 ** 20);
-  let used = 0;
-  const pages = pagesFrom(memory, address);
-  let page = pages.next().value;
-  let at = 0;
-  const next = (): number => {
-    if (page === undefined) return -1;
-    const byte = page[at++]!;
-    if (at === page.length) {
-      page = pages.next().value;
-      at = 0;
+  let bytes = new Uint8Array(2 ** 21);
+  let filled = 0;
+  /** Whether there are so many bytes. */
+  const reach = (wanted: number): boolean => {
+    while (filled < wanted) {
+      const at = address + BigInt(filled);
+      const page = new Uint8Array(4096 - Number(at & 0xfffn));
+      if (memory.space.read(at, page) !== undefined) return false;
+      if (filled + page.length > bytes.length) bytes = grown(bytes);
+      bytes.set(page, filled);
+      filled += page.length;
     }
-    return byte;
+    return true;
   };
+  let at = 0;
   for (let i = 0; i < count; i++) {
-    let length = next();
-    if (length >= 0x80) length = (length & 0x7f) | (next() << 7);
-    if (used + length > bytes.length) bytes = grown(bytes);
-    for (let left = length; left > 0; left--) {
-      const token = next();
-      if (token < 0) return { bytes, starts, count: i };
-      bytes[used++] = token;
-    }
-    if (length <= 0) return { bytes, starts, count: i };
-    starts[i + 1] = used;
+    if (at + 2 > filled && !reach(at + 2)) return { bytes, starts, count: i };
+    const low = bytes[at]!;
+    const end = low < 0x80 ? at + 1 + low : at + 2 + ((low & 0x7f) | (bytes[at + 1]! << 7));
+    if (low === 0 || (end > filled && !reach(end))) return { bytes, starts, count: i };
+    at = end;
+    starts[i + 1] = at;
   }
-  return { bytes: bytes.slice(0, used), starts, count };
-}
-
-/** What follows an address, page by page, up to the first that is missing. */
-function* pagesFrom(memory: VirtualMemory, address: bigint): Generator<Uint8Array, undefined> {
-  for (let at = address; ; at = (at & ~0xfffn) + 4096n) {
-    let page: Uint8Array;
-    try {
-      page = memory.read(at, 4096 - Number(at & 0xfffn));
-    } catch (error) {
-      if (error instanceof HoleError) return undefined;
-      throw error;
-    }
-    yield page;
-  }
+  return { bytes: bytes.slice(0, at), starts, count };
 }
 
 function grown(bytes: Uint8Array): Uint8Array<ArrayBuffer> {
