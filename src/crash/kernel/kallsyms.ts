@@ -11,7 +11,7 @@
  * Names stay compressed: 200,000 of them as strings would take 20 MB.
  */
 
-import { FormatError } from '../../errors.ts';
+import { FormatError, HoleError } from '../../errors.ts';
 import type { Vmcoreinfo } from '../vmcoreinfo.ts';
 import type { VirtualMemory } from './memory.ts';
 import { HASH_BASE, HASH_BASE_INVERSE, hashOf, NameIndex } from './names.ts';
@@ -47,6 +47,8 @@ export class Kallsyms {
   readonly count: number;
   /** How many have a name: fewer than `count` where a page of kallsyms_names is missing. */
   readonly named: number;
+  /** Why the names end before they all are known. */
+  readonly firstMissing: HoleError | undefined;
   readonly #names: Uint8Array;
   /** Where each name's length stands; one more for the end of the last. */
   readonly #starts: Uint32Array;
@@ -78,6 +80,7 @@ export class Kallsyms {
     this.#names = names.bytes;
     this.#starts = names.starts;
     this.named = names.count;
+    this.firstMissing = names.hole;
     this.#index = new NameIndex(this.named);
     for (let i = 0; i < this.named; i++) this.#index.add(this.#hash(i), i);
 
@@ -263,6 +266,7 @@ interface Names {
   /** Where each name's length stands; one more for the end of the last. */
   readonly starts: Uint32Array;
   readonly count: number;
+  readonly hole: HoleError | undefined;
 }
 
 /** How long the names are is known when the last has been found. */
@@ -270,12 +274,17 @@ function readNames(memory: VirtualMemory, address: bigint, count: number): Names
   const starts = new Uint32Array(count + 1);
   let bytes = new Uint8Array(2 ** 21);
   let filled = 0;
+  let hole: HoleError | undefined;
   /** Whether there are so many bytes. */
   const reach = (wanted: number): boolean => {
     while (filled < wanted) {
       const at = address + BigInt(filled);
       const page = new Uint8Array(4096 - Number(at & 0xfffn));
-      if (memory.space.read(at, page) !== undefined) return false;
+      const missing = memory.space.read(at, page);
+      if (missing !== undefined) {
+        hole = new HoleError(at, missing.reason, missing.detail);
+        return false;
+      }
       if (filled + page.length > bytes.length) bytes = grown(bytes);
       bytes.set(page, filled);
       filled += page.length;
@@ -284,14 +293,15 @@ function readNames(memory: VirtualMemory, address: bigint, count: number): Names
   };
   let at = 0;
   for (let i = 0; i < count; i++) {
-    if (at + 2 > filled && !reach(at + 2)) return { bytes, starts, count: i };
+    if (at + 2 > filled && !reach(at + 2)) return { bytes, starts, count: i, hole };
     const low = bytes[at]!;
     const end = low < 0x80 ? at + 1 + low : at + 2 + ((low & 0x7f) | (bytes[at + 1]! << 7));
-    if (low === 0 || (end > filled && !reach(end))) return { bytes, starts, count: i };
+    if (low === 0) hole = new HoleError(address + BigInt(at), 'damaged', 'a symbol without a name');
+    if (low === 0 || (end > filled && !reach(end))) return { bytes, starts, count: i, hole };
     at = end;
     starts[i + 1] = at;
   }
-  return { bytes: bytes.slice(0, at), starts, count };
+  return { bytes: bytes.slice(0, at), starts, count, hole };
 }
 
 function grown(bytes: Uint8Array): Uint8Array<ArrayBuffer> {

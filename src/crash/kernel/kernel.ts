@@ -61,7 +61,12 @@ export class Kernel {
 
   /** The kernel's own symbols. */
   get kallsyms(): Kallsyms {
-    return this.#once('kallsyms', () => new Kallsyms(this.memory, this.info));
+    return this.#once('kallsyms', () => {
+      const kallsyms = new Kallsyms(this.memory, this.info);
+      const { named, count, firstMissing } = kallsyms;
+      if (firstMissing !== undefined) this.gaps.note(`names of ${count - named} of ${count} symbols`, firstMissing);
+      return kallsyms;
+    });
   }
 
   /** With those of modules, where they can be read. */

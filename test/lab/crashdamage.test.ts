@@ -1,0 +1,220 @@
+/**
+ * Dumps that are damaged: what can be said is said, what cannot is named, and nothing hangs. A real dump is cut down to the pages
+ * that the commands read, so that damage hits what they go by.
+ */
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import fc from 'fast-check';
+import { dumps } from '../../lab/dumps.ts';
+import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
+import { writeNote } from '../../src/abi/elfnote.ts';
+import { main } from '../../src/cli/app.ts';
+import { isGap } from '../../src/crash/kernel/gaps.ts';
+import { Kernel } from '../../src/crash/kernel/kernel.ts';
+import { readLog } from '../../src/crash/kernel/printk.ts';
+import { summarise } from '../../src/crash/kernel/summary.ts';
+import { openDump, openDumpFiles } from '../../src/crash/open.ts';
+import type { PageSource } from '../../src/crash/source.ts';
+import { elfDump, memoryReader } from '../unit/crash/dumps.ts';
+
+const PAGE = 4096;
+const folder = temporaryFolder();
+after(() => removeTemporary(folder));
+
+/** Pages of a dump by their physical address, and its notes. */
+interface Core {
+  readonly pages: ReadonlyMap<number, Uint8Array>;
+  readonly notes: PageSource['notes'];
+}
+
+/** Everything that is looked at here. */
+function look(kernel: Kernel): void {
+  summarise(kernel);
+  for (const task of kernel.gaps.try('tasks', () => kernel.tasks) ?? []) {
+    kernel.gaps.try('stack', () => kernel.stack(task));
+  }
+  kernel.gaps.try('types of modules', () => kernel.moduleTypes);
+  kernel.gaps.try('log', () => readLog(kernel.memory, kernel.info, kernel.gaps));
+}
+
+const core = cut();
+
+/** What look() reads, of a dump of 7.2 with 4 CPUs. */
+async function cut(): Promise<Core> {
+  const { vmcore } = await dumps({ kernel: '7.2', cpus: 4, levels: 5 });
+  const source = openDumpFiles([vmcore]);
+  const pages = new Map<number, Uint8Array>();
+  const recording: PageSource = {
+    ...source,
+    readPhysical(address, into) {
+      const hole = source.readPhysical(address, into);
+      if (hole === undefined && into.length === PAGE) pages.set(address, into.slice());
+      return hole;
+    },
+  };
+  const kernel = new Kernel(recording);
+  look(kernel);
+  assert.deepEqual(kernel.gaps.list, []);
+  source.close();
+  return { pages, notes: source.notes };
+}
+
+function fileOf({ pages, notes }: Core): Buffer {
+  const sorted = [...pages].sort(([a], [b]) => a - b);
+  const written = Buffer.concat(notes.map(({ name, type, desc }) => writeNote(name, type, desc)));
+  return elfDump(
+    sorted.map(([paddr, bytes]) => ({ paddr, bytes })),
+    written,
+  );
+}
+
+/** The dump with pages taken out, and others in their place. */
+async function changed(drop: readonly number[], write: ReadonlyMap<number, Uint8Array> = new Map()): Promise<Buffer> {
+  const { pages, notes } = await core;
+  const left = new Map([...pages, ...write]);
+  for (const address of drop) left.delete(address);
+  return fileOf({ pages: left, notes });
+}
+
+async function crash(command: string, dump: Uint8Array, ...argv: string[]) {
+  const path = join(folder, 'dump');
+  writeFileSync(path, dump, { mode: 0o600 });
+  let [out, errors] = ['', ''];
+  const stdout = { write: (text: string) => (out += text) };
+  const stderr = { write: (text: string) => (errors += text) };
+  const exit = await main(['crash', command, path, ...argv, '--json'], { stdout, stderr, env: {} });
+  return { exit, json: JSON.parse(out), errors };
+}
+
+/** Physical address of the page that a virtual address lies in, in the whole dump. */
+async function pageOf(find: (kernel: Kernel) => bigint): Promise<{ kernel: Kernel; page: number; address: bigint }> {
+  const kernel = new Kernel(openDump([memoryReader(fileOf(await core))]));
+  const address = find(kernel);
+  const physical = kernel.memory.space.physical(address);
+  assert.ok(typeof physical === 'number');
+  return { kernel, page: physical - (physical % PAGE), address };
+}
+
+test('without its types a dump has a log and symbols, and says that the types are missing', async () => {
+  const { page } = await pageOf((kernel) => kernel.kallsyms.find('__start_BTF')! + 0x10000n);
+  const dump = await changed([page]);
+  const tasks = await crash('ps', dump);
+  assert.equal(tasks.exit, 5);
+  assert.match(tasks.errors, /memory at 0xffffffff[0-9a-f]{8} is not in the dump/);
+  const info = await crash('info', dump);
+  assert.equal(info.exit, 0);
+  assert.equal(info.json.partial, true);
+  assert.equal(info.json.types, undefined);
+  assert.ok(info.json.symbols.count > 100_000);
+  assert.match(info.json.panic, /sysrq triggered crash/);
+  assert.ok(info.json.missing.some((text: string) => text.startsWith('types: ')));
+  const log = await crash('dmesg', dump);
+  assert.equal(log.exit, 0);
+  assert.ok(log.json.length > 300);
+});
+
+test('without a page of the names of symbols, the others are known', async () => {
+  const { page } = await pageOf((kernel) => kernel.info.symbol('kallsyms_names')! + 0x180000n);
+  const dump = await changed([page]);
+  const info = await crash('info', dump);
+  assert.equal(info.exit, 0);
+  assert.ok(info.json.symbols.named < info.json.symbols.count);
+  assert.equal(info.json.partial, true);
+  assert.ok(
+    info.json.missing.some((text: string) => /^names of \d+ of \d+ symbols: /.test(text)),
+    info.json.missing,
+  );
+  assert.equal((await crash('dmesg', dump)).exit, 0);
+});
+
+test('without VMCOREINFO nothing is known, and it says so', async () => {
+  const { pages } = await core;
+  const { exit, errors } = await crash('ps', fileOf({ pages: new Map([...pages].slice(0, 10)), notes: [] }));
+  assert.equal(exit, 5);
+  assert.match(errors, /VMCOREINFO/);
+});
+
+test('a list of tasks that leads in a circle is gone through from both ends', async () => {
+  const { pages } = await core;
+  const whole = await crash('ps', fileOf(await core));
+  const { address, page } = await pageOf((kernel) => {
+    const leaders = kernel.tasks.filter(({ pid, tgid }) => pid === tgid && pid > 0);
+    return leaders[40]!.address + kernel.types.offset('task_struct', 'tasks');
+  });
+  const bytes = pages.get(page)!.slice();
+  const other = await pageOf((kernel) => {
+    const leaders = kernel.tasks.filter(({ pid, tgid }) => pid === tgid && pid > 0);
+    return leaders[20]!.address + kernel.types.offset('task_struct', 'tasks');
+  });
+  new DataView(bytes.buffer).setBigUint64(Number(address & 0xfffn), other.address, true);
+  const { exit, json, errors } = await crash('ps', await changed([], new Map([[page, bytes]])));
+  assert.equal(exit, 0);
+  const [last, ...tasks] = json.toReversed();
+  assert.equal(last.partial, true);
+  assert.match(last.missing.join(), /leads in a circle/);
+  assert.match(errors, /leads in a circle/);
+  const pids = (list: { pid: number }[]) => list.map(({ pid }) => pid).sort((a, b) => a - b);
+  assert.deepEqual(pids(tasks), pids(whole.json));
+});
+
+test('a dump that is cut short anywhere gives an answer or says why not', async () => {
+  const file = fileOf(await core);
+  const steps = process.env.TIDEOVER_FULL ? 400 : 12;
+  for (let i = 0; i <= steps; i++) {
+    const dump = file.subarray(0, Math.floor((file.length * i) / steps / PAGE) * PAGE);
+    for (const command of ['info', 'ps', 'dmesg']) {
+      const { exit, json, errors } = await crash(command, dump);
+      assert.ok(exit === 0 || exit === 5, `${command} of ${dump.length} bytes: ${exit} ${errors}`);
+      if (exit === 5) assert.match(json.error.message, /dump|ELF|VMCOREINFO|bytes|kallsyms/);
+    }
+  }
+});
+
+test('whatever is missing or overwritten, reading ends and throws nothing else', async () => {
+  const { pages, notes } = await core;
+  const addresses = [...pages.keys()];
+  // What leads far: ends of memory, sizes, and pointers to where other things are.
+  const hostile = [0n, 1n, 0xffff_ffff_ffff_ffffn, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_0000_0000n, 0x1_0000_0000n];
+  const value = fc.oneof(fc.constantFrom(...hostile), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.constant('copy'));
+  const change = fc.record({ page: fc.nat(addresses.length - 1), word: fc.nat(511), value });
+  const damage = fc.record({
+    drop: fc.array(fc.nat(addresses.length - 1), { maxLength: 20 }),
+    changes: fc.array(change, { maxLength: 400 }),
+  });
+  const clean = counting(openDump([memoryReader(fileOf({ pages, notes }))]));
+  look(new Kernel(clean.source));
+  fc.assert(
+    fc.property(damage, ({ drop, changes }) => {
+      const left = new Map(pages);
+      for (const { page, word, value } of changes) {
+        const address = addresses[page]!;
+        const bytes = left.get(address)!.slice();
+        const view = new DataView(bytes.buffer);
+        // A pointer that stands elsewhere in the page is one that leads somewhere.
+        const other = view.getBigUint64(((word + 7) % 512) * 8, true);
+        view.setBigUint64(word * 8, typeof value === 'bigint' ? value : other, true);
+        left.set(address, bytes);
+      }
+      for (const page of drop) left.delete(addresses[page]!);
+      const { source, reads } = counting(openDump([memoryReader(fileOf({ pages: left, notes }))]));
+      try {
+        look(new Kernel(source));
+      } catch (error) {
+        assert.ok(isGap(error), `${(error as Error).stack}`);
+      }
+      assert.ok(reads() < 100 * clean.reads(), `${reads()} pages were read, ${clean.reads()} of the whole dump`);
+    }),
+    { numRuns: process.env.TIDEOVER_FULL ? 1000 : 30, endOnFailure: true },
+  );
+});
+
+function counting(source: PageSource): { source: PageSource; reads: () => number } {
+  let count = 0;
+  const readPhysical: PageSource['readPhysical'] = (address, into) => {
+    count++;
+    return source.readPhysical(address, into);
+  };
+  return { source: { ...source, readPhysical }, reads: () => count };
+}
