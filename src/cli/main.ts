@@ -3,9 +3,13 @@ import './node-version.ts';
 import type { Sink } from './io.ts';
 
 const argv = process.argv.slice(2);
+const { isMainThread } = process.getBuiltinModule('node:worker_threads');
 const stdout = sink(() => process.stdout);
 const stderr = sink(() => process.stderr);
-if (argv.length === 1 && argv[0] === '--version') {
+if (!isMainThread) {
+  // Where the program is one file, its threads begin here too.
+  await import('../crash/filter/threads.ts');
+} else if (argv.length === 1 && argv[0] === '--version') {
   // Asked by scripts, and most often of all: answered without loading the rest.
   const { version } = await import('./version.ts');
   stdout.write(`${version()}\n`);

@@ -1,6 +1,6 @@
 /**
  * Writes ELF vmcores: header, program headers, notes, memory. As makedumpfile -E does, a segment ends where many pages in a row are
- * left out, and its p_memsz says how many; where they are few they are written as zeros.
+ * left out, and its p_memsz says how many; where they are few it has a place for them.
  */
 import {
   EI_CLASS,
@@ -72,7 +72,10 @@ export function elfLayout(ranges: readonly Range[], bits: Uint8Array, notes: rea
   const headers = Elf64_Ehdr.size + (1 + pieces.length) * Elf64_Phdr.size;
   // Section header 0 stands behind the program headers, where their number needs it.
   const notesAt = headers + Elf64_Shdr.size;
-  let offset = Math.ceil((notesAt + noted.length) / PAGE_SIZE) * PAGE_SIZE;
+  let offset = notesAt + noted.length;
+  // Not at pages of the file: makedumpfile up to 1.7.9 maps those that are, and then takes p_memsz for what can be mapped of
+  // a segment (offset_to_pt_load_end() of elf_info.c).
+  if (offset % PAGE_SIZE === 0) offset += 4;
   const placed = pieces.map((piece) => {
     const at = offset;
     offset += piece.fileSize;

@@ -5,7 +5,7 @@ import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { isZero } from '../bytes.ts';
 import { type Compression, flagOf, pageCompressor } from '../codec/page.ts';
-import { elfLayout, writeElfHead } from '../elfwriter.ts';
+import { type ElfLayout, elfLayout, writeElfHead } from '../elfwriter.ts';
 import { append, type Output, OutputFile } from '../io/output.ts';
 import { FlattenedOutput } from '../kdump/flattened.ts';
 import { type KdumpContents, kdumpLayout, writeKdumpHead } from '../kdump/writer.ts';
@@ -184,6 +184,7 @@ async function writePart(
   } else {
     const info = vmcoreinfoOf(source.notes);
     const layout = options.to === 'elf' ? elfLayout(source.ranges, choice.bits, source.notes) : rawLayout(source);
+    if ('notes' in layout) keepShortGaps(source, layout, choice.bits);
     const form: PlainForm = {
       kind: 'plain',
       start: shared(layout.pieces.map(({ start }) => start)),
@@ -225,6 +226,16 @@ function kdumpContents(
     cpus: header.cpus ?? notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS).length,
     physBase: BigInt.asUintN(64, BigInt(vmcoreinfoOf(notes)?.number('phys_base') ?? 0)),
   };
+}
+
+/** Excluded pages that a segment has a place for are written as they are: zeros there would be taken for what they held. */
+function keepShortGaps(source: PageSource, { pieces }: ElfLayout, bits: Uint8Array): void {
+  const stored = new Uint8Array(bits.length);
+  source.storedPages(0, stored);
+  for (const { start, fileSize } of pieces) {
+    const end = (start + fileSize) / PAGE_SIZE;
+    for (let pfn = start / PAGE_SIZE; pfn < end; pfn++) bits[pfn >>> 3]! |= stored[pfn >>> 3]! & (1 << (pfn & 7));
+  }
 }
 
 /** What the kernel says of itself, as far as that can be read. */

@@ -1,4 +1,5 @@
 /** makedumpfile's work. */
+import type { LogRecord } from '../../../crash/kernel/printk.ts';
 import { command } from '../../command.ts';
 import { compressionOf, filesOf, writeDump, writingExits, writingFlags } from '../../dump.ts';
 import { UsageError } from '../../exit.ts';
@@ -103,7 +104,9 @@ async function dumpDmesg(input: string, outputs: readonly string[], force: boole
   const source = openDumpFiles([input]);
   try {
     const kernel = new Kernel(source);
-    const lines = readLog(kernel.memory, kernel.info, kernel.gaps).map((record) => `${rawText(record)}\n`);
+    const lines = readLog(kernel.memory, kernel.info, kernel.gaps).map(
+      (record) => `${logLine(record, rawText(record))}\n`,
+    );
     const file = new OutputFile(out);
     try {
       file.write(0, Buffer.from(lines.join('')));
@@ -116,4 +119,12 @@ async function dumpDmesg(input: string, outputs: readonly string[], force: boole
   } finally {
     source.close();
   }
+}
+
+/** As makedumpfile's printk.c writes it: who wrote it behind the time, and lines after the first indented. */
+function logLine({ caller }: LogRecord, raw: string): string {
+  const textAt = raw.indexOf('] ') + 2;
+  const id = caller === undefined ? '' : `[${`${caller.kind === 'cpu' ? 'C' : 'T'}${caller.id}`.padStart(8)}] `;
+  const start = raw.slice(0, textAt) + id;
+  return start + raw.slice(textAt).replaceAll('\n', `\n${' '.repeat(start.length)}`);
 }
