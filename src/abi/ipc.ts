@@ -1,5 +1,5 @@
 /** System V IPC: include/uapi/linux/ipc.h, shm.h, sem.h and asm-generic/ipcbuf.h, shmbuf.h */
-import { i32, i64n, struct, u16, u32, u64n } from './struct.ts';
+import { i32, struct, u16, u32, u64n } from './struct.ts';
 
 export const IPC_PRIVATE = 0;
 export const IPC_CREAT = 0o1000;
@@ -29,18 +29,4 @@ export const ipc64_perm = struct('ipc64_perm', 48, {
   __pad3: u32,
   __unused1: u64n,
   __unused2: u64n,
-});
-
-/** What shmctl(2) IPC_SET reads: of it only uid, gid and mode. */
-export const shmid64_ds = struct('shmid64_ds', 112, {
-  shm_perm: ipc64_perm,
-  shm_segsz: u64n,
-  shm_atime: i64n,
-  shm_dtime: i64n,
-  shm_ctime: i64n,
-  shm_cpid: i32,
-  shm_lpid: i32,
-  shm_nattch: u64n,
-  __unused4: u64n,
-  __unused5: u64n,
 });

@@ -79,7 +79,6 @@ export function acceptPages(runs: PageRuns, pid?: number): void {
 const NAMESPACES = ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const;
 
 const UNKNOWN_AREAS: ReadonlyMap<number, string> = new Map([
-  [area.VMA_AREA_SYSVIPC, 'System V shared memory'],
   [area.VMA_AREA_SOCKET, 'a packet socket'],
   [area.VMA_AREA_AIORING, 'a ring of io_setup(2)'],
   [area.VMA_AREA_SHSTK, 'a shadow stack'],

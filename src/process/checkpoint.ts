@@ -22,6 +22,7 @@ import { refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
 import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
+import { finishSysv } from './sysv.ts';
 import { Guest, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { expectEnd } from './tracee.ts';
 import { memoryOf, writeImage, writeStatistics } from './write.ts';
@@ -100,6 +101,7 @@ function lookAt(options: CheckpointOptions): number {
       }
     }
     tables.finish();
+    finishSysv(saving, pids);
     checkSharing(members);
     return size;
   } finally {
@@ -209,6 +211,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     );
     tables.saveQueues();
     tables.finish();
+    finishSysv(saving, new Set(frozen.processes.map(({ pid }) => pid)));
     const tasks = frozen.processes.map((process, i): SavedTask => {
       if (process.zombie) return saveZombie(process);
       const guest = new Guest(process);

@@ -23,6 +23,7 @@ import { readStat } from '../sys/stat.ts';
 import { saveMappedMemfd } from './files/memfd.ts';
 import type { Remote } from './remote.ts';
 import type { Saving } from './saving.ts';
+import { saveSegment } from './sysv.ts';
 import { saveGuards, saveVma } from './vma.ts';
 
 /** @throws UnsupportedError for a mapping that cannot be saved */
@@ -42,6 +43,7 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
       saving.share(shmid, link(vma));
       return shmid;
     },
+    segment: (vma: FlaggedVma) => saveSegment(saving, vma, link(vma)),
     ring: (vma: FlaggedVma) => saving.rings.get(vma.inode)?.id,
     memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };

@@ -89,6 +89,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       threads: tree.tasks.reduce((sum, { threads }) => sum + threads.length, 0),
     };
   } catch (error) {
+    restoring.failed();
     killMade(made, error);
     throw error;
   } finally {

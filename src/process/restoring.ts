@@ -33,6 +33,8 @@ import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
 import type { Packet } from './files/unixqueue.ts';
 import { fillFile } from './pages.ts';
+import { fillSegment, restoreSemaphores, type Segment } from './sysv.ts';
+import { NAMESPACES } from './task.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
@@ -50,12 +52,15 @@ export class Restoring {
   readonly #made = new Map<string, unknown>();
   readonly #ends: (() => void)[] = [];
   readonly #whenMade: (() => void)[] = [];
+  readonly #failures: (() => void)[] = [];
+  readonly #segments: readonly Segment[];
   readonly #ghosts: ReadonlyMap<number, number>;
 
   constructor(store: ImageStore, tree: ImageTree) {
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;
+    this.#segments = this.#withBytes(images.IPCNS_SHM, NAMESPACES.ipc_ns_id).map(({ entry }) => entry);
     const byPipe = (list: PipeData[]) => new Map(list.map((each) => [each.entry.pipe_id, each]));
     this.pipesData = byPipe(this.#withBytes(images.PIPES_DATA));
     this.fifosData = byPipe(this.#withBytes(images.FIFO_DATA));
@@ -135,6 +140,23 @@ export class Restoring {
     this.#ends.push(action);
   }
 
+  /** Has something done when it all fails: what was made would outlive this process. */
+  onFailure(action: () => void): void {
+    this.#failures.push(action);
+  }
+
+  failed(): void {
+    for (const action of this.#failures.splice(0).reverse()) action();
+  }
+
+  /** System V shared memory. @throws FormatError where the image has no such segment */
+  segment(id: number): Segment {
+    const found = this.#segments.find(({ desc }) => desc.id === id);
+    if (found !== undefined) return found;
+    const file = fileName(images.IPCNS_SHM, NAMESPACES.ipc_ns_id);
+    throw new FormatError({ file, field: 'id', expected: `segment ${id}`, found: 'none' });
+  }
+
   /** The path by which a file can be opened; a deleted one is made again for as long. */
   pathOf(reg: Regular): string {
     const ghost = this.#ghosts.get(reg.id);
@@ -167,6 +189,7 @@ export class Restoring {
 
   /** All shared memory of the image, in the order of its contents there: a stream is read once. */
   prepareShared(): void {
+    for (const set of this.#withBytes(images.IPCNS_SEM, NAMESPACES.ipc_ns_id)) restoreSemaphores(this, set);
     const order = this.#store
       .names()
       .flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? [])
@@ -177,7 +200,10 @@ export class Restoring {
       })
       .sort((a, b) => a.pages - b.pages);
     for (const { shmid } of order) {
+      const segment = this.#segments.find(({ desc }) => desc.id === shmid);
+      if (segment !== undefined) fillSegment(this, segment);
       const memfd = [...this.memfds.values()].find((each) => each.shmid === shmid);
+      if (segment !== undefined) continue;
       if (memfd === undefined) this.shared(shmid);
       else this.open([...this.tree.files.values()].find((each) => each.memfd?.inode_id === memfd.inode_id)!.id);
     }
@@ -191,8 +217,8 @@ export class Restoring {
   }
 
   /** Entries of a file, if it is there, with the bytes behind each. */
-  #withBytes<E>(type: ImageType<E, never, never>): { entry: E; bytes: Uint8Array }[] {
-    const file = fileName(type);
+  #withBytes<E>(type: ImageType<E, never, never>, id: number | string = ''): { entry: E; bytes: Uint8Array }[] {
+    const file = fileName(type, id);
     if (!this.#store.has(file)) return [];
     return withSource(this.#store, file, (source) =>
       [...records(source)].map((record) => ({ entry: record.value as E, bytes: readBlob(source, record) })),

@@ -12,6 +12,7 @@ import { attributes, close, lseek, openat, pread64, readlink } from '../sys/file
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
+import type { Segment, Semaphores } from './sysv.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 
@@ -58,6 +59,9 @@ export class Saving {
   /** By inode. */
   readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
+  /** System V shared memory by id, with how many mappings of it were seen, and how many there are at all. */
+  readonly segments = new Map<number, { readonly entry: Segment; mappings: number; readonly attached: number }>();
+  semaphores: readonly Semaphores[] = [];
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
   readonly #made = new Map<string, unknown>();

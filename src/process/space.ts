@@ -12,6 +12,7 @@ import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
 import type { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import { firstWithMemory } from './sharing.ts';
+import { attachSegments, segmentRanges } from './sysv.ts';
 import { type Made, unmapBut } from './tree.ts';
 import { OldVdso } from './vdso.ts';
 import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
@@ -77,8 +78,9 @@ export class Spaces {
     const rings = vmas.filter((vma) => isRing(vma, this.#restoring));
     const { address, size } = this.#hole;
     placeRings(leader, rings, this.#restoring, this.#keep, [{ start: address, end: address + size }, ...inherited]);
+    attachSegments(leader, vmas, this.#restoring);
     for (const vma of vmas) {
-      if (rings.includes(vma)) continue;
+      if (rings.includes(vma) || (vma.status & area.VMA_AREA_SYSVIPC) !== 0) continue;
       leader.reserve(3, 0);
       if (runs.present(vma.start, vma.end) > 0) filled.add(vma);
       const behind = behindOf(vma, this.#restoring);
@@ -160,6 +162,7 @@ export class Spaces {
   #inheritance(child: ImageTask, parent: ImageTask): VmaEntry[] {
     const theirs = new Map(ownVmas(parent.mm!).map((vma) => [vma.start, vma]));
     const [mine, other] = [this.#runsOf(child), this.#runsOf(parent)];
+    const inTheWay = segmentRanges(child.mm!.vmas, this.#restoring);
     return ownVmas(child.mm!).filter((vma) => {
       const there = theirs.get(vma.start);
       return (
@@ -168,6 +171,7 @@ export class Spaces {
         (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0 &&
         // What cannot be read cannot be compared.
         (vma.prot & there.prot & PROT_READ) !== 0 &&
+        !inTheWay.some(({ start, end }) => vma.start < end && vma.end > start) &&
         mine.present(vma.start, vma.end) > 0 &&
         other.present(vma.start, vma.end) > 0
       );

@@ -6,6 +6,7 @@
 import * as abi from '../abi/ptrace.ts';
 import { SIGTRAP, siginfo } from '../abi/signal.ts';
 import { viewOf } from '../abi/struct.ts';
+import { NR } from '../abi/unistd.ts';
 import type { WaitStatus } from '../abi/wait.ts';
 import { TideoverError, UnsupportedError } from '../errors.ts';
 import { sleep, tgkill } from '../sys/process.ts';
@@ -88,6 +89,26 @@ export function writeXstate(tid: number, area: Uint8Array): void {
   setRegset(tid, abi.NT_X86_XSTATE, buffer.address, area.length);
 }
 
+/**
+ * Calls that a stop ends with EINTR, unlike others, although no handler has run: signal(7), "Interruption of system calls and
+ * library functions by stop signals".
+ */
+const ENDED_BY_STOP: ReadonlySet<number> = new Set([
+  ...[NR.epoll_wait, NR.epoll_pwait, NR.epoll_pwait2, NR.semop, NR.semtimedop, NR.rt_sigtimedwait],
+  ...[NR.io_getevents, NR.io_pgetevents, NR.io_uring_enter, NR.msgrcv, NR.msgsnd],
+]);
+const EINTR = -4;
+/** The call is made again, unless a signal comes that has a handler: include/linux/errno.h of the kernel. */
+const ERESTARTNOHAND = -514;
+
+/** Has the kernel make a call again that only our stop has ended. */
+function madeAgain(registers: Registers): Registers {
+  if (registers.number('rax') === EINTR && ENDED_BY_STOP.has(registers.number('orig_rax'))) {
+    registers.set('rax', ERESTARTNOHAND);
+  }
+  return registers;
+}
+
 type Stopped = WaitStatus & { kind: 'stopped' };
 
 /** A thread that ended while it was to be stopped. */
@@ -116,7 +137,7 @@ export class Tracee {
     this.pid = pid;
     this.tid = tid;
     this.stopSignal = stopSignal;
-    this.registers = readRegisters(tid);
+    this.registers = madeAgain(readRegisters(tid));
     this.sigmask = getSigmask(tid);
   }
 

@@ -23,6 +23,8 @@ export interface Backing {
   file(vma: FlaggedVma, flags: number): number;
   /** Shared memory without a file. */
   shared(vma: FlaggedVma): number;
+  /** System V shared memory. */
+  segment(vma: FlaggedVma): number;
   /** A ring of io_uring_setup(2), or undefined where no descriptor of it is left. */
   ring(vma: FlaggedVma): number | undefined;
   /** A memfd. @param flags O_RDONLY or O_RDWR */
@@ -115,7 +117,11 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
   if (path === '[stack]') return anonymous(area.VMA_AREA_STACK | area.VMA_ANON_PRIVATE);
   if (vma.inode === 0n && !path.startsWith('/')) return anonymous(area.VMA_ANON_PRIVATE);
   if (path === '/[aio]') throw refused(pid, vma, 'it is a ring of io_setup(2)');
-  if (path.startsWith('/SYSV')) throw refused(pid, vma, 'it is System V shared memory');
+  if (path.startsWith('/SYSV')) {
+    const shmid = backing.segment(vma);
+    const fdflags = vma.flags.has('mw') ? O_RDWR : O_RDONLY;
+    return { ...entry, shmid, fdflags, status: entry.status | area.VMA_AREA_SYSVIPC };
+  }
   if (path.startsWith('socket:')) throw refused(pid, vma, 'it is a buffer of a socket');
   if (path === 'anon_inode:[io_uring]') {
     const shmid = backing.ring(vma);

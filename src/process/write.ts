@@ -108,6 +108,9 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
     writeWithBytes(draft, type, list);
   }
   writeWithBytes(draft, images.SK_QUEUES, socketQueues);
+  const segments = [...saving.segments.values()].map(({ entry }) => ({ entry, bytes: new Uint8Array(0) }));
+  writeWithBytes(draft, images.IPCNS_SHM, segments, NAMESPACES.ipc_ns_id);
+  writeWithBytes(draft, images.IPCNS_SEM, saving.semaphores, NAMESPACES.ipc_ns_id);
   if (memfds.size > 0) {
     writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
   }
@@ -118,9 +121,10 @@ function writeWithBytes<E>(
   draft: ImageDraft,
   type: ImageType<E, never, never>,
   list: readonly { entry: E; bytes: Uint8Array }[],
+  id: number | string = '',
 ): void {
   if (list.length === 0) return;
-  const writer = new ImageWriter(draft.create(fileName(type)), type);
+  const writer = new ImageWriter(draft.create(fileName(type, id)), type);
   for (const { entry, bytes } of list) writer.entry(entry, bytes);
   writer.close();
 }

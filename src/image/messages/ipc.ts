@@ -36,6 +36,9 @@ export const ipc_shm_entry = message('ipc_shm_entry', {
   size: [2, u64n, required],
   in_pagemaps: [3, bool],
   hugetlb_flag: [4, u32],
+  // Not of CRIU.
+  /** When it was made or changed, in seconds: whether it is the same one that is there under its id. */
+  changed: [1000, u64],
 });
 
 /** The sysctls below kernel.sem, kernel.msg* and kernel.shm*, and fs.mqueue. */

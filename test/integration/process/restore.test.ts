@@ -1,5 +1,6 @@
 /** Programs that check themselves: checkpoint, death of the original, restore. */
 import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -70,6 +71,24 @@ test('how memory is locked, advised and named, and what threads are allowed and 
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+for (const [when, again] of [
+  ['still there', false],
+  ['gone meanwhile', true],
+] as const) {
+  test(`System V shared memory and semaphores that are ${when}`, async (t) => {
+    const target = bench(t);
+    const pid = target.start(target.compile('sysv'));
+    const [, shm, sem] = /ids (\d+) (\d+)/.exec(await target.says('ready'))!;
+    // Of a test that fails.
+    t.after(() => spawnSync('ipcrm', ['-m', shm!, '-s', sem!]));
+    await target.moveOn(pid, () => {
+      if (again) execFileSync('ipcrm', ['-m', shm!, '-s', sem!]);
+    });
+    process.kill(pid, 'SIGTERM');
+    assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  });
+}
 
 test('pages that parent and child share until one writes, and what processes share that are not threads', async (t) => {
   const target = bench(t);

@@ -91,11 +91,12 @@ export class Bench {
     return child;
   }
 
-  /** Checkpoints, lets the original die and restores it. */
-  async moveOn(pid: number): Promise<void> {
+  /** Checkpoints, lets the original die and restores it. @param between done while there is nothing but the image */
+  async moveOn(pid: number, between?: () => void): Promise<void> {
     const saved = this.tideover('checkpoint', '-t', `${pid}`, '-D', this.image, '--file-locks');
     if (saved.status !== 0) throw new Error(`checkpoint: ${saved.stderr}`);
     await this.gone(pid);
+    between?.();
     const restored = this.tideover('restore', '-D', this.image, '-d', '--file-locks');
     if (restored.status !== 0) throw new Error(`restore: ${restored.stderr}`);
   }
