@@ -14,9 +14,17 @@ import { VirtualMemory } from '../kernel/memory.ts';
 import { directMapOffset, kernelSpace } from '../kernelspace.ts';
 import { MAX_PAGES } from '../limits.ts';
 import { openDumpFiles } from '../open.ts';
-import type { PageSource, Utsname } from '../source.ts';
-import { vmcoreinfoOf } from '../vmcoreinfo.ts';
-import { CONTROL_WORDS, type Copied, type CopyJob, type KdumpForm, type PlainForm, ranksOf } from './job.ts';
+import type { PageSource } from '../source.ts';
+import { type Vmcoreinfo, vmcoreinfoOf } from '../vmcoreinfo.ts';
+import {
+  CHUNK_PAGES,
+  CONTROL_WORDS,
+  type Copied,
+  type CopyJob,
+  type KdumpForm,
+  type PlainForm,
+  ranksOf,
+} from './job.ts';
 import { DL_EXCLUDE_ZERO, type ExcludedPages, excludePages } from './pages.ts';
 import { type DumpFiles, inThreads, type ThreadOptions } from './threads.ts';
 
@@ -104,15 +112,19 @@ function choose(source: PageSource, { level, to }: FilterOptions): Choice {
   source.storedPages(0, bits);
   const total = ranksOf(bits, { start: 0, end: length }).count;
   if (level === undefined) return { bits, length, total, excluded: undefined };
+  const needsKernel = (level & ~DL_EXCLUDE_ZERO) !== 0;
   const info = vmcoreinfoOf(source.notes);
-  if (info === undefined && (level & ~DL_EXCLUDE_ZERO) !== 0) {
+  if (info === undefined && needsKernel) {
     throw new UnsupportedError({
       what: `filtering ${source.file} with -d ${level}`,
       why: 'there is no VMCOREINFO in it, which says where the kernel keeps what it knows of pages',
       remedy: 'use -d 0 or -d 1',
     });
   }
-  const excluded = info === undefined ? undefined : excludePages(source, info, level, bits);
+  // At -d 0 too, pages are left out that the machine cannot read, where it can be known which these are.
+  const excluded = needsKernel
+    ? excludePages(source, info!, level, bits)
+    : known(source, (info) => excludePages(source, info, level, bits));
   if (to !== 'kdump' && (level & DL_EXCLUDE_ZERO) !== 0) excludeZero(source, bits);
   return { bits, length, total, excluded };
 }
@@ -127,14 +139,19 @@ function excludeZero(source: PageSource, bits: Uint8Array): void {
   }
 }
 
-/** Page numbers of each file, with about as many pages in each. */
+/** Page numbers of each file, with as many pages in each. */
 function parts({ bits, length }: Choice, count: number): Range[] {
   const { ranks, count: total } = ranksOf(bits, { start: 0, end: length });
-  const perChunk = Math.ceil(length / Math.max(1, ranks.length));
   const ends = Array.from({ length: count }, (_, i) => {
-    const wanted = (total * (i + 1)) / count;
-    const chunk = ranks.findIndex((rank) => rank >= wanted);
-    return i === count - 1 || chunk < 0 ? length : Math.min(length, chunk * perChunk);
+    if (i === count - 1) return length;
+    const wanted = Math.ceil((total * (i + 1)) / count);
+    const chunk = Math.max(
+      0,
+      ranks.findLastIndex((rank) => rank < wanted),
+    );
+    let pfn = chunk * CHUNK_PAGES;
+    for (let rank = ranks[chunk] ?? 0; rank < wanted; pfn++) rank += (bits[pfn >>> 3]! >> (pfn & 7)) & 1;
+    return pfn;
   });
   return ends.map((end, i) => ({ start: i === 0 ? 0 : ends[i - 1]!, end }));
 }
@@ -182,7 +199,6 @@ async function writePart(
     copied = await inThreads(files, job(form, layout.dataAt + packed.length), options);
     writeKdumpHead(output, contents, layout, isCut(copied));
   } else {
-    const info = vmcoreinfoOf(source.notes);
     const layout = options.to === 'elf' ? elfLayout(source.ranges, choice.bits, source.notes) : rawLayout(source);
     if ('notes' in layout) keepShortGaps(source, layout, choice.bits);
     const form: PlainForm = {
@@ -192,7 +208,7 @@ async function writePart(
     };
     copied = await inThreads(files, job(form, 0), options);
     if ('notes' in layout) {
-      const mapped = info === undefined ? undefined : directMapOffset(kernelSpace(source, info), info);
+      const mapped = known(source, (info) => directMapOffset(kernelSpace(source, info), info));
       writeElfHead(output, layout, mapped, isCut(copied));
     }
     // Zeros at the end are not written, and the end is where it is.
@@ -221,7 +237,10 @@ function kdumpContents(
     notes,
     compression,
     dumpLevel: level | (header.dumpLevel ?? 0),
-    utsname: { ...header.utsname, ...utsnameOf(source) },
+    utsname: {
+      ...header.utsname,
+      ...known(source, (info) => readUtsname(new VirtualMemory(kernelSpace(source, info)), info)),
+    },
     time: header.time ?? 0,
     cpus: header.cpus ?? notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS).length,
     physBase: BigInt.asUintN(64, BigInt(vmcoreinfoOf(notes)?.number('phys_base') ?? 0)),
@@ -238,14 +257,15 @@ function keepShortGaps(source: PageSource, { pieces }: ElfLayout, bits: Uint8Arr
   }
 }
 
-/** What the kernel says of itself, as far as that can be read. */
-function utsnameOf(source: PageSource): Partial<Utsname> {
+/** What the kernel says of itself, or undefined where it does not or cannot be read. */
+function known<T>(source: PageSource, get: (info: Vmcoreinfo) => T): T | undefined {
   const info = vmcoreinfoOf(source.notes);
-  if (info === undefined) return {};
+  if (info === undefined) return undefined;
   try {
-    return readUtsname(new VirtualMemory(kernelSpace(source, info)), info);
+    return get(info);
   } catch (error) {
-    if (error instanceof FormatError || error instanceof HoleError) return {};
+    if (error instanceof FormatError || error instanceof HoleError || error instanceof UnsupportedError)
+      return undefined;
     throw error;
   }
 }

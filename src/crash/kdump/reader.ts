@@ -164,7 +164,8 @@ class KdumpFile {
     this.incomplete =
       !isWhole ||
       (main.status & DUMP_DH_COMPRESSED_INCOMPLETE) !== 0 ||
-      this.#descriptorsAt + count * page_desc.size > reader.size;
+      this.#descriptorsAt + count * page_desc.size > reader.size ||
+      this.#lastData(count) > reader.size;
 
     const part = (offset: 'offset_note' | 'offset_vmcoreinfo' | 'offset_eraseinfo', size: `size_${string}`) => {
       const length = subField(size as 'size_note', MAX_NOTES);
@@ -193,6 +194,19 @@ class KdumpFile {
     };
   }
 
+  /** Where the data of the last pages ends: pages are written in their order, but for those of zeros. */
+  #lastData(count: number): number {
+    const some = Math.min(count, DESCRIPTOR_WINDOW / page_desc.size);
+    const length = some * page_desc.size;
+    const bytes = this.#descriptors.at(this.#descriptorsAt + count * page_desc.size - length, length);
+    let end = 0;
+    for (let at = 0; at < bytes.length; at += page_desc.size) {
+      const { offset, size } = readDescriptor(bytes, at);
+      end = Math.max(end, offset + size);
+    }
+    return end;
+  }
+
   /** Whether another file describes the same memory. @throws FormatError where it does not */
   checkSibling(other: KdumpFile): void {
     if (other === this) return;
@@ -211,12 +225,9 @@ class KdumpFile {
     const at = this.#descriptorsAt + (this.stored.rank(pfn) - this.#firstRank) * page_desc.size;
     const bytes = this.#descriptors.at(at, page_desc.size);
     if (bytes.length < page_desc.size) return hole('incomplete', 'its descriptor is not in the file');
-    const view = new DataView(bytes.buffer, bytes.byteOffset);
-    const position = view.getUint32(0, true) + view.getInt32(4, true) * 2 ** 32;
+    const { offset: position, size, flags } = readDescriptor(bytes, 0);
     // A file that was cut while it was written has no descriptors from there on.
     if (position === 0) return hole('incomplete', 'its descriptor was not written');
-    const size = view.getUint32(page_desc.offsets.size, true);
-    const flags = view.getUint32(page_desc.offsets.flags, true);
     if (position === this.#zeroAt) {
       into.fill(0);
       return undefined;
@@ -233,4 +244,14 @@ class KdumpFile {
   #wrong(offset: number, field: string, expected: string, found: string): never {
     throw new FormatError({ file: this.reader.name, offset, field, expected, found });
   }
+}
+
+/** The fields of a page_desc that say where the page is. An offset beyond 2^53 is no longer exact, and beyond every file. */
+function readDescriptor(bytes: Uint8Array, at: number): { offset: number; size: number; flags: number } {
+  const view = new DataView(bytes.buffer, bytes.byteOffset + at);
+  return {
+    offset: view.getUint32(0, true) + view.getInt32(4, true) * 2 ** 32,
+    size: view.getUint32(page_desc.offsets.size, true),
+    flags: view.getUint32(page_desc.offsets.flags, true),
+  };
 }
