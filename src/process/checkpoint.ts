@@ -14,6 +14,7 @@ import { type ImageDraft, MemoryStore } from '../image/store.ts';
 import { kill } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { clocksOf } from './clocks.ts';
+import { checkPidfds } from './files/pidfd.ts';
 import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
@@ -102,6 +103,7 @@ function lookAt(options: CheckpointOptions): number {
     }
     tables.finish();
     finishSysv(saving, pids);
+    checkPidfds(saving, pids);
     checkSharing(members);
     return size;
   } finally {
@@ -211,7 +213,9 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     );
     tables.saveQueues();
     tables.finish();
-    finishSysv(saving, new Set(frozen.processes.map(({ pid }) => pid)));
+    const tree = new Set(frozen.processes.map((process) => process.pid));
+    finishSysv(saving, tree);
+    checkPidfds(saving, tree);
     const tasks = frozen.processes.map((process, i): SavedTask => {
       if (process.zombie) return saveZombie(process);
       const guest = new Guest(process);

@@ -108,7 +108,10 @@ function openEverything(tree: ImageTree, restoring: Restoring): void {
       ...[mm!.exe_file_id, fs!.cwd_id, fs!.root_id],
     ];
     // Files about the processes themselves come with these.
-    for (const id of ids) if (!restoring.entry(id).reg?.name.startsWith('/proc/')) restoring.open(id);
+    for (const id of ids) {
+      const { type, reg } = restoring.entry(id);
+      if (type !== 'PIDFD' && !reg?.name.startsWith('/proc/')) restoring.open(id);
+    }
   }
 }
 

@@ -52,6 +52,7 @@ export class Restoring {
   readonly #made = new Map<string, unknown>();
   readonly #ends: (() => void)[] = [];
   readonly #whenMade: (() => void)[] = [];
+  readonly #lasts: (() => void)[] = [];
   readonly #failures: (() => void)[] = [];
   readonly #segments: readonly Segment[];
   readonly #ghosts: ReadonlyMap<number, number>;
@@ -140,12 +141,18 @@ export class Restoring {
     this.#ends.push(action);
   }
 
+  /** Has something done after that, if nothing fails. */
+  atLast(action: () => void): void {
+    this.#lasts.push(action);
+  }
+
   /** Has something done when it all fails: what was made would outlive this process. */
   onFailure(action: () => void): void {
     this.#failures.push(action);
   }
 
   failed(): void {
+    this.#lasts.length = 0;
     for (const action of this.#failures.splice(0).reverse()) action();
   }
 
@@ -212,6 +219,7 @@ export class Restoring {
   /** Closes and removes what was only made for the sake of restoring. */
   [Symbol.dispose](): void {
     for (const action of this.#ends.splice(0).reverse()) action();
+    for (const action of this.#lasts.splice(0)) action();
     for (const fd of this.#open.values()) close({ fd });
     this.#open.clear();
   }

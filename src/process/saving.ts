@@ -59,6 +59,8 @@ export class Saving {
   /** By inode. */
   readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
+  /** Descriptors of processes, and of which. */
+  readonly pidfds: { readonly pid: number; readonly fd: number; readonly of: number }[] = [];
   /** System V shared memory by id, with how many mappings of it were seen, and how many there are at all. */
   readonly segments = new Map<number, { readonly entry: Segment; mappings: number; readonly attached: number }>();
   semaphores: readonly Semaphores[] = [];

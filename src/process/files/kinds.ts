@@ -3,16 +3,32 @@ import { epoll } from './epoll.ts';
 import { eventfd } from './eventfd.ts';
 import type { FileKind, FileType, OpenFile } from './file.ts';
 import { inet } from './inet.ts';
+import { inotify } from './inotify.ts';
 import { ioUring } from './io_uring.ts';
 import { memfd } from './memfd.ts';
 import { path } from './path.ts';
+import { pidfd } from './pidfd.ts';
 import { fifo, pipe } from './pipe.ts';
 import { refusal } from './refused.ts';
 import { signalfd } from './signalfd.ts';
 import { timerfd } from './timerfd.ts';
 import { unix } from './unix.ts';
 
-const kinds: readonly FileKind[] = [path, memfd, pipe, fifo, eventfd, epoll, signalfd, timerfd, ioUring, unix, inet];
+const kinds: readonly FileKind[] = [
+  path,
+  memfd,
+  pipe,
+  fifo,
+  eventfd,
+  epoll,
+  signalfd,
+  timerfd,
+  inotify,
+  pidfd,
+  ioUring,
+  unix,
+  inet,
+];
 
 /** @throws UnsupportedError for a file that no kind knows */
 export function kindOf(file: OpenFile): FileKind {

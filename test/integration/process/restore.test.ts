@@ -72,6 +72,15 @@ test('how memory is locked, advised and named, and what threads are allowed and 
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('watches of files, and processes as descriptors', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('watches'));
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 for (const [when, again] of [
   ['still there', false],
   ['gone meanwhile', true],

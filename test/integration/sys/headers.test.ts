@@ -81,6 +81,7 @@ const headers: readonly Header[] = [
   { module: 'futex', includes: ['linux/futex.h'] },
   { module: 'inet_diag', includes: ['linux/inet_diag.h'] },
   { module: 'io_uring', includes: ['linux/io_uring.h'], without: ['SIZEOF_CQE', 'SIZEOF_SQE', 'SQE_FLAGS_AT'] },
+  { module: 'inotify', includes: ['linux/inotify.h'] },
   { module: 'ioprio', includes: ['linux/ioprio.h'] },
   {
     module: 'ipc',

@@ -1,0 +1,7 @@
+/** Watches of files: include/uapi/linux/inotify.h */
+import { O_CLOEXEC, O_NONBLOCK } from './fcntl.ts';
+
+export const IN_CLOEXEC = O_CLOEXEC;
+export const IN_NONBLOCK = O_NONBLOCK;
+/** Of a symbolic link itself. */
+export const IN_DONT_FOLLOW = 0x2000000;
