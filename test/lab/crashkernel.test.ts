@@ -8,7 +8,11 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
 import { main } from '../../src/cli/app.ts';
+import { readFiles } from '../../src/crash/kernel/files.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
+import { readMappings } from '../../src/crash/kernel/mappings.ts';
+import { readMounts } from '../../src/crash/kernel/mounts.ts';
+import { Paths } from '../../src/crash/kernel/paths.ts';
 import { placeText } from '../../src/crash/kernel/symbols.ts';
 import type { Task } from '../../src/crash/kernel/tasks.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
@@ -47,6 +51,9 @@ for (const machine of machines) {
         compareModules(kernel, files);
         if (path === files.vmcore) compareSymbols(kernel, files);
         compareTypes(kernel);
+        compareMappings(kernel, files);
+        compareFiles(kernel, files);
+        compareMounts(kernel, files);
         assert.deepEqual(kernel.gaps.list, []);
       } finally {
         source.close();
@@ -190,6 +197,63 @@ function compareTypes({ info, types }: Kernel): void {
     compared++;
   }
   assert.ok(compared > 40, `${compared}`);
+}
+
+/** Lines of /proc/PID/NAME, by PID. */
+function byProcess(files: Dumps, name: string): Map<number, string[]> {
+  const found = new Map<number, string[]>();
+  for (const [, pid, line] of readFileSync(join(files.truth, name), 'utf8').matchAll(
+    /^\/proc\/(\d+)\/\w+[:/](.*)$/gm,
+  )) {
+    found.set(Number(pid), [...(found.get(Number(pid)) ?? []), line!]);
+  }
+  return found;
+}
+
+function compareMappings(kernel: Kernel, files: Dumps): void {
+  const truth = byProcess(files, 'maps');
+  const paths = new Paths(kernel);
+  let compared = 0;
+  for (const task of kernel.tasks) {
+    const expected = truth.get(task.pid);
+    if (expected === undefined || task.mm === 0n || (passing.test(task.comm) && task.pid !== 1)) continue;
+    const found = readMappings(kernel, paths, task).map(({ start, end, permissions, offset, name }) => {
+      const text = (value: bigint | number) => value.toString(16).padStart(8, '0');
+      return `${text(start)}-${text(end)} ${permissions} ${text(offset)} ${name}`.trimEnd();
+    });
+    const lines = expected
+      .filter((line) => !line.endsWith('[vsyscall]'))
+      .map((line) => line.replace(/^(\S+ \S+ \S+) \S+ \d+\s*/, '$1 ').trimEnd());
+    assert.deepEqual(found, lines, `${task.pid} ${task.comm}`);
+    compared += found.length;
+  }
+  assert.ok(compared > 150, `${compared} mappings`);
+}
+
+function compareFiles(kernel: Kernel, files: Dumps): void {
+  const truth = byProcess(files, 'files');
+  const paths = new Paths(kernel);
+  let compared = 0;
+  for (const task of kernel.tasks) {
+    const expected = truth.get(task.pid)?.filter((line) => / ./.test(line));
+    if (expected === undefined || (passing.test(task.comm) && task.pid !== 1)) continue;
+    const found = readFiles(kernel, paths, task).map(({ fd, path }) => `${fd} ${path}`);
+    const lines = expected.map((line) => line.replace(/^fd\//, ''));
+    assert.deepEqual(found.sort(), lines.sort(), `${task.pid} ${task.comm}`);
+    compared += found.length;
+  }
+  assert.ok(compared > 20, `${compared} files`);
+}
+
+/** /proc/mounts has what is below the root of a process; the namespace may have more above it. */
+function compareMounts(kernel: Kernel, files: Dumps): void {
+  const init = kernel.tasks.find(({ pid }) => pid === 1)!;
+  const found = readMounts(kernel, new Paths(kernel), init.address).map(
+    (each) => `${each.device} ${each.folder} ${each.type}`,
+  );
+  const truth = readFileSync(join(files.truth, 'mounts'), 'utf8').trim().split('\n');
+  const expected = truth.map((line) => line.split(' ').slice(0, 3).join(' '));
+  assert.deepEqual(found.filter((line) => !/ nullfs$/.test(line)).sort(), expected.sort());
 }
 
 async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {

@@ -3,20 +3,23 @@ import { type Command, command } from '../command.ts';
 import { bt } from './crash/bt.ts';
 import { convert } from './crash/convert.ts';
 import { dmesg } from './crash/dmesg.ts';
+import { files } from './crash/files.ts';
 import { filter } from './crash/filter.ts';
 import { info } from './crash/info.ts';
 import { mod } from './crash/mod.ts';
+import { mount } from './crash/mount.ts';
 import { ps } from './crash/ps.ts';
 import { rd } from './crash/rd.ts';
 import { struct } from './crash/struct.ts';
 import { sym } from './crash/sym.ts';
 import { sys } from './crash/sys.ts';
 import { task } from './crash/task.ts';
+import { vm } from './crash/vm.ts';
 import { vtop } from './crash/vtop.ts';
 
 export const crash: Command = command({
   name: 'crash',
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
-  commands: [info, sys, ps, bt, task, dmesg, mod, sym, struct, rd, vtop, filter, convert],
+  commands: [info, sys, ps, bt, task, files, vm, mount, dmesg, mod, sym, struct, rd, vtop, filter, convert],
 });
