@@ -4,6 +4,7 @@ import { i32, struct, u16, u32 } from './struct.ts';
 /** Protocol of the socket. */
 export const NETLINK_ROUTE = 0;
 export const NETLINK_SOCK_DIAG = 4;
+export const NETLINK_NETFILTER = 12;
 
 /** `nlmsg_type` of control messages. */
 export const NLMSG_NOOP = 0x1;
@@ -18,7 +19,10 @@ export const NLM_F_DUMP_INTR = 0x10;
 export const NLM_F_ROOT = 0x100;
 export const NLM_F_MATCH = 0x200;
 export const NLM_F_DUMP = 0x300;
+/** Of orders that make something. */
+export const NLM_F_CREATE = 0x400;
 
+export const NLA_F_NESTED = 0x8000;
 /** Mask of an attribute's type without its flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. */
 export const NLA_TYPE_MASK = 0x3fff;
 

@@ -16,6 +16,13 @@ export interface NetlinkMessage {
   readonly payload: Uint8Array;
 }
 
+/** What is asked for or to be done; `payload` is what follows the nlmsghdr. */
+export interface NetlinkOrder {
+  readonly type: number;
+  readonly flags: number;
+  readonly payload: Uint8Array;
+}
+
 /** More than the 32 KiB that the kernel puts into one datagram of a dump (netlink_dump of net/netlink/af_netlink.c). */
 const RECEIVE_SIZE = 1 << 16;
 
@@ -52,6 +59,33 @@ export class NetlinkSocket {
     return this.#exchange(type, abi.NLM_F_REQUEST | abi.NLM_F_ACK | flags, payload).messages;
   }
 
+  /**
+   * Gives orders that are carried out all or none, between two marks that are not answered.
+   *
+   * @throws SyscallError what the kernel answered to the first that it refused
+   */
+  batch({ begin, orders, end }: { begin: NetlinkOrder; orders: readonly NetlinkOrder[]; end: NetlinkOrder }): void {
+    const first = this.#seq + 1;
+    const last = first + orders.length - 1;
+    this.#seq = last;
+    const acknowledge = (seq: number) => (seq === last ? abi.NLM_F_ACK : 0);
+    const buf = Buffer.concat([
+      messageOf(begin, abi.NLM_F_REQUEST, 0),
+      ...orders.map((each, i) => messageOf(each, abi.NLM_F_REQUEST | each.flags | acknowledge(first + i), first + i)),
+      messageOf(end, abi.NLM_F_REQUEST, 0),
+    ]);
+    sendto({ sockfd: this.fd, buf, len: buf.length, flags: 0, dest_addr: 0, addrlen: 0 });
+    // Only what failed is answered, or that the last one is done.
+    for (;;) {
+      for (const { type, seq, payload } of parseMessages(this.#receive())) {
+        if (type !== abi.NLMSG_ERROR || seq < first) continue;
+        const error = viewOf(payload).getInt32(abi.nlmsgerr.offsets.error, true);
+        if (error < 0) throw failure(orders[seq - first]?.type ?? begin.type, -error);
+        return;
+      }
+    }
+  }
+
   /** Closes the socket. */
   [Symbol.dispose](): void {
     close({ fd: this.fd });
@@ -60,11 +94,8 @@ export class NetlinkSocket {
 
   #exchange(type: number, flags: number, payload: Uint8Array): Answer {
     const seq = ++this.#seq;
-    const length = abi.nlmsghdr.size + payload.length;
-    const buf = new Uint8Array(length);
-    abi.nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq }, buf);
-    buf.set(payload, abi.nlmsghdr.size);
-    sendto({ sockfd: this.fd, buf, len: length, flags: 0, dest_addr: 0, addrlen: 0 });
+    const buf = messageOf({ type, flags, payload }, flags, seq);
+    sendto({ sockfd: this.fd, buf, len: buf.length, flags: 0, dest_addr: 0, addrlen: 0 });
     return readAnswer(() => this.#receive(), type, seq);
   }
 
@@ -108,6 +139,14 @@ export function readAnswer(receive: () => Uint8Array, type: number, seq: number)
   }
 }
 
+function messageOf({ type, payload }: NetlinkOrder, flags: number, seq: number): Uint8Array {
+  const length = abi.nlmsghdr.size + payload.length;
+  const message = new Uint8Array(Math.ceil(length / abi.NLMSG_ALIGNTO) * abi.NLMSG_ALIGNTO);
+  abi.nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq }, message);
+  message.set(payload, abi.nlmsghdr.size);
+  return message;
+}
+
 /** Takes a datagram apart. @throws FormatError where a length leads out of it */
 export function parseMessages(datagram: Uint8Array): NetlinkMessage[] {
   const messages: NetlinkMessage[] = [];
@@ -123,6 +162,20 @@ export function parseMessages(datagram: Uint8Array): NetlinkMessage[] {
     at += Math.ceil(nlmsg_len / abi.NLMSG_ALIGNTO) * abi.NLMSG_ALIGNTO;
   }
   return messages;
+}
+
+/** One attribute, filled up to where the next one begins. */
+export function attribute(type: number, value: Uint8Array): Uint8Array {
+  const length = abi.nlattr.size + value.length;
+  const bytes = new Uint8Array(Math.ceil(length / abi.NLA_ALIGNTO) * abi.NLA_ALIGNTO);
+  abi.nlattr.write({ nla_len: length, nla_type: type }, bytes);
+  bytes.set(value, abi.nlattr.size);
+  return bytes;
+}
+
+/** An attribute of attributes. */
+export function nested(type: number, ...attributes: Uint8Array[]): Uint8Array {
+  return attribute(type | abi.NLA_F_NESTED, Buffer.concat(attributes));
 }
 
 /** Attributes by type, the last one of each. @throws FormatError where a length leads out of `bytes` */
