@@ -90,6 +90,9 @@ export const SHUT_RDWR = 2;
 /** Bytes that were sent and not read: of UNIX sockets; of TCP those not acknowledged. TIOCOUTQ. */
 export const SIOCOUTQ = 0x5411;
 
+/** Bytes that were not sent yet: include/uapi/linux/sockios.h */
+export const SIOCOUTQNSD = 0x894b;
+
 export const IFNAMSIZ = 16;
 export const SIOCGIFNAME = 0x8910;
 export const SIOCGIFINDEX = 0x8933;

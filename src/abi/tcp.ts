@@ -32,6 +32,33 @@ export const TCP_REPAIR_WINDOW = 29;
 export const TCP_REPAIR_ON = 1;
 export const TCP_REPAIR_OFF = 0;
 
+/** Without the window probe that tells the other end. */
+export const TCP_REPAIR_OFF_NO_WP = -1;
+
+/** Values of TCP_REPAIR_QUEUE. */
+export const TCP_NO_QUEUE = 0;
+export const TCP_RECV_QUEUE = 1;
+export const TCP_SEND_QUEUE = 2;
+
+/** An element of TCP_REPAIR_OPTIONS; the codes are those of the options in a header: include/net/tcp.h. */
+export const tcp_repair_opt = struct('tcp_repair_opt', 8, { opt_code: u32, opt_val: u32 });
+export const TCPOPT_MSS = 2;
+export const TCPOPT_WINDOW = 3;
+export const TCPOPT_SACK_PERM = 4;
+export const TCPOPT_TIMESTAMP = 8;
+
+export const tcp_repair_window = struct('tcp_repair_window', 20, {
+  snd_wl1: u32,
+  snd_wnd: u32,
+  max_window: u32,
+  rcv_wnd: u32,
+  rcv_wup: u32,
+});
+
+export const TCPI_OPT_TIMESTAMPS = 1;
+export const TCPI_OPT_SACK = 2;
+export const TCPI_OPT_WSCALE = 4;
+
 /** The head of the struct; of a listening socket `tcpi_unacked` is how many wait to be accepted, `tcpi_sacked` the backlog. */
 export const tcp_info = struct('tcp_info', 104, {
   tcpi_state: u8,

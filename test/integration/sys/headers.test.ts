@@ -94,6 +94,10 @@ const headers: readonly Header[] = [
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
   { module: 'mount', includes: ['linux/mount.h'] },
   {
+    module: 'nf_tables',
+    includes: ['linux/netfilter.h', 'linux/netfilter/nfnetlink.h', 'linux/netfilter/nf_tables.h'],
+  },
+  {
     module: 'netlink',
     includes: ['linux/netlink.h'],
     // An int with all upper bits there.
@@ -147,6 +151,8 @@ const headers: readonly Header[] = [
   {
     module: 'tcp',
     includes: ['netinet/tcp.h'],
+    // include/net/tcp.h is the kernel's own.
+    without: ['TCPOPT_MSS', 'TCPOPT_SACK_PERM', 'TCP_REPAIR_OFF_NO_WP'],
     // Bit fields.
     structs: { tcp_info: { fields: { tcpi_wscale: '', tcpi_flags: '' } } },
   },
