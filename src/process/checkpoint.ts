@@ -200,6 +200,8 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
   let [done, stopped] = [false, 0];
   const letGo = (): void => {
     done = true;
+    if (outcome === 'kill') saving.connections.leave(pid);
+    else saving.connections[Symbol.dispose]();
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
   };
@@ -211,7 +213,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
         ? undefined
         : saveOutside({ pid: process.pid, umask: process.status.Umask }, saving, tables, objects),
     );
-    tables.saveQueues();
+    tables.saveQueues(pid);
     tables.finish();
     const tree = new Set(frozen.processes.map((process) => process.pid));
     finishSysv(saving, tree);
@@ -246,7 +248,10 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
       sync: performance.now() - synced,
     };
   } finally {
-    if (!done) undo(frozen, guests);
+    if (!done) {
+      saving.connections[Symbol.dispose]();
+      undo(frozen, guests);
+    }
     for (const snapshot of snapshots) snapshot[Symbol.dispose]();
     for (const guest of guests) guest[Symbol.dispose]();
     tables[Symbol.dispose]();

@@ -24,6 +24,8 @@ export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped: boolean;
   readonly shellJob: boolean;
+  /** What becomes of TCP connections; `kept` if it is not said. */
+  readonly connections?: 'kept' | 'closed' | undefined;
   /** The root becomes a child of our parent. */
   readonly sibling?: boolean | undefined;
   /** Called when all of them are ready and still stopped; if it throws, nothing of them stays. @param pid of the root */
@@ -47,7 +49,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const store = checkedStore(image);
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
-  const restoring = new Restoring(store, tree);
+  const restoring = new Restoring(store, tree, options.connections ?? 'kept');
   const made: Made[] = [];
   try {
     restoring.prepareShared();
@@ -75,6 +77,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       store.finish();
       for (const process of processes) leave(process);
       for (const process of processes) clear(process, tree, hole);
+      restoring.ready();
       restoring[Symbol.dispose]();
       options.beforeGoing?.(tree.tasks[0]!.pid);
       const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;

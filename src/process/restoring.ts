@@ -19,6 +19,7 @@ import { isRecord, readBlob, records } from '../image/file.ts';
 import type { pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import { ghost_chunk_entry, ghost_file_entry } from '../image/messages/files.ts';
 import { VMA_ANON_SHARED } from '../image/messages/memory.ts';
+import type { tcp_stream_entry } from '../image/messages/sockets.ts';
 import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
 import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
@@ -41,6 +42,7 @@ type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
 
 export class Restoring {
   readonly tree: ImageTree;
+  readonly connections: 'kept' | 'closed';
   readonly memfds: ImageTree['memfds'];
   readonly pipesData: ReadonlyMap<number, PipeData>;
   readonly fifosData: ReadonlyMap<number, PipeData>;
@@ -51,13 +53,16 @@ export class Restoring {
   readonly #open = new Map<number, number>();
   readonly #made = new Map<string, unknown>();
   readonly #ends: (() => void)[] = [];
+  readonly #whenReady: (() => void)[] = [];
   readonly #whenMade: (() => void)[] = [];
   readonly #lasts: (() => void)[] = [];
   readonly #failures: (() => void)[] = [];
   readonly #segments: readonly Segment[];
   readonly #ghosts: ReadonlyMap<number, number>;
 
-  constructor(store: ImageStore, tree: ImageTree) {
+  /** @param connections whether those of TCP are kept or closed */
+  constructor(store: ImageStore, tree: ImageTree, connections: 'kept' | 'closed') {
+    this.connections = connections;
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;
@@ -134,6 +139,20 @@ export class Restoring {
 
   made(): void {
     for (const action of this.#whenMade.splice(0)) action();
+  }
+
+  /** Has something done when all are ready to go on, in this order, while what was opened is still open here. */
+  onceReady(action: () => void): void {
+    this.#whenReady.push(action);
+  }
+
+  ready(): void {
+    for (const action of this.#whenReady.splice(0)) action();
+  }
+
+  /** The state of a connection, by its inode. */
+  tcpStream(ino: number): { entry: Value<typeof tcp_stream_entry>; bytes: Uint8Array } | undefined {
+    return this.#withBytes(images.TCP_STREAM, ino)[0];
   }
 
   /** Has something done when all processes have what they need, or when it all fails. */

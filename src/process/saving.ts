@@ -12,6 +12,7 @@ import { attributes, close, lseek, openat, pread64, readlink } from '../sys/file
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
+import { Connections, type TcpStream } from './files/tcp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -20,6 +21,10 @@ export interface SaveOptions {
   /** Largest deleted file that is saved, in bytes. */
   readonly ghostLimit: number;
   readonly fileLocks: boolean;
+  /** What becomes of TCP connections: they are `kept`, or `closed` in the image, or `refused`. */
+  readonly connections?: 'kept' | 'closed' | 'refused' | undefined;
+  /** Connections that wait to be accepted are lost; else they are refused. */
+  readonly skipInFlight?: boolean | undefined;
 }
 
 /** A piece of a file that is not a hole. */
@@ -53,6 +58,8 @@ export class Saving {
   readonly ghosts = new Map<string, Ghost>();
   readonly pipesData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
   readonly fifosData: { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array }[] = [];
+  readonly connections = new Connections();
+  readonly tcpStreams: TcpStream[] = [];
   readonly socketQueues: { entry: Value<typeof sk_packet_entry>; bytes: Uint8Array }[] = [];
   readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
   readonly shared = new Map<number, SharedMemory>();
@@ -181,6 +188,7 @@ export class Saving {
 
   /** Closes what was opened for the sake of saving. */
   [Symbol.dispose](): void {
+    this.connections[Symbol.dispose]();
     for (const { fd } of this.shared.values()) close({ fd });
     this.shared.clear();
   }

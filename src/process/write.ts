@@ -91,7 +91,7 @@ export function writeStatistics(
 }
 
 function writeShared(draft: ImageDraft, saving: Saving): void {
-  const { remaps, ghosts, pipesData, fifosData, socketQueues, memfds, locks, rings } = saving;
+  const { remaps, ghosts, pipesData, fifosData, socketQueues, tcpStreams, memfds, locks, rings } = saving;
   if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
   if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
   if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);
@@ -111,6 +111,7 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
   const segments = [...saving.segments.values()].map(({ entry }) => ({ entry, bytes: new Uint8Array(0) }));
   writeWithBytes(draft, images.IPCNS_SHM, segments, NAMESPACES.ipc_ns_id);
   writeWithBytes(draft, images.IPCNS_SEM, saving.semaphores, NAMESPACES.ipc_ns_id);
+  for (const { ino, ...stream } of tcpStreams) writeWithBytes(draft, images.TCP_STREAM, [stream], ino);
   if (memfds.size > 0) {
     writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
   }

@@ -20,6 +20,7 @@ export interface Connection {
 /** A table that goes with the process that made it, whatever ends that. */
 export class PacketLock {
   readonly #socket = new NetlinkSocket(NETLINK_NETFILTER);
+  #open = true;
 
   /** @throws SyscallError EOPNOTSUPP, EPROTONOSUPPORT (kernel without nf_tables), EEXIST (there is one of this name) */
   constructor(name: string, connections: readonly Connection[]) {
@@ -33,7 +34,8 @@ export class PacketLock {
 
   /** Lets the packets through. */
   [Symbol.dispose](): void {
-    this.#socket[Symbol.dispose]();
+    if (this.#open) this.#socket[Symbol.dispose]();
+    this.#open = false;
   }
 }
 

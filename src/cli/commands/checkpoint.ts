@@ -13,6 +13,12 @@ const flags = {
   leaveRunning: { long: 'leave-running', short: 'R', summary: 'let the processes go on' },
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   timeout: { long: 'timeout', value: 'SECONDS', summary: 'how long a process may take to stop; 10 if not given' },
+  tcpEstablished: {
+    long: 'tcp-established',
+    summary: 'keep TCP connections; their packets are held back until a restore',
+  },
+  tcpClose: { long: 'tcp-close', summary: 'save TCP connections as closed' },
+  skipInFlight: { long: 'skip-in-flight', summary: 'lose connections that are not accepted yet' },
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
 
@@ -66,6 +72,8 @@ export const checkpoint = command({
       timeout: 1000 * Number(flags.timeout ?? 10),
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
       fileLocks: flags.fileLocks,
+      connections: flags.tcpClose ? 'closed' : flags.tcpEstablished ? 'kept' : 'refused',
+      skipInFlight: flags.skipInFlight,
       beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),
     } as const;
     const result = await logged(flags, 'checkpoint', async () => {

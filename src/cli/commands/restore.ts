@@ -16,6 +16,7 @@ const flags = {
     short: 'S',
     summary: 'make the root a child of whoever started tideover; with -d',
   },
+  tcpClose: { long: 'tcp-close', summary: 'restore TCP connections as closed' },
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
   execCommand: {
@@ -66,6 +67,7 @@ export const restore = command({
         const options = {
           stopped: flags.leaveStopped,
           shellJob: flags.shellJob,
+          connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
           sibling: flags.sibling,
           beforeGoing(pid: number) {
             script('post-restore', pid);

@@ -25,6 +25,7 @@ import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 import { bytesOfWords, type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
 import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
+import { beginRepair, guardConnections, restoreConnection } from './tcp.ts';
 import { refillDatagrams, saveDatagrams, shutdownOf } from './udp.ts';
 
 export type InetEntry = Value<typeof inet_sk_entry>;
@@ -47,17 +48,22 @@ export const inet: FileKind = {
     const type = typeOf(local);
     const [own, peer] = [ownAddress(local), peerAddress(local)];
     const { state, backlog } = type === so.SOCK_STREAM ? stateOf(file, saving) : { state: stateWith(peer), backlog: 0 };
+    // One that is to be restored as closed has no addresses; reading from it gives its end.
+    const kept = type !== so.SOCK_STREAM || state !== tcp.TCP_CLOSE || peer === undefined;
     const isk: InetEntry = {
       ...{ id: file.id, ino: Number(file.stat.stx_ino), family, type, proto, state },
-      ...{ src_port: own.port, dst_port: peer?.port ?? 0, src_addr: own.words, dst_addr: peer?.words ?? [] },
+      ...{ src_port: kept ? own.port : 0, src_addr: kept ? own.words : [] },
+      ...{ dst_port: (kept && peer?.port) || 0, dst_addr: (kept && peer?.words) || [] },
       ...{ flags: file.flags, backlog, fown: saveOwner(file), opts: saveOptions(local) },
       ip_opts: saveIpOptions(local, family, type),
       ...(family === so.AF_INET6 ? { v6only: getOption(local, so.IPPROTO_IPV6, so.IPV6_V6ONLY) === 1 } : {}),
       ...((own.interface ?? peer?.interface) === undefined ? {} : { ifname: (own.interface ?? peer?.interface)! }),
       ...(type === so.SOCK_STREAM ? { tcp_opts: saveTcpOptions(local) } : {}),
-      ...(type === so.SOCK_DGRAM ? shutdownOf(file, saving) : {}),
+      ...(type === so.SOCK_DGRAM ? shutdownOf(file, saving) : kept ? {} : { shutdown: 'BOTH' }),
     };
-    if (type === so.SOCK_DGRAM && saving.stopped) saveDatagrams(file, saving);
+    if (!saving.stopped) return { isk };
+    if (type === so.SOCK_DGRAM) saveDatagrams(file, saving);
+    if (isConnection(isk)) saving.connections.add(local, isk.ino, own, peer!);
     return { isk };
   },
 
@@ -86,22 +92,38 @@ function stateWith(peer: InetAddress | undefined): number {
   return peer === undefined ? tcp.TCP_CLOSE : tcp.TCP_ESTABLISHED;
 }
 
-/** @throws UnsupportedError for a connection, which cannot be saved yet */
-function stateOf(file: OpenFile, _saving: Saving): { state: number; backlog: number } {
+/**
+ * What a socket of TCP is, and whether it can be saved.
+ *
+ * @throws UnsupportedError for a connection in passing, or one that is not to be kept
+ */
+function stateOf(file: OpenFile, { options }: Saving): { state: number; backlog: number } {
   const info = tcp.tcp_info.read(getOptionBytes(file.local, so.IPPROTO_TCP, tcp.TCP_INFO, tcp.tcp_info.size));
   const refuse = (why: string, remedy: string) =>
     new UnsupportedError({ what: file.link, pid: file.pid, fd: file.fd, why, remedy });
+  const closed = { state: tcp.TCP_CLOSE, backlog: 0 };
   switch (info.tcpi_state) {
     case tcp.TCP_CLOSE:
-      return { state: tcp.TCP_CLOSE, backlog: 0 };
+      return closed;
     case tcp.TCP_LISTEN:
       // Of a listening socket these two are how many wait, and how many may.
-      if (info.tcpi_unacked > 0) {
-        throw refuse('a connection waits to be accepted', 'try again in a moment, when the program has accepted it');
+      if (info.tcpi_unacked > 0 && options.skipInFlight !== true && options.connections !== 'closed') {
+        throw refuse(
+          'a connection waits to be accepted',
+          'try again in a moment, when the program has accepted it, or give --skip-in-flight',
+        );
       }
       return { state: tcp.TCP_LISTEN, backlog: info.tcpi_sacked };
     default:
-      throw refuse('TCP connections cannot be saved yet', 'close it, or leave this process out');
+      if (options.connections === 'closed') return closed;
+      if (options.connections !== 'kept') {
+        throw refuse(
+          'it is connected',
+          'give --tcp-established to keep the connection, or --tcp-close to restore it as closed',
+        );
+      }
+      if (info.tcpi_state === tcp.TCP_ESTABLISHED) return { state: tcp.TCP_ESTABLISHED, backlog: 0 };
+      throw refuse('it is being connected or closed', 'try again in a moment, or give --tcp-close');
   }
 }
 
@@ -182,20 +204,46 @@ function restoreTcpOptions(fd: number, { cork, nodelay, keepcnt, keepidle, keepi
   }
 }
 
+function isConnection({ type, state }: InetEntry): boolean {
+  return type === so.SOCK_STREAM && state === tcp.TCP_ESTABLISHED;
+}
+
 function restoreSocket(entry: InetEntry, restoring: Restoring): number {
   const { family, type, proto, state } = entry;
   const fd = socket({ domain: family, type: type | so.SOCK_CLOEXEC | so.SOCK_NONBLOCK, protocol: proto });
   if (entry.v6only !== undefined && (getOption(fd, so.IPPROTO_IPV6, so.IPV6_V6ONLY) === 1) !== entry.v6only) {
     setOption(fd, so.IPPROTO_IPV6, so.IPV6_V6ONLY, Number(entry.v6only));
   }
+  restoreOwner(restoring, fd, entry.fown);
+  const [own, peer] = addressesOf(entry);
+  if (isConnection(entry) && restoring.connections === 'closed') {
+    // Reading from it gives its end.
+    shutdown.attempt({ sockfd: fd, how: so.SHUT_RDWR });
+    settle(fd, entry);
+    return fd;
+  }
+  const connection = isConnection(entry);
+  if (connection) {
+    if (restoring.first('connections')) guardConnections(restoring, connectionsOf(restoring));
+    beginRepair(fd);
+  }
   // The program may have switched this off since it was bound.
   restoreIpOptions(fd, family, { freebind: true });
-  const [own, peer] = addressesOf(entry);
   if (own.port !== 0 || own.words.some((word) => word !== 0)) {
     // Others of the image may have the same address, and what the program left may not have timed out.
     setOption(fd, so.SOL_SOCKET, so.SO_REUSEADDR, 1);
     setOption(fd, so.SOL_SOCKET, so.SO_REUSEPORT, 1);
     bindTo(fd, own);
+  }
+  // The port must be taken when this changes.
+  restoring.atEnd(() => restoreSharing(fd, entry.opts));
+  if (connection) {
+    const end = restoreConnection(fd, entry.ino, peer!, restoring);
+    restoring.onceReady(() => {
+      end();
+      settle(fd, entry);
+    });
+    return fd;
   }
   // One that is connected takes them from its peer only.
   refillDatagrams(fd, own, restoring.socketQueues.get(entry.id) ?? []);
@@ -204,17 +252,27 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
     const addr = sockaddrOf(fd, peer);
     connect({ sockfd: fd, addr, addrlen: addr.length });
   }
-  // The port must be taken when this changes.
-  restoring.atEnd(() => restoreSharing(fd, entry.opts));
+  settle(fd, entry);
+  return fd;
+}
+
+/** What can be set at any time. */
+function settle(fd: number, entry: InetEntry): void {
   restoreOptions(fd, entry.opts);
-  restoreIpOptions(fd, family, { freebind: false, ...entry.ip_opts });
+  restoreIpOptions(fd, entry.family, { freebind: false, ...entry.ip_opts });
   if (entry.tcp_opts !== undefined) restoreTcpOptions(fd, entry.tcp_opts);
   const how = SHUTDOWN.indexOf(entry.shutdown ?? 'NONE');
   // ENOTCONN says that it is not connected; what shutting down does, it has done.
   if (how > 0) shutdown.attempt({ sockfd: fd, how: how - 1 });
   setStatusFlags(fd, entry.flags);
-  restoreOwner(restoring, fd, entry.fown);
-  return fd;
+}
+
+function connectionsOf(restoring: Restoring): [InetAddress, InetAddress][] {
+  return [...restoring.tree.files.values()].flatMap(({ isk }) => {
+    if (isk === undefined || !isConnection(isk)) return [];
+    const [own, peer] = addressesOf(isk);
+    return [[own, peer!]];
+  });
 }
 
 function addressesOf(entry: InetEntry): [InetAddress, InetAddress | undefined] {

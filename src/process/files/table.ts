@@ -40,8 +40,9 @@ export class FileTables {
     }
   }
 
-  /** Saves what waits in sockets, and open files that are only there. Everything must be stopped. */
-  saveQueues(): void {
+  /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. */
+  saveQueues(root: number): void {
+    this.#saving.tcpStreams.push(...this.#saving.connections.save(root));
     const self = pidfd_open({ pid: process.pid, flags: 0 });
     try {
       saveUnixQueues(this.#saving, this.#kept, (fd) => this.#saveDescriptor(process.pid, self, fd).id);

@@ -3,7 +3,7 @@
  * ee9952831cfd). While a socket is in repair it sends nothing, also when it is closed. Packets are held back meanwhile, and until
  * a restore where the processes end: to a packet for a connection that it does not know the kernel answers with a reset.
  */
-import { fcntl as control, close } from '../../sys/files.ts';
+
 import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
@@ -13,7 +13,7 @@ import { FormatError } from '../../errors.ts';
 import type { tcp_stream_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { fileName, images } from '../../image/types.ts';
-import { ioctl } from '../../sys/files.ts';
+import { close, fcntl as control, ioctl } from '../../sys/files.ts';
 import { type Connection, lockPackets, PacketLock, unlockPackets } from '../../sys/nftables.ts';
 import { Region } from '../../sys/region.ts';
 import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsockopt } from '../../sys/socket.ts';
@@ -38,6 +38,8 @@ interface Held {
 /** The connections of a tree while it is saved. */
 export class Connections {
   readonly #held: Held[] = [];
+  /** Descriptors of those whose processes end. */
+  readonly #left: number[] = [];
   #lock: PacketLock | undefined;
 
   /** @param local a descriptor of it, which may be closed afterwards */
@@ -68,8 +70,6 @@ export class Connections {
     );
     for (const { fd } of this.#held.splice(0)) this.#left.push(fd);
   }
-
-  readonly #left: number[] = [];
 
   /** Has those go on that were not left. */
   [Symbol.dispose](): void {
@@ -156,8 +156,9 @@ function peek(fd: number, length: number): Uint8Array {
  * Makes a new socket the connection that was saved; it stays in repair until all are ready. It is bound already.
  *
  * @param fd in repair
+ * @returns ends that
  */
-export function restoreConnection(fd: number, ino: number, peer: InetAddress, restoring: Restoring): void {
+export function restoreConnection(fd: number, ino: number, peer: InetAddress, restoring: Restoring): () => void {
   const { entry, bytes } = streamOf(restoring, ino);
   const { inq_len, outq_len } = entry;
   const queue = (of: number, seq: number) => {
@@ -169,7 +170,8 @@ export function restoreConnection(fd: number, ino: number, peer: InetAddress, re
   const addr = sockaddrOf(fd, peer);
   connect({ sockfd: fd, addr, addrlen: addr.length });
   restoreStreamOptions(fd, entry);
-  for (const name of [so.SO_SNDBUFFORCE, so.SO_RCVBUFFORCE]) setOption(fd, so.SOL_SOCKET, name, 2 * bytes.length + ROOM);
+  for (const name of [so.SO_SNDBUFFORCE, so.SO_RCVBUFFORCE])
+    setOption(fd, so.SOL_SOCKET, name, 2 * bytes.length + ROOM);
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_RECV_QUEUE);
   send(fd, bytes.subarray(0, inq_len));
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_SEND_QUEUE);
@@ -182,11 +184,11 @@ export function restoreConnection(fd: number, ino: number, peer: InetAddress, re
     setsockopt({ sockfd: fd, level: so.IPPROTO_TCP, optname: tcp.TCP_REPAIR_WINDOW, optval, optlen: optval.length });
   }
   const unsent = bytes.subarray(inq_len + sent);
-  restoring.atLast(() => {
+  return () => {
     repair(fd, tcp.TCP_REPAIR_OFF);
     // What was never sent is sent as anything is.
     send(fd, unsent);
-  });
+  };
 }
 
 /** More than what a queue takes beside its bytes. */
@@ -229,7 +231,7 @@ export function guardConnections(restoring: Restoring, connections: readonly [In
   );
   restoring.atEnd(() => lock[Symbol.dispose]());
   // Before the sockets leave repair, which tells the other ends.
-  restoring.atLast(() => {
+  restoring.onceReady(() => {
     unlockPackets(tableName(pid));
     lock[Symbol.dispose]();
   });

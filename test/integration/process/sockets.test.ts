@@ -1,5 +1,8 @@
 /** Programs with sockets, which check themselves after a restore. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { connect, type Socket } from 'node:net';
+import { setTimeout } from 'node:timers/promises';
 import { rootTest } from '../root.ts';
 import { Bench } from './target.ts';
 
@@ -19,4 +22,158 @@ for (const [name, program] of [
       await bench.dispose();
     }
   });
+}
+
+/** Answers each line with its number, its text and how many bytes wait; `fill` makes it send more than fits. */
+const SERVER = `
+import select, signal, socket
+family = socket.AF_INET6
+listening = socket.create_server(('::', 0), family=family, dualstack_ipv6=True)
+print('port', listening.getsockname()[1], flush=True)
+poll = select.poll()
+poll.register(listening, select.POLLIN)
+clients, seen = {}, 0
+while True:
+    for fd, _ in poll.poll():
+        if fd == listening.fileno():
+            client, _ = listening.accept()
+            clients[client.fileno()] = client
+            poll.register(client, select.POLLIN)
+            continue
+        text = clients[fd].recv(1 << 20)
+        if not text:
+            print('closed', flush=True)
+            poll.unregister(fd)
+            continue
+        for line in text.decode().splitlines():
+            seen += 1
+            clients[fd].sendall(f'{seen} {line}\\n'.encode())
+            if line == 'fill':
+                clients[fd].sendall(b'x' * 3000000 + b'\\n')
+`;
+
+rootTest('connections go on with clients outside of the tree, which notice nothing', async () => {
+  const bench = new Bench();
+  const clients: Client[] = [];
+  try {
+    const pid = bench.start('python3', ['-c', SERVER]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    for (const host of ['127.0.0.1', '::1']) clients.push(await Client.connect(port, host));
+    const [four, six] = clients as [Client, Client];
+    assert.equal(await four.ask('one'), '1 one');
+    assert.equal(await six.ask('two'), '2 two');
+
+    const kept = ['--tcp-established', '--leave-running'];
+    assert.equal(bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, ...kept).status, 0);
+    assert.equal(await four.ask('three'), '3 three');
+
+    // More than either side holds is on its way, while the server is not there.
+    six.pause();
+    six.write('fill\n');
+    await setTimeout(200);
+    const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established');
+    assert.equal(saved.status, 0, saved.stderr);
+    await bench.gone(pid);
+    four.write('meanwhile\n');
+    await setTimeout(500);
+    const restored = bench.tideover('restore', '-D', bench.image, '-d');
+    assert.equal(restored.status, 0, restored.stderr);
+
+    assert.equal(await four.line(), '5 meanwhile');
+    assert.equal(await four.ask('six'), '6 six');
+    six.resume();
+    assert.equal(await six.line(), '4 fill');
+    assert.equal((await six.line()).length, 3_000_000);
+    assert.equal(await six.ask('seven'), '7 seven');
+    assert.deepEqual(
+      clients.map(({ ended }) => ended),
+      [false, false],
+    );
+    assert.doesNotMatch(bench.log, /closed/);
+  } finally {
+    for (const client of clients) client.end();
+    await bench.dispose();
+  }
+});
+
+rootTest('a connection is refused where it is not said what becomes of it, and goes on', async () => {
+  const bench = new Bench();
+  try {
+    const pid = bench.start('python3', ['-c', SERVER]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    const client = await Client.connect(port, '127.0.0.1');
+    assert.equal(await client.ask('one'), '1 one');
+    const { status, stderr } = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image);
+    assert.equal(status, 3);
+    assert.match(stderr, /socket:\[\d+\]: it is connected; give --tcp-established/);
+    assert.equal(await client.ask('two'), '2 two');
+    assert.equal(bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-close').status, 0);
+    await bench.gone(pid);
+    const restored = bench.tideover('restore', '-D', bench.image, '-d');
+    assert.equal(restored.status, 0, restored.stderr);
+    await bench.says('closed');
+    client.end();
+  } finally {
+    await bench.dispose();
+  }
+});
+
+/** One end of a connection, by lines. */
+class Client {
+  readonly #socket: Socket;
+  #text = '';
+  ended = false;
+
+  private constructor(socket: Socket) {
+    this.#socket = socket;
+    socket.setEncoding('latin1');
+    socket.on('data', (text) => {
+      this.#text += text;
+    });
+    for (const event of ['end', 'error', 'close']) {
+      socket.on(event, () => {
+        this.ended = true;
+      });
+    }
+  }
+
+  static async connect(port: number, host: string): Promise<Client> {
+    const socket = connect(port, host);
+    await once(socket, 'connect');
+    return new Client(socket);
+  }
+
+  async ask(text: string): Promise<string> {
+    this.write(`${text}\n`);
+    return this.line();
+  }
+
+  async line(): Promise<string> {
+    for (let i = 0; ; i++) {
+      const end = this.#text.indexOf('\n');
+      if (end >= 0) {
+        const line = this.#text.slice(0, end);
+        this.#text = this.#text.slice(end + 1);
+        return line;
+      }
+      if (i > 3000 || this.ended) throw new Error(`no answer; ${this.#text.length} bytes came`);
+      await setTimeout(10);
+    }
+  }
+
+  write(text: string): void {
+    this.#socket.write(text);
+  }
+
+  pause(): void {
+    this.#socket.pause();
+  }
+
+  resume(): void {
+    this.#socket.resume();
+  }
+
+  end(): void {
+    this.#socket.destroy();
+  }
 }

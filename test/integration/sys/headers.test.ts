@@ -95,7 +95,7 @@ const headers: readonly Header[] = [
   { module: 'mount', includes: ['linux/mount.h'] },
   {
     module: 'nf_tables',
-    includes: ['linux/netfilter.h', 'linux/netfilter/nfnetlink.h', 'linux/netfilter/nf_tables.h'],
+    includes: ['linux/netlink.h', 'linux/netfilter.h', 'linux/netfilter/nfnetlink.h', 'linux/netfilter/nf_tables.h'],
   },
   {
     module: 'netlink',
