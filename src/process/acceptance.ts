@@ -50,11 +50,10 @@ function acceptTask(tree: ImageTree, { pid, ids, mm, threads }: ImageTask): void
     if (kind !== undefined) throw unknown(pid, `mapping ${start.toString(16)}-${end.toString(16)}`, `it is of ${kind}`);
   }
   for (const { tid, core } of threads) {
-    const { seccomp_mode = 'disabled', creds } = core.thread_core ?? {};
+    const { creds } = core.thread_core ?? {};
     if (core.mtype !== 'X86_64' || core.thread_info === undefined) {
       throw unknown(pid, `thread ${tid}`, `its registers are of ${core.mtype}, this machine's of X86_64`);
     }
-    if (seccomp_mode !== 'disabled') throw unknown(pid, `thread ${tid}`, `seccomp (${seccomp_mode}) was on`);
     const profile = creds?.lsm_profile;
     if (tree.inventory.lsmtype !== 'NO_LSM' && profile !== undefined && !profile.startsWith('unconfined')) {
       throw unknown(pid, `thread ${tid}`, `it had the profile ${profile} of ${tree.inventory.lsmtype}`);

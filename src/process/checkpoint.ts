@@ -89,7 +89,7 @@ function lookAt(options: CheckpointOptions): number {
       try {
         const status = readStatus(pid);
         if (status.State === 'Z') continue;
-        refuseForeign(pid, status.Seccomp);
+        refuseForeign(pid);
         refuseRunning(pid, pids);
         refuseSession(pid, pids, options);
         const { ids, pages } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
@@ -151,8 +151,8 @@ function refuseOneself(pid: number): void {
   }
 }
 
-/** Namespaces other than ours, and filters on system calls. */
-function refuseForeign(pid: number, seccomp: number): void {
+/** Namespaces other than ours. */
+function refuseForeign(pid: number): void {
   for (const name of ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const) {
     if (readlinkSync(`/proc/${pid}/ns/${name}`) === readlinkSync(`/proc/self/ns/${name}`)) continue;
     throw new UnsupportedError({
@@ -162,13 +162,6 @@ function refuseForeign(pid: number, seccomp: number): void {
       remedy: `run tideover within it: nsenter --${name} -t ${pid}`,
     });
   }
-  if (seccomp === 0) return;
-  throw new UnsupportedError({
-    what: 'seccomp',
-    pid,
-    why: 'filters on system calls cannot be saved yet',
-    remedy: 'start the program without them',
-  });
 }
 
 function refuseSession(pid: number, tree: ReadonlySet<number>, options: CheckpointOptions): void {

@@ -32,6 +32,7 @@ import { restoreDumpable } from './mm.ts';
 import { restoreGeneral, restoreXstate } from './registers.ts';
 import { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
+import { restoreSeccomp } from './seccomp.ts';
 import { firstWithMemory } from './sharing.ts';
 import { restoreActions, restorePending } from './signals.ts';
 import { lend } from './space.ts';
@@ -77,6 +78,7 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   for (const [i, remote] of remotes.entries()) {
     const { core: state } = task.threads[i]!;
     restoreThread(remote, state, attributes);
+    restoreSeccomp(remote, state, restoring.filters);
     const { creds } = state.thread_core!;
     if (creds !== undefined && !sameCredentials(creds, own)) restoreCredentials(remote, creds, own);
     if (i === 0) restoreDumpable(remote, task.mm!);

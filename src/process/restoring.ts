@@ -23,7 +23,7 @@ import type { tcp_stream_entry } from '../image/messages/sockets.ts';
 import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
 import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
-import { entriesOf, type ImageTree } from '../image/tree.ts';
+import { entriesOf, entryOf, type ImageTree } from '../image/tree.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import { attributes, close, mknodat, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
@@ -34,6 +34,7 @@ import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
 import type { Packet } from './files/unixqueue.ts';
 import { fillFile } from './pages.ts';
+import type { Filter } from './seccomp.ts';
 import { fillSegment, restoreSemaphores, type Segment } from './sysv.ts';
 import { NAMESPACES } from './task.ts';
 
@@ -173,6 +174,12 @@ export class Restoring {
   failed(): void {
     this.#lasts.length = 0;
     for (const action of this.#failures.splice(0).reverse()) action();
+  }
+
+  /** Filters on system calls. */
+  get filters(): readonly Filter[] {
+    const file = fileName(images.SECCOMP);
+    return this.once(file, () => (this.#store.has(file) ? entryOf(this.#store, images.SECCOMP).seccomp_filters : []));
   }
 
   /** System V shared memory. @throws FormatError where the image has no such segment */

@@ -13,6 +13,7 @@ import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
+import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -66,6 +67,8 @@ export class Saving {
   /** By inode. */
   readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
+  /** On system calls: each names the one before it. */
+  readonly filters: Filter[] = [];
   /** Descriptors of processes, and of which. */
   readonly pidfds: { readonly pid: number; readonly fd: number; readonly of: number }[] = [];
   /** System V shared memory by id, with how many mappings of it were seen, and how many there are at all. */

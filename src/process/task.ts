@@ -24,6 +24,7 @@ import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
 import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
 import type { Saving } from './saving.ts';
+import { saveFilters } from './seccomp.ts';
 import { saveActions, savePending } from './signals.ts';
 import { leaveCriticalSection, saveThread } from './thread.ts';
 import { saveTimers } from './timers.ts';
@@ -168,6 +169,9 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
   });
   for (const { remote } of cores) remote.finish();
   const saved = cores.map(({ remote, answer }) => ({ tid: remote.tracee.tid, core: answer() }));
+  for (const { tid, core } of saved) {
+    if (core.thread_core!.seccomp_mode === 'filter') core.thread_core!.seccomp_filter = saveFilters(pid, tid, saving);
+  }
   const stat = readStat(pid);
   const stopped = threads[0]!.stopSignal;
   saved[0]!.core.tc = {

@@ -15,6 +15,7 @@ import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } f
 import { saveCredentials } from './credentials.ts';
 import { resumable, saveRegisters } from './registers.ts';
 import type { Remote } from './remote.ts';
+import { seccompMode } from './seccomp.ts';
 import { restoreAlternateStack, saveAlternateStack, savePending } from './signals.ts';
 import type { Tracee } from './tracee.ts';
 
@@ -52,6 +53,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
       creds: creds(),
       comm: status.Name,
       ...(rseq_entry === undefined ? {} : { rseq_entry }),
+      ...(status.Seccomp === 0 ? {} : { seccomp_mode: seccompMode(status.Seccomp) }),
       attributes: withDeadline(attributes(), scheduling),
     };
     const pdeath_sig = new DataView(pdeath.bytes.buffer, pdeath.bytes.byteOffset, 4).getInt32(0, true);

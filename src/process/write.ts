@@ -108,6 +108,9 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
     writeWithBytes(draft, type, list);
   }
   writeWithBytes(draft, images.SK_QUEUES, socketQueues);
+  if (saving.filters.length > 0) {
+    writeEntries(draft.create(fileName(images.SECCOMP)), images.SECCOMP, [{ seccomp_filters: saving.filters }]);
+  }
   const segments = [...saving.segments.values()].map(({ entry }) => ({ entry, bytes: new Uint8Array(0) }));
   writeWithBytes(draft, images.IPCNS_SHM, segments, NAMESPACES.ipc_ns_id);
   writeWithBytes(draft, images.IPCNS_SEM, saving.semaphores, NAMESPACES.ipc_ns_id);

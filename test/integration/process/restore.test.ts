@@ -72,6 +72,15 @@ test('how memory is locked, advised and named, and what threads are allowed and 
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('filters on system calls, of all threads and of some', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('seccomp'));
+  await target.says('ready');
+  for (let round = 0; round < 2; round++) await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('watches of files, and processes as descriptors', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('watches'));

@@ -126,6 +126,11 @@ const headers: readonly Header[] = [
     },
     without: ['_NSIG', 'SW_BYTES_AT'],
   },
+  {
+    module: 'seccomp',
+    includes: ['linux/seccomp.h', 'linux/filter.h'],
+    structs: { sock_fprog: { fields: { __pad1: '', __pad2: '' } } },
+  },
   { module: 'sock_diag', includes: ['linux/sock_diag.h'] },
   {
     module: 'socket',
