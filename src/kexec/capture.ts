@@ -62,7 +62,12 @@ export function planCapture(request: CaptureRequest, machine: Machine, { notes, 
   return plan;
 }
 
-/** Loads a plan for the next panic, in place of what was loaded for it before. @throws SyscallError as kexec_load(2) */
+/**
+ * Loads a plan for the next panic, in place of what was loaded for it before. KEXEC_UPDATE_ELFCOREHDR is not set: the kernel
+ * would write the headers anew when processors or memory come and go, without the backup. Who wants those in them loads again.
+ *
+ * @throws SyscallError as kexec_load(2)
+ */
 export function loadCapture(plan: Plan): void {
   load(plan, KEXEC_ON_CRASH);
 }

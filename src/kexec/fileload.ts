@@ -34,15 +34,18 @@ export function loadFile(kernel: string, initrd: Uint8Array, commandLine: string
   }
 }
 
+/** What verify_pefile_signature() answers, and EPERM of a kernel that is locked down (kimage_validate_signature()). */
+const SIGNATURE = ['EKEYREJECTED', 'ENOKEY', 'EBADMSG', 'ENODATA', 'ENOPKG', 'EPERM'];
+
 function isSignature(error: unknown): error is SyscallError {
-  return error instanceof SyscallError && ['EKEYREJECTED', 'ENOKEY', 'EBADMSG', 'ENODATA'].includes(error.errnoName);
+  return error instanceof SyscallError && SIGNATURE.includes(error.errnoName);
 }
 
 function unsigned(kernel: string, error: SyscallError): UnsupportedError {
   return new UnsupportedError({
     what: `${kernel}: signature`,
-    why: `the running kernel takes signed kernels only and rejects this one's signature (${error.errnoName})`,
-    remedy: 'sign it with a key that the kernel knows, or turn off secure boot',
+    why: `the running kernel takes signed kernels only, and does not know the key of this one's or finds none (${error.errnoName})`,
+    remedy: 'sign it with a key that the kernel knows, or turn off secure boot or lockdown=',
   });
 }
 

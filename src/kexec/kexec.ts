@@ -9,7 +9,7 @@ import { loadCapture, planCapture } from './capture.ts';
 import { loadFile } from './fileload.ts';
 import { jump, jumpBack, planJump, requireJump } from './jump.ts';
 import { readKernel } from './kernelfile.ts';
-import { load, requireKexecLoad } from './load.ts';
+import { load, requireKexec, requireKexecLoad } from './load.ts';
 import { readMachine } from './machine.ts';
 import type { Reservation } from './memorymap.ts';
 import { joinInitrds, type Plan, planLoad } from './plan.ts';
@@ -118,6 +118,7 @@ function initrdOf({ initrds }: KernelFiles, { appended }: LayoutWishes): Uint8Ar
 
 /** kexec_load, for it takes our memory map and purgatory; kexec_file_load where only that is allowed and will do. */
 function choose(wishes: LayoutWishes, wanted: SystemCall | undefined): Omit<Loading, 'plan'> {
+  requireKexec();
   const own = Object.entries(wishes).find(([key, value]) => key !== 'appended' && isAsked(value));
   if (wanted === 'kexec_file_load') {
     if (own !== undefined) {

@@ -1,8 +1,10 @@
 /** Loading a plan into the kernel, and starting, dropping and asking about what is loaded. */
 import { existsSync } from 'node:fs';
+import { CAP_SYS_BOOT } from '../abi/capability.ts';
 import { KEXEC_ARCH_X86_64, KEXEC_ON_CRASH, KEXEC_SEGMENT_MAX, kexec_segment } from '../abi/kexec.ts';
 import { LINUX_REBOOT_CMD_KEXEC, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2 } from '../abi/reboot.ts';
 import { UnsupportedError } from '../errors.ts';
+import { capabilities } from '../sys/capability.ts';
 import { kexec_load } from '../sys/kexec.ts';
 import type { Answer } from '../sys/probe/answer.ts';
 import { kexecLoad, kexecSetting, lockdown } from '../sys/probe/kexec.ts';
@@ -12,25 +14,37 @@ import { Region } from '../sys/region.ts';
 import type { Plan } from './plan.ts';
 
 /**
- * Refuses before anything is touched, with the reason and the remedy: no privilege, kexec switched off, lockdown, a kernel
- * without kexec.
+ * Refuses before anything is touched, with the reason and the remedy: no privilege, or kexec switched off.
+ *
+ * @throws UnsupportedError
+ */
+export function requireKexec(): void {
+  if ((capabilities().effective & (1n << BigInt(CAP_SYS_BOOT))) === 0n) {
+    throw new UnsupportedError({
+      what: 'loading a kernel',
+      why: 'this process does not have CAP_SYS_BOOT',
+      remedy: 'run as root, outside of a container',
+    });
+  }
+  refuse('loading a kernel', kexecSetting());
+}
+
+/**
+ * The same for `kexec_load`: lockdown, or a kernel without it.
  *
  * @throws UnsupportedError
  */
 export function requireKexecLoad(): void {
-  for (const [what, probe] of [
-    ['loading a kernel (settings)', kexecSetting],
-    ['loading a kernel with a memory map of its own (kexec_load)', kexecLoad],
-    ['loading a kernel with a memory map of its own (lockdown)', lockdown],
-  ] as const) {
-    refuse(what, probe());
-  }
+  requireKexec();
+  const what = 'loading a kernel with a memory map of its own (kexec_load)';
+  const locked = lockdown();
+  // "partly" is lockdown=integrity, which leaves signed kernels to kexec_file_load.
+  refuse(what, locked.answer === 'partly' ? { ...locked, answer: 'no' } : locked);
+  refuse(what, kexecLoad());
 }
 
 function refuse(what: string, { answer, reason, remedy = '' }: Answer): void {
-  // "partly" is lockdown=integrity, which forbids kexec_load, or one of two limits used up, which the next probe sees.
-  const lockedDown = answer === 'partly' && what.includes('lockdown');
-  if (answer === 'no' || lockedDown) throw new UnsupportedError({ what, why: reason, remedy });
+  if (answer === 'no') throw new UnsupportedError({ what, why: reason, remedy });
 }
 
 /**

@@ -17,7 +17,10 @@ import { alignIn, alignOut, formatRange, intersect, type Range, subtract } from 
 
 /** Memory that the next kernel must leave alone. */
 export interface Reservation extends Range {
-  /** What its e820 map calls it; E820_TYPE_RESERVED where not given. */
+  /**
+   * What its e820 map calls it; E820_TYPE_RESERVED where not given. E820_TYPE_RAM gives back what an earlier kexec reserved:
+   * otherwise that stays reserved.
+   */
   readonly type?: number;
 }
 

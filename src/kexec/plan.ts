@@ -9,6 +9,7 @@
  *     purgatory    checks the others and enters the kernel
  */
 import { createHash, randomBytes } from 'node:crypto';
+import { E820_TYPE_RAM } from '../abi/e820.ts';
 import { ENTRY_32, RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
 import { type PurgatoryParameters, purgatory } from '../asm/purgatory.ts';
 import { UnsupportedError } from '../errors.ts';
@@ -63,7 +64,10 @@ export function planLoad(request: LoadRequest, machine: Machine): Plan {
   const e820 = nextMap(machine.firmware, reserve);
   const between = { start: request.memMin ?? 0, end: (request.memMax ?? Number.MAX_SAFE_INTEGER - 1) + 1 };
   const plan = build(request, machine, { e820, room: roomIn(e820, machine.systemRam, between) });
-  checkPlan(plan, reserve);
+  checkPlan(
+    plan,
+    reserve.filter(({ type }) => type !== E820_TYPE_RAM),
+  );
   checkMemory(plan, machine);
   return plan;
 }

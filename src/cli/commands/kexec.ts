@@ -41,7 +41,8 @@ const load = command({
   summary: 'Load a kernel to be started by kexec exec',
   description: [
     'The kernel is a bzImage or a vmlinux. It is loaded with a memory map, an initrd and a command line, and with a ' +
-      'purgatory that checks all of it by SHA-256 before it is entered.',
+      'purgatory that checks all of it by SHA-256 before it is entered. By --kexec-file-syscall the kernel does all this by ' +
+      'itself; only so it checks signatures, and carries what kexec handover (KHO) keeps.',
     'Preserved memory (tideover pkram) is left out of the memory map, and the command line says where it is. What is saved ' +
       'afterwards needs another load.',
     'With --json: {"systemCall", "reason", "kernel": {file, format, version}, "commandLine", "segments": [{name, start, size, ' +
@@ -136,15 +137,15 @@ export const kexec: Command = command({
   name: 'kexec',
   group: 'This machine',
   summary: 'Start another kernel from this one',
-  description: ["The options of kexec-tools are taken too: -l, -p, -e, -u, -S, with load's options after -l and -p."],
+  description: ["The options of kexec-tools are taken too: -l, -p, -e, -u, -S, with load's options beside -l and -p."],
   commands: [load, exec, unload, statusCommand, jump, purgatory],
+  arguments: [{ name: 'KERNEL', summary: 'with -l and -p: bzImage (vmlinuz) or vmlinux', optional: true }],
   flags: {
-    load: { long: 'load', short: 'l', value: 'KERNEL', summary: 'as kexec load KERNEL' },
+    load: { long: 'load', short: 'l', summary: 'as kexec load KERNEL' },
     loadPanic: {
       long: 'load-panic',
       short: 'p',
-      value: 'KERNEL',
-      summary: 'load a capture kernel into the memory of crashkernel=, for a panic',
+      summary: 'load a capture kernel into the memory of crashkernel=, for a panic; with -u: drop it',
     },
     exec: { long: 'exec', short: 'e', summary: 'as kexec exec' },
     unload: { long: 'unload', short: 'u', summary: 'as kexec unload' },
@@ -152,15 +153,28 @@ export const kexec: Command = command({
     now,
     ...loadFlags,
   },
-  async run(io, { flags }) {
-    if (flags.load !== undefined) return loadKernelFile(io, flags.load, flags);
-    if (flags.loadPanic !== undefined) return loadCaptureKernel(io, flags.loadPanic, flags);
-    if (flags.exec) return startNext(io, flags.now);
-    if (flags.unload) return drop('reboot');
-    if (flags.status) return showStatus();
-    throw new UsageError("what to do is missing; try 'tideover kexec --help'");
+  async run(io, { flags, args }) {
+    const kernel = args[0] as string | undefined;
+    const wanted = oneOf(flags);
+    if (wanted === 'load' || wanted === 'loadPanic') {
+      if (kernel === undefined) throw new UsageError('KERNEL is missing');
+      return wanted === 'load' ? loadKernelFile(io, kernel, flags) : loadCaptureKernel(io, kernel, flags);
+    }
+    if (kernel !== undefined) throw new UsageError(`'${kernel}' is no command of kexec; try 'tideover kexec --help'`);
+    if (wanted === undefined) throw new UsageError("what to do is missing; try 'tideover kexec --help'");
+    if (wanted === 'exec') return startNext(io, flags.now);
+    return wanted === 'unload' ? drop(flags.loadPanic ? 'crash' : 'reboot') : showStatus();
   },
 });
+
+/** What to do, of kexec-tools' options: one, or -u beside -p. */
+function oneOf(flags: Readonly<Record<'load' | 'loadPanic' | 'exec' | 'unload' | 'status', boolean>>) {
+  const given = (['unload', 'load', 'loadPanic', 'exec', 'status'] as const).filter((name) => flags[name]);
+  const [first, ...more] = given;
+  if (first === 'unload' && more.join() === 'loadPanic') return first;
+  if (more.length > 0) throw new UsageError('one of -l, -p, -e, -u and -S, or -p with -u');
+  return first;
+}
 
 type LoadFlags = FlagValues<typeof loadFlags>;
 

@@ -99,6 +99,29 @@ test('reserved memory has its type in the map, and the kernel moves out of its w
   );
 });
 
+test('what an earlier kexec reserved stays reserved, and is RAM again when that is asked for', () => {
+  const [kept, back] = [
+    { start: GB, end: GB + MB, type: E820_TYPE_RESERVED },
+    { start: GB + MB, end: GB + 2 * MB, type: E820_TYPE_RESERVED },
+  ];
+  const after = machine([
+    { start: 0, end: GB, type: E820_TYPE_RAM },
+    ...[kept!, back!],
+    { start: GB + 2 * MB, end: 2 * GB, type: E820_TYPE_RAM },
+  ]);
+  assert.deepEqual(planLoad(request(), after).e820, [
+    { start: 0, end: GB, type: E820_TYPE_RAM },
+    { start: GB, end: GB + 2 * MB, type: E820_TYPE_RESERVED },
+    { start: GB + 2 * MB, end: 2 * GB, type: E820_TYPE_RAM },
+  ]);
+  const plan = planLoad(request({ reserve: [{ ...back!, type: E820_TYPE_RAM }] }), after);
+  assert.deepEqual(plan.e820, [
+    { start: 0, end: GB, type: E820_TYPE_RAM },
+    kept,
+    { start: GB + MB, end: 2 * GB, type: E820_TYPE_RAM },
+  ]);
+});
+
 test('a kernel is never loaded below its preferred address, where it would move itself', () => {
   const image = readBzImage(bzImage({ pref_address: 0x40000000n }), 'k');
   assert.equal(segment(planLoad(request({ image }), q35), 'kernel').start, 0x40000000);
