@@ -1,6 +1,7 @@
 /**
  * Loading by kexec_file_load(2): the kernel reads the image itself, checks its signature where that is demanded, and lays
- * the memory out as it likes. The way under lockdown, and the one that carries kexec handover.
+ * the memory out as it likes. The way under lockdown, and the one that carries kexec handover. Of a memory map it passes on the
+ * first 128 entries; what lies behind them the next kernel does not have (setup_e820_entries() of kexec-bzimage64.c).
  */
 import { closeSync, openSync } from 'node:fs';
 import { KEXEC_FILE_NO_INITRAMFS } from '../abi/kexec.ts';
