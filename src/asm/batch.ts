@@ -13,7 +13,7 @@
  * record: a batch runs at any address. The runner needs no stack.
  */
 
-import { array, i64n, struct, u8, u16, u32, u64n, viewOf } from '../abi/struct.ts';
+import { array, i64n, struct, u8, u16, u32, viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
 import { assemble, type Item } from './assemble.ts';
 import { add, cmp, dec, int3, jae, jmp, jz, mov, pop, push, ret, syscall, test } from './instructions.ts';
@@ -47,7 +47,8 @@ export const batch_record = struct('batch_record', 64, {
   /** Bit n: arg[n] is the offset of an earlier record from the first one, and stands for its result. */
   results: u8,
   __pad: u16,
-  arg: array(u64n, 6),
+  /** Signed, as a descriptor of -1 is one. */
+  arg: array(i64n, 6),
   ret: i64n,
 });
 

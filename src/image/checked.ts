@@ -7,6 +7,7 @@ import { VerifyError } from '../errors.ts';
 import { INFO_FILE } from './info.ts';
 import { type ImageStore, readWhole, type Source, withSource } from './store.ts';
 import { SUMS_FILE, type Sum, Sums } from './sums.ts';
+import { isRaw } from './types.ts';
 
 /** tideover.sums has some fifty bytes for a file. */
 const MAX_SUMS = 64 << 20;
@@ -78,8 +79,22 @@ export interface CheckedStore extends ImageStore {
   finish(): void;
 }
 
-/** Checks what is read from a store. An image without sums, which CRIU made, cannot be checked and is taken as it is. */
+/**
+ * Checks what is read from a store. An image without sums, which CRIU made, cannot be checked and is taken as it is. Where the sums
+ * are there from the beginning, as in a directory, small images are compared when they are closed: what is damaged is not used.
+ *
+ * @throws VerifyError where a file is missing that the image had, FormatError where the sums are damaged
+ */
 export function checkedStore(store: ImageStore): CheckedStore {
+  const early = store.names().includes(SUMS_FILE) ? readSums(store) : undefined;
+  // A stream forgets pages that were passed; those that are missing are missed when they are opened.
+  const checkNames = (expected: Sums) => {
+    const names = new Set(store.names());
+    for (const file of expected.keys()) {
+      if (!names.has(file) && !isRaw(file)) throw new VerifyError(`${store.name}: ${file}`, 'the file', 'none');
+    }
+  };
+  if (early !== undefined) checkNames(early);
   const opened: { file: string; source: SummedSource }[] = [];
   const sums = new Map<string, Sum>();
   return {
@@ -96,9 +111,11 @@ export function checkedStore(store: ImageStore): CheckedStore {
         read: (into, position) => source.read(into, position),
         close() {
           // What is read only in part is summed up now, as of a stream it cannot be later.
-          sums.set(file, source.sum());
+          const sum = source.sum();
+          sums.set(file, sum);
           opened.splice(opened.indexOf(entry), 1);
           source.close();
+          if (early !== undefined && !isRaw(file) && file !== SUMS_FILE) compareSums(file, early.get(file), sum);
         },
       };
     },
@@ -107,8 +124,9 @@ export function checkedStore(store: ImageStore): CheckedStore {
         sums.set(file, source.sum());
         source.close();
       }
-      const expected = readSums(store);
+      const expected = early ?? readSums(store);
       if (expected === undefined) return;
+      checkNames(expected);
       for (const [file, sum] of sums) if (file !== SUMS_FILE) compareSums(file, expected.get(file), sum);
     },
     close: () => store.close(),

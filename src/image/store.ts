@@ -133,11 +133,19 @@ export function missing(store: string, file: string): FormatError {
 /** Calls `use` with an opened file, and closes it. */
 export function withSource<T>(store: ImageStore, file: string, use: (source: Source) => T): T {
   const source = store.open(file);
+  let result: T;
   try {
-    return use(source);
-  } finally {
-    source.close();
+    result = use(source);
+  } catch (error) {
+    try {
+      source.close();
+    } catch {
+      // The first error names the place.
+    }
+    throw error;
   }
+  source.close();
+  return result;
 }
 
 /** Copies a file from where it lies, in pieces. */

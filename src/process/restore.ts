@@ -18,7 +18,7 @@ import { guardOver } from './guard.ts';
 import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
-import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies } from './tree.ts';
+import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies, reapOrphans } from './tree.ts';
 
 export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
@@ -51,6 +51,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   acceptImage(store, tree, options.shellJob);
   const restoring = new Restoring(store, tree, options.connections ?? 'kept');
   const made: Made[] = [];
+  const asBefore = reapOrphans();
   try {
     restoring.prepareShared();
     openEverything(tree, restoring);
@@ -96,6 +97,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     killMade(made, error);
     throw error;
   } finally {
+    asBefore();
     restoring[Symbol.dispose]();
     for (const { scratch } of made) scratch[Symbol.dispose]();
   }

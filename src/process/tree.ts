@@ -15,6 +15,7 @@ import {
 } from '../abi/elf.ts';
 import { Errno } from '../abi/errno.ts';
 import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
+import { PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
 import {
   PTRACE_EVENT_EXEC,
   PTRACE_EVENT_STOP,
@@ -33,7 +34,7 @@ import { fileName, images } from '../image/types.ts';
 import { clone3, pausedAt } from '../sys/clone.ts';
 import { close, write } from '../sys/files.ts';
 import { memfd_create } from '../sys/memory.ts';
-import { sleep } from '../sys/process.ts';
+import { prctl, sleep } from '../sys/process.ts';
 import { cont, interrupt, seize } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
@@ -400,6 +401,19 @@ function dropChildSignal(remote: Remote): void {
 }
 
 /**
+ * Has orphans of what is made become children of this process, so that ids are free again when what was made is taken away.
+ *
+ * @returns has it as it was
+ */
+export function reapOrphans(): () => void {
+  const before = new Uint8Array(4);
+  prctl({ option: PR_GET_CHILD_SUBREAPER, arg2: before, arg3: 0, arg4: 0, arg5: 0 });
+  const set = (on: number) => prctl({ option: PR_SET_CHILD_SUBREAPER, arg2: on, arg3: 0, arg4: 0, arg5: 0 });
+  set(1);
+  return () => void set(before[0]!);
+}
+
+/**
  * Kills what was made and waits for it, so that nothing is left.
  *
  * @param cause why
@@ -414,17 +428,18 @@ export function killMade(made: readonly Made[], cause: unknown): void {
     }
   }
   const left: number[] = [];
-  // A leader is reaped after its threads.
-  for (const { task } of [...made].reverse()) {
-    for (const { tid } of [...task.threads].reverse()) {
-      try {
-        expectEnd(tid);
-      } catch (error) {
-        // ECHILD: it was not made yet, or is reaped.
-        if (!(error instanceof SyscallError)) left.push(tid);
-      }
+  const wait = (tid: number): void => {
+    try {
+      expectEnd(tid);
+    } catch (error) {
+      // ECHILD: it was not made yet, or is reaped.
+      if (!(error instanceof SyscallError)) left.push(tid);
     }
-  }
+  };
+  // As their tracer. A leader is reaped after its threads.
+  for (const { task } of [...made].reverse()) for (const { tid } of [...task.threads].reverse()) wait(tid);
+  // As their parent, which is gone: see reapOrphans().
+  for (const { task } of made) wait(task.pid);
   if (left.length === 0) return;
   const state = `${left.join(', ')} of the restored tree cannot be ended, and goes when the kernel lets it`;
   throw new PartialError('restore', state, { cause });

@@ -1,7 +1,9 @@
 /** A restore that is killed, or that fails: nothing of it stays, and the next one finds everything as it was. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync, renameSync } from 'node:fs';
+import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
@@ -78,6 +80,43 @@ function kill(id: number): void {
     // It is a thread, or gone.
   }
 }
+
+test('a file that is missing, and too little memory: nothing is left, and it works when that is mended', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start('python3', ['-c', NEEDS]);
+  await target.says('ready');
+  assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image).status, 0);
+  await target.gone(pid);
+  const [open, away] = ['open', 'away'].map((name) => join(target.folder, 'work', name)) as [string, string];
+  renameSync(open, away);
+  const missing = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(missing.status, 1, missing.stderr);
+  assert.match(missing.stderr, /work\/open.*ENOENT/);
+  assert.ok(!existsSync(`/proc/${pid}`));
+  renameSync(away, open);
+  // Tideover itself has less than this, the program has more.
+  const restore = [target.node, target.main, 'restore', '-D', target.image, '-d'];
+  const little = spawnSync('prlimit', [`--as=${24 * 2 ** 30}`, ...restore], { encoding: 'utf8' });
+  assert.equal(little.status, 1, little.stderr);
+  assert.match(little.stderr, /mmap.*ENOMEM/);
+  assert.ok(!existsSync(`/proc/${pid}`));
+  assert.deepEqual(abandoned(), []);
+  assert.equal(target.tideover('restore', '-D', target.image, '-d').status, 0);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const NEEDS = `
+import mmap, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+file = open('open', 'w+')
+large = mmap.mmap(-1, 32 << 30, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x4000)
+large[5 << 30] = 7
+print('ready', flush=True)
+signal.pause()
+print('ok' if large[5 << 30] == 7 and file.write('x') == 1 else 'faults', flush=True)
+`;
 
 test('what has been let go of ends with a tideover that is killed before all of it is', async () => {
   for (const [last, survive] of [

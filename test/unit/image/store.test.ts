@@ -271,7 +271,7 @@ test('files that are closed, cut or not in the sums are checked too, and images 
   const closed = sample();
   closed.files.get('core-100.img')![100]! ^= 1;
   const first = checkedStore(closed);
-  first.open('core-100.img').close();
+  assert.throws(() => first.open('core-100.img').close(), /CRC-32 of core-100\.img/);
   assert.throws(() => first.finish(), VerifyError);
   const cut = sample();
   cut.files.set('pages-1.img', new Uint8Array(5));
