@@ -180,10 +180,10 @@ type LoadFlags = FlagValues<typeof loadFlags>;
 
 async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
   const { loadKernel, planKernel } = await import('../../kexec/kexec.ts');
-  const preserved = await preservedFor(kernel, flags);
-  const given = await commandLine(flags);
-  const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved?.parameters ?? []) };
   const [memMin, memMax] = [physicalAddress('--mem-min', flags.memMin), physicalAddress('--mem-max', flags.memMax)];
+  const [given, by] = [await commandLine(flags), systemCall(flags)];
+  const preserved = await preservedFor(kernel, flags);
+  const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved?.parameters ?? []) };
   const wishes = {
     ...(memMin !== undefined && { memMin }),
     ...(memMax !== undefined && { memMax }),
@@ -191,7 +191,7 @@ async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise
     ...(flags.resetPic && { resetPic: true }),
     ...(preserved !== undefined && { reserve: preserved.reserve }),
   };
-  const loading = (flags.dryRun ? planKernel : loadKernel)(files, wishes, systemCall(flags));
+  const loading = (flags.dryRun ? planKernel : loadKernel)(files, wishes, by);
   if (!flags.dryRun) await rememberPreserved(preserved);
   io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} by ${loading.systemCall} (${loading.reason})`);
   const { nodes = 0, type } = preserved ?? {};
