@@ -1,5 +1,6 @@
 /** Preserved memory for commands: which medium is meant, and what is opened in it. */
 import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+import { count } from '../image/count.ts';
 import type { ImageInfo } from '../image/info.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
 import { parameters } from '../kexec/commandline.ts';
@@ -21,7 +22,6 @@ import { isHugePageMount } from '../sys/hugepages.ts';
 import { readProcText } from '../sys/proc.ts';
 import { UsageError } from './exit.ts';
 import { demandUnsealed, rememberReturned, returnedMemory } from './preserved-state.ts';
-import { count } from './text.ts';
 import { version } from './version.ts';
 
 export const DEFAULT_MEDIUM = '/var/lib/tideover/pkram';

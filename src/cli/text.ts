@@ -79,8 +79,3 @@ function head(text: string, width: number): string {
   }
   return text.slice(0, end);
 }
-
-/** `1 process`, `3 processes`. */
-export function count(number: number, what: string, plural = 's'): string {
-  return `${number} ${what}${number === 1 ? '' : plural}`;
-}

@@ -1,6 +1,7 @@
 /** An image for people: whose it is, its processes, their memory and their open files. */
 import { MAP_SHARED, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { FormatError } from '../errors.ts';
+import { count } from './count.ts';
 import type { ImageInfo } from './info.ts';
 import {
   VMA_AREA_GUARD,
@@ -216,10 +217,6 @@ function depthOf(tasks: readonly TaskDescription[], task: TaskDescription): numb
     parent = next.ppid;
   }
   return depth;
-}
-
-function count(number: number, what: string, plural = 's'): string {
-  return `${number} ${what}${number === 1 ? '' : plural}`;
 }
 
 function bytesText(bytes: number): string {

@@ -1,3 +1,4 @@
+import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, openDraft } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
@@ -5,7 +6,6 @@ import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
-import { count } from '../text.ts';
 
 const flags = {
   tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },

@@ -1,4 +1,5 @@
 import { UnsupportedError } from '../../errors.ts';
+import { count } from '../../image/count.ts';
 import type { Loading, SystemCall } from '../../kexec/kexec.ts';
 import type { KexecStatus } from '../../kexec/load.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
@@ -6,7 +7,7 @@ import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
 import type { Preserved } from '../preserved.ts';
 import { table } from '../table.ts';
-import { count, printableLine } from '../text.ts';
+import { printableLine } from '../text.ts';
 
 const loadFlags = {
   initrd: { long: 'initrd', value: 'FILE', repeat: true, summary: 'initrd or initramfs; several are joined' },
