@@ -47,6 +47,11 @@ export function wholeBlocks(given: readonly number[], block: number): number {
   }).length;
 }
 
+/** How many runs pages make, in any order. */
+export function runCount(given: readonly number[]): number {
+  return runsOf(given.toSorted((a, b) => a - b)).length;
+}
+
 /** Pages that follow each other, of sorted ones. */
 function runsOf(sorted: readonly number[]): number[][] {
   const runs: number[][] = [];

@@ -9,14 +9,14 @@
  * and its table of ranges is written anew when it is opened next. Before a jump hasMoved() is to be asked.
  */
 import { closeSync } from 'node:fs';
-import { freemem } from 'node:os';
+import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
 import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
 import { alignUp, overlaps, type Range } from '../mem/range.ts';
 import { mountHugePages, unmountHugePages, withSurplusHugePages } from '../sys/hugepages.ts';
 import { memoryBlockSize } from '../sys/memoryblocks.ts';
-import { choosePages, wholeBlocks } from './choose.ts';
+import { choosePages, runCount, wholeBlocks } from './choose.ts';
 import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
@@ -45,10 +45,12 @@ export interface HugePageOptions {
 const MAX_RANGES = 400;
 /** How often pages are asked for beside those at hand, to find whole blocks or such as may be taken. */
 const ROUNDS = 16;
-/** How many such rounds may find no further block: where memory is scattered each page takes the kernel 10 ms and more. */
-const PATIENCE = 2;
+/** How many such rounds may find no further block. */
+const PATIENCE = 4;
+/** Mean length of the runs that the kernel gives, in pages, below which memory is scattered: it takes 10 ms and more a page, in vain. */
+const SCATTERED = 4;
 /** Memory that is left to the system when more pages are looked at than are needed. */
-const SPARE = 256 << 20;
+const SPARE = Math.min(256 << 20, totalmem() / 8);
 
 export class HugePageMedium extends MappedMedium implements Medium {
   readonly name: string;
@@ -206,7 +208,8 @@ function takePages(files: PageFiles, count: number, avoid: readonly Range[], max
       const before = whole;
       whole = wholeBlocks([...able.keys()], block);
       if (round > 0 && whole === before) inVain++;
-      const search = wanted === inBlocks && whole * perBlock < wanted && inVain < PATIENCE;
+      const hope = inVain < PATIENCE && runCount([...able.keys()]) * SCATTERED < able.size;
+      const search = wanted === inBlocks && whole * perBlock < wanted && hope;
       const more = lacking > 0 ? lacking : search ? Math.min(perBlock, room()) : 0;
       if (more <= 0) break;
       let taken: string[];

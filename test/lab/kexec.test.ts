@@ -321,15 +321,19 @@ test('there and back five times, and once more with swapped memory; a process, a
   }
 });
 
-test('under systemd, services are stopped before the next kernel starts', async () => {
+test('under systemd, services are stopped before the next kernel starts, and preserved memory is there', async () => {
   const own = await debianDisk();
   const vm = await bootDebian({ kernel: '6.12', memory: 1024, disk: own, disks: [disk] });
   try {
     const unit =
       '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c "date >/var/stopped"\n';
     await vm.check('cat >/run/systemd/system/stopped.service && systemctl start stopped', { input: unit });
+    // Held by nothing but a mount, which has to be there to the end.
+    await vm.check('seq 1 1000000 | tideover pkram save node - --medium memory');
+    const digest = await vm.check('seq 1 1000000 | md5sum');
     await changeKernel(vm, '6.18');
     await vm.check('test -s /var/stopped');
+    assert.equal(await vm.check('tideover pkram load node | md5sum'), digest);
   } finally {
     await vm.close();
     own.remove();

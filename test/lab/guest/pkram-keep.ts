@@ -1,19 +1,22 @@
 /**
  * Runs in a guest, from a copy of the sources: saves a node as pages, one as bytes and one as a directory in huge pages, and says
- * what is in them. With `scattered` no two of the huge pages are neighbours. With `go on` it then saves a node that it never
+ * what is in them. With `scattered` no two of the huge pages are neighbours. With `go-on` it then saves a node that it never
  * finishes, over and over.
  *
- *     node pkram-keep.ts BYTES [scattered | go-on]
+ *     node pkram-keep.ts BYTES SIZE-OF-MEDIUM [scattered | go-on]
  */
 import { createHash } from 'node:crypto';
 import { mkdirSync, openSync, readSync, rmSync, writeSync } from 'node:fs';
 import { HugePageMedium, openPkram, preserveFiles } from '../../../src/pkram/index.ts';
 
-const [size, how] = process.argv.slice(2) as [string, string?];
+const [bytes, size, how] = process.argv.slice(2) as [string, string, string?];
 const CHUNK = 1 << 20;
 const HUGE = 2 << 20;
-const every = (bytes: number) => Array.from({ length: bytes / (2 * HUGE) }, (_, i) => ({ start: 2 * i * HUGE }));
-const avoid = how === 'scattered' ? every(2 ** 32).map(({ start }) => ({ start, end: start + HUGE })) : [];
+const every = Array.from({ length: 2 ** 32 / (2 * HUGE) }, (_, i) => ({
+  start: 2 * i * HUGE,
+  end: (2 * i + 1) * HUGE,
+}));
+const avoid = how === 'scattered' ? every : [];
 const pkram = openPkram(HugePageMedium.open({ create: true, size: Number(size), avoid }));
 const random = openSync('/dev/urandom', 'r');
 const digests: Record<string, string> = {};
@@ -24,7 +27,7 @@ for (const name of ['pages', 'bytes', 'files']) {
   mkdirSync('/tmp/files', { recursive: true });
   const file = openSync('/tmp/files/data', 'w');
   const chunk = new Uint8Array(CHUNK);
-  for (let at = 0; at < Number(size) / 3; at += CHUNK) {
+  for (let at = 0; at < Number(bytes) / 3; at += CHUNK) {
     readSync(random, chunk);
     sum.update(chunk);
     if (name === 'pages') object.savePages(chunk, at / 4096);

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { choosePages, wholeBlocks } from '../../../src/pkram/choose.ts';
+import { choosePages, runCount, wholeBlocks } from '../../../src/pkram/choose.ts';
 
 const HUGE = 2 << 20;
 const block = 8 * HUGE;
@@ -28,6 +28,7 @@ test('any choice is of what was given, and as much as can be had', () => {
       assert.ok(chosen.every((page, i) => given.includes(page) && (i === 0 || page > chosen[i - 1]!)));
       const runs = chosen.filter((page) => !chosen.includes(page - HUGE)).length;
       assert.ok(runs <= maxRuns);
+      assert.equal(runCount(chosen.toReversed()), runs);
       if (maxRuns > 60) assert.equal(chosen.length, Math.min(wanted, given.length));
       const blocks = wholeBlocks(given, block);
       if (maxRuns > 60) assert.ok(wholeBlocks(chosen, block) >= Math.min(blocks, Math.floor(wanted / 8)));
