@@ -1,11 +1,11 @@
 import { writeFileSync } from 'node:fs';
+import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
 import { UsageError } from '../exit.ts';
-import { count } from '../text.ts';
 
 const flags = {
   ...imageFlags,
