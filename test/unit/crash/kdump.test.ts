@@ -183,8 +183,8 @@ test('pieces of a stream may come in any order and overlap: the later one counts
   );
 });
 
-/** Reads all memory of a dump, as far as it can be opened. @returns how many pages could be read, or the error */
-function look(bytes: Uint8Array): { pages: number; reasons: Set<string>; source: PageSource } | Error {
+/** Reads every nth page of a dump, as far as it can be opened. @returns how many could be read, or the error */
+function look(bytes: Uint8Array, step: number): { pages: number; reasons: Set<string>; source: PageSource } | Error {
   let source: PageSource;
   try {
     source = openDump([memoryReader(bytes, 'cut')]);
@@ -195,7 +195,7 @@ function look(bytes: Uint8Array): { pages: number; reasons: Set<string>; source:
   const page = Buffer.alloc(PAGE);
   const found = { pages: 0, reasons: new Set<string>(), source };
   for (const { start, end } of source.ranges) {
-    for (let at = start; at < Math.min(end, start + 2000 * PAGE); at += PAGE) {
+    for (let at = start; at < Math.min(end, start + 2000 * PAGE); at += step * PAGE) {
       const hole = source.readPhysical(at, page);
       if (hole === undefined) found.pages++;
       else found.reasons.add(hole.reason);
@@ -215,18 +215,18 @@ for (const [name, more] of [
 ] as const) {
   test(`a ${name} dump that is cut at any 4 KiB is refused or has holes where it ends`, async () => {
     const file = readFileSync(await convert(`cut ${name}`, more));
-    const whole = look(file);
+    const whole = look(file, 1);
     assert.ok(!(whole instanceof Error) && whole.pages === 1500 && whole.reasons.size === 0);
     let last = -1;
     for (let length = 0; length < file.length - PAGE; length += PAGE) {
-      const found = look(file.subarray(0, length));
+      const found = look(file.subarray(0, length), 10);
       if (found instanceof Error) {
         assert.ok(isRefusal(found), `${length}: ${found.stack}`);
         assert.equal(last, -1, 'what opens when it is shorter opens when it is longer');
         assert.match(found.message, /^cut/);
         continue;
       }
-      assert.ok(found.source.header.incomplete || found.pages === 1500, `${length}`);
+      assert.ok(found.source.header.incomplete || found.reasons.size === 0, `${length}`);
       assert.deepEqual(
         [...found.reasons].filter((reason) => reason !== 'incomplete'),
         [],
@@ -235,7 +235,7 @@ for (const [name, more] of [
       if (name !== 'flattened') assert.ok(found.pages >= last);
       last = found.pages;
     }
-    assert.ok(name === 'flattened' || last > 1000);
+    assert.ok(name === 'flattened' || last > 100);
   });
 
   test(`any field of the headers of a ${name} dump may be wrong`, async () => {
@@ -251,7 +251,7 @@ for (const [name, more] of [
       fc.property(fc.array(fc.oneof(change, inHeader), { minLength: 1, maxLength: 3 }), (changes) => {
         const wrong = Buffer.from(small);
         for (const { at, bytes } of changes) wrong.set(bytes, at);
-        const found = look(wrong);
+        const found = look(wrong, 10);
         if (found instanceof Error) assert.ok(isRefusal(found), found.stack);
       }),
       { numRuns: 150 },
