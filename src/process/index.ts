@@ -37,6 +37,8 @@ export interface CheckpointOptions extends Common {
   readonly timeout?: number | undefined;
   /** Largest deleted file that is saved, in bytes; 1 MiB. */
   readonly ghostLimit?: number | undefined;
+  /** Gives files that were deleted, and have other names, one more; a restore removes it. */
+  readonly linkRemap?: boolean | undefined;
 }
 
 export type CheckpointResult =
@@ -56,10 +58,11 @@ export interface RestoreOptions extends Common {
  * @throws UnsupportedError (something cannot be saved; the processes go on untouched), SyscallError, the reason of the signal
  */
 export async function checkpoint(options: CheckpointOptions): Promise<CheckpointResult> {
-  const { pid, outcome = 'kill', timeout, ghostLimit } = options;
+  const { pid, outcome = 'kill', timeout, ghostLimit, linkRemap } = options;
   const args = ['checkpoint', '--tree', `${pid}`, ...commonArguments(options)];
   if (outcome === 'run') args.push('--leave-running');
   if (outcome === 'stop') args.push('--leave-stopped');
+  if (linkRemap === true) args.push('--link-remap');
   if (timeout !== undefined) args.push('--timeout', `${timeout / 1000}`);
   if (ghostLimit !== undefined) args.push('--ghost-limit', `${ghostLimit}`);
   const answer = (await runHelper(args, options)) as core.CheckpointResult | undefined;

@@ -79,8 +79,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const process of processes) leave(process);
       for (const process of processes) clear(process, tree, hole);
       restoring.ready();
-      restoring[Symbol.dispose]();
       options.beforeGoing?.(tree.tasks[0]!.pid);
+      restoring[Symbol.dispose]();
       const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;
       for (const process of processes) letGo(process, options.stopped);
       unguard?.();

@@ -59,7 +59,9 @@ export class Restoring {
   readonly #lasts: (() => void)[] = [];
   readonly #failures: (() => void)[] = [];
   readonly #segments: readonly Segment[];
+  /** By the id of a file without its name: the deleted one that is made again, or the one that has its other name. */
   readonly #ghosts: ReadonlyMap<number, number>;
+  readonly #links: ReadonlyMap<number, number>;
 
   /** @param connections whether those of TCP are kept or closed */
   constructor(store: ImageStore, tree: ImageTree, connections: 'kept' | 'closed') {
@@ -74,16 +76,17 @@ export class Restoring {
     this.socketQueues = Map.groupBy(this.#withBytes(images.SK_QUEUES), ({ entry }) => entry.id_for);
     this.locks = store.has(fileName(images.FILE_LOCKS)) ? entriesOf(store, images.FILE_LOCKS) : [];
     const remaps = store.has(fileName(images.REMAP_FPATH)) ? entriesOf(store, images.REMAP_FPATH) : [];
-    this.#ghosts = new Map(
-      remaps.map(({ orig_id, remap_id, remap_type }) => {
-        if (remap_type === 'GHOST') return [orig_id, remap_id];
-        throw new UnsupportedError({
-          what: `file ${orig_id} of the image`,
-          why: `it is kept by another name (${remap_type}), which cannot be restored yet`,
-          remedy: 'restore it with CRIU',
-        });
-      }),
-    );
+    const kept = (type: (typeof remaps)[number]['remap_type']) =>
+      new Map(remaps.filter((each) => each.remap_type === type).map(({ orig_id, remap_id }) => [orig_id, remap_id]));
+    this.#ghosts = kept('GHOST');
+    this.#links = kept('LINKED');
+    const other = remaps.find(({ orig_id }) => !this.#ghosts.has(orig_id) && !this.#links.has(orig_id));
+    if (other === undefined) return;
+    throw new UnsupportedError({
+      what: `file ${other.orig_id} of the image`,
+      why: `it is kept by another name (${other.remap_type}), which cannot be restored yet`,
+      remedy: 'restore it with CRIU',
+    });
   }
 
   /** @throws FormatError where there is no such file */
@@ -192,6 +195,8 @@ export class Restoring {
 
   /** The path by which a file can be opened; a deleted one is made again for as long. */
   pathOf(reg: Regular): string {
+    const link = this.#links.get(reg.id);
+    if (link !== undefined) return this.once(`link ${link} ${reg.name}`, () => this.#makeLink(link, reg.name));
     const ghost = this.#ghosts.get(reg.id);
     return ghost === undefined
       ? reg.name
@@ -294,6 +299,19 @@ export class Restoring {
       if (times !== undefined) utimesSync(path, ...times);
       return path;
     });
+  }
+
+  /** Its name, for as long as that is free; the one that the checkpoint gave it goes with the restore. */
+  #makeLink(id: number, name: string): string {
+    const other = this.entry(id).reg!.name;
+    if (this.first(`remap ${other}`)) this.atLast(() => rmSync(other));
+    try {
+      linkSync(other, name);
+    } catch {
+      return other;
+    }
+    this.atEnd(() => unlinkSync(name));
+    return name;
   }
 
   /** Under its own name, so that it is seen under that after it is deleted again; or, if that is taken, under one beside it. */

@@ -1,14 +1,16 @@
 /** What an image is to hold, while it is being collected: entries of the files that all processes have in common. */
 
+import { rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { Errno } from '../abi/errno.ts';
-import { AT_FDCWD, O_CLOEXEC, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
+import { AT_FDCWD, AT_SYMLINK_FOLLOW, O_CLOEXEC, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
 import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
 import type { sk_packet_entry } from '../image/messages/sockets.ts';
 import type { Value } from '../image/proto.ts';
-import { attributes, close, lseek, openat, pread64, readlink } from '../sys/files.ts';
+import { attributes, close, linkat, lseek, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
@@ -22,6 +24,8 @@ export interface SaveOptions {
   /** Largest deleted file that is saved, in bytes. */
   readonly ghostLimit: number;
   readonly fileLocks: boolean;
+  /** A file whose name is gone, and that has others, may be given one more, beside where it was. */
+  readonly linkRemap?: boolean | undefined;
   /** What becomes of TCP connections: they are `kept`, or `closed` in the image, or `refused`. */
   readonly connections?: 'kept' | 'closed' | 'refused' | undefined;
   /** Connections that wait to be accepted are lost; else they are refused. */
@@ -76,6 +80,8 @@ export class Saving {
   semaphores: readonly Semaphores[] = [];
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
+  /** Names that were made for files without one. */
+  readonly #links: string[] = [];
   readonly #made = new Map<string, unknown>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;
@@ -134,6 +140,28 @@ export class Saving {
     return mode === S_IFREG ? { ...reg, size: stat.stx_size } : reg;
   }
 
+  #addLink(file: { id: number; at: string; stat: Statx }, name: string): void {
+    if (!this.stopped) return;
+    const { stx_dev_major, stx_dev_minor, stx_ino, stx_mode } = file.stat;
+    const remap_id = this.once(`link ${stx_dev_major}:${stx_dev_minor}:${stx_ino}`, () => {
+      const id = this.newId();
+      const newpath = join(dirname(name), `link_remap.${id}`);
+      const flags = AT_SYMLINK_FOLLOW;
+      linkat({ olddirfd: AT_FDCWD, oldpath: file.at, newdirfd: AT_FDCWD, newpath, flags });
+      this.#links.push(newpath);
+      const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
+      const reg: Regular = { id, flags: 0, pos: 0, fown, name: newpath, mnt_id: -1, mode: stx_mode, build_id: [] };
+      this.files.push({ type: 'REG', id, reg });
+      return id;
+    });
+    this.remaps.push({ orig_id: file.id, remap_id, remap_type: 'LINKED' });
+  }
+
+  /** Takes away what was made in file systems, when the image comes to nothing. */
+  undo(): void {
+    for (const path of this.#links.splice(0)) rmSync(path, { force: true });
+  }
+
   #addGhost(file: { pid: number; fd?: number; id: number; at: string; stat: Statx }, name: string): void {
     const { stat, pid } = file;
     const refuse = (why: string, remedy: string): never => {
@@ -142,10 +170,11 @@ export class Saving {
     };
     const kind = stat.stx_mode & S_IFMT;
     if (stat.stx_nlink > 0 && kind !== S_IFDIR) {
-      refuse(
-        'its path leads to another file now, and it has other names',
-        'give it its name back (--link-remap is not built yet)',
-      );
+      if (this.options.linkRemap === true) {
+        this.#addLink(file, name);
+        return;
+      }
+      refuse('its path does not lead to it now, and it has other names', 'give --link-remap, or give it its name back');
     }
     if (![S_IFREG, S_IFDIR, S_IFIFO, S_IFCHR].includes(kind)) {
       refuse('it was deleted, and files of this kind cannot be made again yet', 'close it');

@@ -19,6 +19,10 @@ const flags = {
   },
   tcpClose: { long: 'tcp-close', summary: 'save TCP connections as closed' },
   skipInFlight: { long: 'skip-in-flight', summary: 'lose connections that are not accepted yet' },
+  linkRemap: {
+    long: 'link-remap',
+    summary: 'give a file without its name, that has others, one more beside it (link_remap.N); a restore removes it',
+  },
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
 
@@ -72,6 +76,7 @@ export const checkpoint = command({
       timeout: 1000 * Number(flags.timeout ?? 10),
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
       fileLocks: flags.fileLocks,
+      linkRemap: flags.linkRemap,
       connections: flags.tcpClose ? 'closed' : flags.tcpEstablished ? 'kept' : 'refused',
       skipInFlight: flags.skipInFlight,
       beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),

@@ -53,6 +53,7 @@ export const criuOptions: readonly CriuOption[] = [
   o('same', 'tcp-close', ''),
   o('same', 'skip-in-flight', 'of a checkpoint'),
   o('same', 'ghost-limit SIZE', 'of a checkpoint'),
+  o('differs', 'link-remap', 'the names stay after `--leave-running` as well, as the image needs them'),
   o(
     'differs',
     'action-script FILE',
@@ -83,7 +84,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
   o('unbuilt', 'freeze-cgroup PATH', 'cgroups'),
-  o('unbuilt', 'link-remap', 'deleted files that have other names'),
   o('unbuilt', 'external RESOURCE', 'what is not part of the image'),
   o('unbuilt', 'inherit-fd RESOURCE', 'open files that the restoring program brings'),
   o('unbuilt', 'ext-unix-sk -x INODES', 'sockets whose other end is outside of the tree', { optional: '' }),

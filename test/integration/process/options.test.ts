@@ -1,7 +1,7 @@
 /** Options by which CRIU's callers join it to their own programs. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { rootTest as test } from '../root.ts';
@@ -139,3 +139,52 @@ test('the log, the work directory and the statistics', async (t) => {
   process.kill(pid, 'SIGTERM');
   await target.says('ok');
 });
+
+test('--link-remap keeps files that lost one of their names', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start('python3', ['-c', LINKS]);
+  await target.says('ready');
+  const work = join(target.folder, 'work');
+  const refused = target.tideover('dump', '-t', `${pid}`, '-D', target.image);
+  assert.equal(refused.status, 3);
+  assert.match(refused.stderr, /work\/gone: .*--link-remap/);
+  // It fails when all is written.
+  const failed = target.tideover(
+    'dump',
+    '-t',
+    `${pid}`,
+    '-D',
+    target.image,
+    '--link-remap',
+    '--action-script',
+    'false',
+  );
+  assert.equal(failed.status, 1, failed.stderr);
+  assert.deepEqual(readdirSync(work).sort(), ['other', 'replaced']);
+  const dumped = target.tideover('dump', '-t', `${pid}`, '-D', target.image, '--link-remap');
+  assert.equal(dumped.status, 0, dumped.stderr);
+  await target.gone(pid);
+  const restored = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.deepEqual(readdirSync(work).sort(), ['other', 'replaced']);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const LINKS = `
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+gone, second, replaced = open('gone', 'w+'), open('gone', 'r'), open('replaced', 'w+')
+gone.write('text'); gone.flush()
+os.link('gone', 'other'); os.unlink('gone')
+os.link('replaced', 'hidden'); os.unlink('replaced'); os.rename('hidden', 'replaced2')
+open('replaced', 'w').write('another')
+os.link('replaced2', 'other2'); os.unlink('replaced2'); os.rename('other2', '../elsewhere')
+print('ready', flush=True)
+signal.pause()
+same = os.fstat(gone.fileno()).st_ino == os.stat('other').st_ino == os.fstat(second.fileno()).st_ino
+same = same and os.fstat(replaced.fileno()).st_ino == os.stat('../elsewhere').st_ino and os.fstat(replaced.fileno()).st_nlink == 1
+same = same and os.fstat(gone.fileno()).st_nlink == 1 and os.readlink('/proc/self/fd/%d' % gone.fileno()).endswith('/gone (deleted)')
+print('ok' if same and second.read() == 'text' and open('replaced').read() == 'another' else 'faults', flush=True)
+`;
