@@ -1,4 +1,5 @@
 /** What the commands that look into a crashed kernel share. */
+import type { Btf, Member } from '../crash/kernel/btf.ts';
 import type { Kernel } from '../crash/kernel/kernel.ts';
 import type { SymbolPlace } from '../crash/kernel/symbols.ts';
 import type { Task } from '../crash/kernel/tasks.ts';
@@ -91,6 +92,25 @@ export function currentTask(kernel: Kernel): Task {
   const task = kernel.panicTask ?? kernel.tasks.find(({ running }) => running);
   if (task !== undefined) return task;
   throw new UsageError('the dump does not say which task crashed; name one');
+}
+
+/** A type, or a member of one, under the name by which it was asked for. */
+export interface FoundType extends Member {
+  readonly btf: Btf;
+}
+
+/** TYPE or TYPE.MEMBER of the kernel, or else of a module. */
+export function findType(kernel: Kernel, text: string): FoundType {
+  const [name = '', ...path] = text.replace(/^(?:struct|union|enum) /, '').split('.');
+  for (const types of [kernel.types, ...kernel.moduleTypes.values()]) {
+    const type = types.named(name);
+    if (type === undefined) continue;
+    const found = { btf: types.btf, name: text };
+    if (path.length === 0) return { ...found, type, bitOffset: 0, bitSize: 0 };
+    if (!types.has(name, path.join('.'))) throw new UsageError(`${name} has no member '${path.join('.')}'`);
+    return { ...types.member(name, path.join('.')), ...found };
+  }
+  throw new UsageError(`there is no type '${name}' in this kernel or its modules`);
 }
 
 /** The memory of the task that is named. */

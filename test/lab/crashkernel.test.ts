@@ -298,6 +298,45 @@ async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
   const base = /^ext4 .* (0x[0-9a-f]+)$/m.exec(readFileSync(join(truth, 'modules'), 'utf8'))![1];
   assert.equal(ext4.base, base);
 
+  const usage = await json('kmem', vmcore);
+  const total = /^MemTotal:\s+(\d+) kB$/m.exec(readFileSync(join(truth, 'meminfo'), 'utf8'))![1];
+  assert.equal(usage.total * 4, Number(total));
+  const caches: { name: string; size: number; objects: number }[] = await json('kmem', vmcore, '-s');
+  const lines = readFileSync(join(truth, 'slabinfo'), 'utf8').trim().split('\n').slice(2);
+  const then = lines.map((line) => line.split(/\s+/));
+  const key = (name: string, size: number) => `${name} ${size}`;
+  assert.deepEqual(
+    caches.map(({ name, size }) => key(name, size)).sort(),
+    then.map(([name, , , size]) => key(name!, Number(size))).sort(),
+  );
+  const sum = (counts: number[]) => counts.reduce((all, each) => all + each, 0);
+  const [now, before] = [sum(caches.map(({ objects }) => objects)), sum(then.map(([, , count]) => Number(count)))];
+  assert.ok(Math.abs(now - before) < before / 5, `${now} objects, and ${before} a moment before`);
+
+  const modules = await json('list', vmcore, '-H', 'modules', '-o', 'module.list', '-s', 'module.name');
+  const named = readFileSync(join(truth, 'modules'), 'utf8')
+    .trim()
+    .split('\n')
+    .map((line) => line.split(' ')[0]);
+  assert.deepEqual(
+    modules.map(({ value }: { value: string }) => value),
+    named,
+  );
+  const leaders = await json('list', vmcore, 'init_task', '-o', 'task_struct.tasks');
+  assert.equal(leaders.length, new Set(tasks.map(({ tgid }: { tgid: number }) => tgid)).size);
+  const sleeping = await json('foreach', vmcore, 'S', 'bt');
+  assert.equal(sleeping.length, tasks.filter(({ state }: { state: string }) => state === 'S').length);
+  const idle = await json('p', vmcore, 'runqueues:a', '-t', 'rq.idle');
+  assert.deepEqual(
+    idle.map(({ value }: { value: string }) => value),
+    tasks.slice(0, cpus).map(({ task }: { task: string }) => task),
+  );
+  const found = await json('search', vmcore, '-c', `Linux version ${release}`);
+  assert.ok(found.some(({ physical }: { physical: string }) => physical === banner.physical));
+  const [word] = await json('search', vmcore, tasks[0].task, '--max', '1');
+  const [read] = await json('rd', vmcore, word.virtual);
+  assert.equal(BigInt(read.value), BigInt(tasks[0].task));
+
   // Of a process, out of its own memory.
   const { comm, pid } = tasks.find((task: { comm: string }) => task.comm === 'sleep' || task.comm === 'node');
   const { mm } = (await json('task', vmcore, `${pid}`, '-R', 'mm'))[0].value;

@@ -5,11 +5,16 @@ import { convert } from './crash/convert.ts';
 import { dmesg } from './crash/dmesg.ts';
 import { files } from './crash/files.ts';
 import { filter } from './crash/filter.ts';
+import { foreach } from './crash/foreach.ts';
 import { info } from './crash/info.ts';
+import { kmem } from './crash/kmem.ts';
+import { list } from './crash/list.ts';
 import { mod } from './crash/mod.ts';
 import { mount } from './crash/mount.ts';
+import { p } from './crash/p.ts';
 import { ps } from './crash/ps.ts';
 import { rd } from './crash/rd.ts';
+import { search } from './crash/search.ts';
 import { struct } from './crash/struct.ts';
 import { sym } from './crash/sym.ts';
 import { sys } from './crash/sys.ts';
@@ -21,5 +26,27 @@ export const crash: Command = command({
   name: 'crash',
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
-  commands: [info, sys, ps, bt, task, files, vm, mount, dmesg, mod, sym, struct, rd, vtop, filter, convert],
+  commands: [
+    info,
+    sys,
+    ps,
+    bt,
+    foreach,
+    task,
+    files,
+    vm,
+    mount,
+    dmesg,
+    mod,
+    sym,
+    struct,
+    list,
+    p,
+    rd,
+    search,
+    vtop,
+    kmem,
+    filter,
+    convert,
+  ],
 });

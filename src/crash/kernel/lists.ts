@@ -24,6 +24,20 @@ export function* list(memory: VirtualMemory, head: bigint, offset: bigint, link 
   }
 }
 
+/** The same for a list that begins with a struct: until it leads there again, or to NULL. @param first address of the struct */
+export function* ring(memory: VirtualMemory, first: bigint, offset: bigint, link = 0n): Generator<bigint> {
+  const seen = new Set<bigint>();
+  for (let at = first + offset; at !== 0n; at = memory.u64(at + link)) {
+    if (seen.has(at)) {
+      if (at === first + offset) return;
+      throw new HoleError(at, 'damaged', 'the list leads in a circle that the first is not in');
+    }
+    if (seen.size >= MAX_ENTRIES) throw new HoleError(at, 'damaged', 'the list has no end');
+    seen.add(at);
+    yield at - offset;
+  }
+}
+
 /** The same for one that ends with NULL: hlist and what is like it. */
 export function* chain(memory: VirtualMemory, first: bigint, offset: bigint): Generator<bigint> {
   const seen = new Set<bigint>();

@@ -7,11 +7,12 @@ import {
   BTF_KIND_STRUCT,
   BTF_KIND_TYPEDEF,
   BTF_KIND_UNION,
+  BTF_KIND_VAR,
   type Btf,
   type Member,
 } from './btf.ts';
 
-const AGGREGATES = [BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_TYPEDEF] as const;
+const AGGREGATES = [BTF_KIND_STRUCT, BTF_KIND_UNION, BTF_KIND_VAR, BTF_KIND_TYPEDEF] as const;
 
 export class Types {
   readonly btf: Btf;
@@ -29,6 +30,12 @@ export class Types {
   /** Number of a struct, union, enum or typedef by its name, or undefined. */
   named(type: string): number | undefined {
     return this.btf.find(type, ...AGGREGATES, BTF_KIND_ENUM, BTF_KIND_ENUM64);
+  }
+
+  /** The type of a variable that each CPU has of its own, which are the ones that BTF knows. */
+  variable(name: string): Member | undefined {
+    const id = this.btf.find(name, BTF_KIND_VAR);
+    return id === undefined ? undefined : { name, type: this.btf.target(id), bitOffset: 0, bitSize: 0 };
   }
 
   /** Offset of a member, in bytes, to be added to an address. @throws FormatError where the kernel has no such member */

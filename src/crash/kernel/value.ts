@@ -9,8 +9,10 @@ import {
   BTF_KIND_STRUCT,
   BTF_KIND_UNION,
   type Btf,
+  type Member,
 } from './btf.ts';
 import { typeName } from './ctype.ts';
+import type { VirtualMemory } from './memory.ts';
 
 /** Pointers are hexadecimal texts, whole numbers beyond 2^53 decimal ones. */
 export type Value = number | boolean | string | null | readonly Value[] | { readonly [member: string]: Value };
@@ -96,6 +98,18 @@ export class ValueReader {
     for (let at = last; at >= first; at--) value = (value << 8n) | BigInt(this.#view.getUint8(at));
     return BigInt.asUintN(bits, value >> BigInt(bitOffset % 8));
   }
+}
+
+/** What stands at an address, read as a type, or as that member of the struct there. @throws HoleError */
+export function readValue(
+  memory: VirtualMemory,
+  btf: Btf,
+  { type, bitOffset, bitSize }: Member,
+  address: bigint,
+): Value {
+  const length = bitSize === 0 ? (btf.size(type) ?? 0) : Math.ceil(((bitOffset & 7) + bitSize) / 8);
+  const bytes = memory.read(address + BigInt(bitOffset >> 3), length);
+  return new ValueReader(btf, bytes).json(type, bitOffset & 7, bitSize);
 }
 
 function exact(value: bigint): Value {
