@@ -13,7 +13,7 @@ import type { ImageInfo } from '../image/info.ts';
 import { type ImageDraft, MemoryStore } from '../image/store.ts';
 import { kill } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
-import { clocksOf } from './clocks.ts';
+import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
 import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
@@ -26,6 +26,7 @@ import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
 import { Guest, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { expectEnd } from './tracee.ts';
+import { lookAtWaits } from './waits.ts';
 import { memoryOf, writeImage, writeStatistics } from './write.ts';
 
 export interface CheckpointOptions extends SaveOptions {
@@ -187,8 +188,10 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
   const objects = new SharedObjects();
   const guests: Guest[] = [];
   const snapshots: Snapshot[] = [];
+  saving.waits = lookAtWaits(treeOf(pid));
   const started = performance.now();
   const frozen = freezeTree(pid, timeout);
+  saving.stoppedAt = Number(systemTime('monotonic'));
   const freezing = performance.now() - started;
   let [done, stopped] = [false, 0];
   const letGo = (): void => {

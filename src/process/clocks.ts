@@ -59,7 +59,7 @@ const CLOCKS = [
 type ClockName = (typeof CLOCKS)[number]['name'];
 
 /** The clock outside of all time namespaces. */
-function systemTime(name: ClockName): Nanoseconds {
+export function systemTime(name: ClockName): Nanoseconds {
   const tp = new Uint8Array(timespec.size);
   clock_gettime({ clockid: CLOCKS.find((each) => each.name === name)!.id, tp });
   const { tv_sec, tv_nsec } = timespec.read(tp);

@@ -40,6 +40,7 @@ import { restoreParentDeathSignal, restoreThread } from './thread.ts';
 import { restoreTimers } from './timers.ts';
 import { expectStop, Tracee } from './tracee.ts';
 import { addClone, type Made, notMade } from './tree.ts';
+import { goOnWaiting } from './waits.ts';
 
 /** A process with all its threads. */
 export interface Rebuilt extends Made {
@@ -96,15 +97,18 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   return { ...made, remotes };
 }
 
-/** Timers begin to run, registers and masks are set. */
-export function leave({ task, leader, remotes }: Rebuilt): void {
+/** Timers begin to run, registers and masks are set. @param elapsed milliseconds for which the clocks of the process go on already */
+export function leave({ task, leader, remotes }: Rebuilt, elapsed: number): void {
   const { timers } = task.threads[0]!.core.tc!;
   if (timers !== undefined) restoreTimers(leader, timers);
   leader.run();
   for (const [i, remote] of remotes.entries()) {
     const { core } = task.threads[i]!;
+    const registers = restoreGeneral(core.thread_info!);
+    const left = core.thread_core?.attributes?.call_left;
+    if (left !== undefined) goOnWaiting(remote, registers, Math.max(1, left - 1e6 * elapsed));
     restoreXstate(remote.tracee.tid, core.thread_info!);
-    remote.tracee.registers = restoreGeneral(core.thread_info!);
+    remote.tracee.registers = registers;
     remote.tracee.sigmask = core.thread_core?.blk_sigset ?? core.tc?.blk_sigset ?? 0n;
     remote.tracee.putBack();
   }

@@ -58,6 +58,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
+      const began = performance.now();
       enterTime(makeRoot(tree, { hole, keep, sibling: options.sibling === true }, made).leader, store);
       const spaces = new Spaces(restoring, store, keep, hole);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
@@ -76,7 +77,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));
       store.finish();
-      for (const process of processes) leave(process);
+      for (const process of processes) leave(process, performance.now() - began);
       for (const process of processes) clear(process, tree, hole);
       restoring.ready();
       options.beforeGoing?.(tree.tasks[0]!.pid);

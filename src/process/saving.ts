@@ -17,6 +17,7 @@ import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
+import type { Waits } from './waits.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 
@@ -71,6 +72,9 @@ export class Saving {
   /** By inode. */
   readonly rings = new Map<bigint, Ring>();
   readonly locks = new Map<string, FileLock>();
+  /** Threads that waited for a time shortly before they were stopped, and when that was: CLOCK_MONOTONIC of the system. */
+  waits: Waits = new Map();
+  stoppedAt = 0;
   /** On system calls: each names the one before it. */
   readonly filters: Filter[] = [];
   /** Descriptors of processes, and of which. */

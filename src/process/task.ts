@@ -28,6 +28,7 @@ import { saveFilters } from './seccomp.ts';
 import { saveActions, savePending } from './signals.ts';
 import { leaveCriticalSection, saveThread } from './thread.ts';
 import { saveTimers } from './timers.ts';
+import { timeLeft } from './waits.ts';
 
 /** The entries of one process. A zombie has but `cores` and its place in the tree. */
 export interface SavedTask {
@@ -169,7 +170,9 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
   });
   for (const { remote } of cores) remote.finish();
   const saved = cores.map(({ remote, answer }) => ({ tid: remote.tracee.tid, core: answer() }));
-  for (const { tid, core } of saved) {
+  for (const [i, { tid, core }] of saved.entries()) {
+    const left = timeLeft(threads[i]!, saving.waits, saving.stoppedAt);
+    if (left !== undefined) core.thread_core!.attributes!.call_left = left;
     if (core.thread_core!.seccomp_mode === 'filter') core.thread_core!.seccomp_filter = saveFilters(pid, tid, saving);
   }
   const stat = readStat(pid);

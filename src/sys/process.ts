@@ -92,6 +92,7 @@ export const prlimit64 = syscall('prlimit64', 302, {
 });
 export const sched_getattr = syscall('sched_getattr', 315, { pid: int, attr: output, size: int, flags: hex });
 export const ioprio_get = syscall('ioprio_get', 252, { which: int, who: int });
+export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, cpusetsize: int, mask: input });
 /** @returns bytes of the mask that were filled in */
 export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, cpusetsize: int, mask: output });
 /** @param head_ptr 8 bytes for the list's address @param len_ptr 8 bytes for its size */

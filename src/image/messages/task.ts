@@ -178,6 +178,8 @@ export const thread_attributes_entry = message('thread_attributes_entry', {
   /** get_mempolicy(2): the mode with its flags, and the nodes, bit n for number n. */
   mempolicy: [11, u32],
   nodes: [12, bytes],
+  /** Of the time that an interrupted system call waits for, what is left: in nanoseconds. */
+  call_left: [13, u64n],
 });
 
 /** What a thread has of its own. */

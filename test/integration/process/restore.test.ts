@@ -72,6 +72,16 @@ test('how memory is locked, advised and named, and what threads are allowed and 
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('calls that wait for a time end when they would have', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('waits'));
+  await target.says('ready');
+  // Half of what they wait for.
+  await setTimeout(4000);
+  await target.moveOn(pid);
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('filters on system calls, of all threads and of some', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('seccomp'));
