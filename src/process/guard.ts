@@ -1,13 +1,14 @@
 /**
- * Letting go of a tree takes as many calls as it has threads. Between the first and the last of them tideover may be killed, and
- * the processes that it has let go of would go on without the others. So a process of ours, untraced and in a session of its
- * own, waits for our end meanwhile and kills them then. To take it away is the moment from which they are on their own.
+ * What must not be left half done if tideover is killed: a process of ours, untraced and in a session of its own, waits for our
+ * end meanwhile and does what is needed then. To take it away is the moment from which all is done.
  */
 
 import { POLLIN, pollfd } from '../abi/poll.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG } from '../abi/signal.ts';
+import { IPPROTO_TCP } from '../abi/socket.ts';
+import { TCP_REPAIR } from '../abi/tcp.ts';
 import { NR } from '../abi/unistd.ts';
 import { batch_record } from '../asm/batch.ts';
 import { clone3 } from '../sys/clone.ts';
@@ -19,11 +20,52 @@ const PAGE = 4096;
 const ADDRESS = 0x1000_0000;
 
 /**
+ * Letting go of a tree takes as many calls as it has threads. If we end between the first and the last of them, those that were
+ * let go of would go on without the others: they are killed.
+ *
  * @param pids of processes that are stopped now, and are to go on all or none
  * @returns takes the guard away
  */
 export function guardOver(pids: readonly number[]): () => void {
-  const records = Math.ceil(((pids.length + 8) * batch_record.size) / PAGE) * PAGE;
+  return standBy(pids.length, {
+    open: (remote) => pids.map((each) => remote.call(NR.pidfd_open, each, 0)),
+    act(remote, pidfds) {
+      for (const pidfd of pidfds) remote.attempt(NR.pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+    },
+  });
+}
+
+/**
+ * Connections that are in repair neither send nor say that they end. If we end, they are to go on.
+ *
+ * @param sockets descriptors of ours
+ * @returns takes the guard away
+ */
+export function guardRepair(sockets: readonly number[]): () => void {
+  return standBy(sockets.length, {
+    open: (remote, us) =>
+      sockets.map((fd) => {
+        const index = remote.call(NR.pidfd_getfd, 0, fd, 0);
+        remote.passResult(us, index, 0);
+        return index;
+      }),
+    act(remote, theirs) {
+      const off = remote.put(new Uint8Array(4));
+      for (const fd of theirs) remote.attempt(NR.setsockopt, fd, IPPROTO_TCP, TCP_REPAIR, off, 4);
+    },
+  });
+}
+
+interface Duty {
+  /** Adds the calls that open what is needed. @param us index of one that opens a pidfd of ours @returns their indexes */
+  open(remote: Remote, us: number): number[];
+  /** Adds the calls to be made when we have ended. @param opened descriptors, in the order of open() */
+  act(remote: Remote, opened: readonly number[]): void;
+}
+
+/** @param calls how many of either kind there are @returns takes the process away */
+function standBy(calls: number, duty: Duty): () => void {
+  const records = Math.ceil(((calls + 8) * batch_record.size) / PAGE) * PAGE;
   const layout: SlotLayout = { frame: 0, records, data: PAGE };
   const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
   const tracee = makeScratch(() => clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid, {
@@ -39,14 +81,14 @@ export function guardOver(pids: readonly number[]): () => void {
     remote.call(NR.close_range, 0, 0xffff_ffff, 0);
     remote.call(NR.setsid);
     const us = remote.call(NR.pidfd_open, process.pid, 0);
-    const them = pids.map((each) => remote.call(NR.pidfd_open, each, 0));
+    const opening = duty.open(remote, us);
     // It dies with us as long as it is traced, and is to outlive us then.
     remote.call(NR.prctl, PR_SET_PDEATHSIG, 0, 0, 0, 0);
     remote.run();
-    const descriptors = them.map((index) => remote.result(index));
+    const opened = opening.map((index) => remote.result(index));
     const fd = remote.result(us);
     remote.call(NR.poll, remote.put(pollfd.write({ fd, events: POLLIN, revents: 0 })), 1, -1);
-    for (const descriptor of descriptors) remote.attempt(NR.pidfd_send_signal, descriptor, SIGKILL, 0, 0);
+    duty.act(remote, opened);
     remote.call(NR.exit_group, 0);
     remote.sendOff();
   } catch (error) {

@@ -17,6 +17,7 @@ import { close, fcntl as control, ioctl } from '../../sys/files.ts';
 import { type Connection, lockPackets, PacketLock, unlockPackets } from '../../sys/nftables.ts';
 import { Region } from '../../sys/region.ts';
 import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsockopt } from '../../sys/socket.ts';
+import { guardRepair } from '../guard.ts';
 import type { Restoring } from '../restoring.ts';
 import { bytesOfWords, type InetAddress, sockaddrOf } from './inetaddress.ts';
 
@@ -41,6 +42,7 @@ export class Connections {
   /** Descriptors of those whose processes end. */
   readonly #left: number[] = [];
   #lock: PacketLock | undefined;
+  #unguard: (() => void) | undefined;
 
   /** @param local a descriptor of it, which may be closed afterwards */
   add(local: number, ino: number, own: InetAddress, peer: InetAddress): void {
@@ -55,6 +57,7 @@ export class Connections {
       `${tableName(pid)}-checkpoint`,
       this.#held.map(({ connection }) => connection),
     );
+    this.#unguard = guardRepair(this.#held.map(({ fd }) => fd));
     return this.#held.map(({ fd, ino }) => {
       repair(fd, tcp.TCP_REPAIR_ON);
       return { ino, ...readStream(fd) };
@@ -74,6 +77,9 @@ export class Connections {
   /** Has those go on that were not left. */
   [Symbol.dispose](): void {
     for (const { fd } of this.#held) repair(fd, tcp.TCP_REPAIR_OFF);
+    // Before their last descriptors are closed here: it would have them say that they end.
+    this.#unguard?.();
+    this.#unguard = undefined;
     for (const fd of [...this.#left.splice(0), ...this.#held.splice(0).map((each) => each.fd)]) close({ fd });
     this.#lock?.[Symbol.dispose]();
     this.#lock = undefined;

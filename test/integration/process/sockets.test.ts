@@ -1,6 +1,7 @@
 /** Programs with sockets, which check themselves after a restore. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest } from '../root.ts';
@@ -114,6 +115,32 @@ rootTest('a connection is refused where it is not said what becomes of it, and g
     await bench.says('closed');
     client.end();
   } finally {
+    await bench.dispose();
+  }
+});
+
+rootTest('connections go on where tideover is killed while it saves them', async () => {
+  const bench = new Bench();
+  let client: Client | undefined;
+  try {
+    // Memory that takes a while to write, as long as its connections are in repair.
+    const pid = bench.start('python3', ['-c', `ballast = b'x' * (150 << 20)\n${SERVER}`]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    client = await Client.connect(port, '127.0.0.1');
+    const times = process.env.TIDEOVER_FULL === undefined ? 5 : 200;
+    for (let i = 1; i <= times; i++) {
+      const tideover = bench.begin(
+        ...['checkpoint', '-t', `${pid}`, '-D', `${bench.image}-${i}`, '--tcp-established', '--leave-stopped'],
+      );
+      while (!/^State:\s+t/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) await setTimeout(1);
+      await setTimeout(100 * Math.random());
+      tideover.kill('SIGKILL');
+      process.kill(pid, 'SIGCONT');
+      assert.match(await client.ask('still there'), / still there$/);
+    }
+    assert.equal(client.ended, false);
+  } finally {
+    client?.end();
     await bench.dispose();
   }
 });
