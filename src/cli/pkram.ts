@@ -151,6 +151,11 @@ export async function returnMemory(
 ): Promise<{ size: number; returned: number }> {
   if (place === undefined) return { size: 0, returned: 0 };
   const what = 'giving memory back';
+  // Whatever is in them, be it damaged.
+  if (place.kind === 'pages' && force) {
+    const size = HugePageMedium.open().giveBack();
+    return { size, returned: size };
+  }
   if (place.kind === 'file') {
     throw new UnsupportedError({ what, why: `${place.path} is a file`, remedy: 'remove the file' });
   }
@@ -162,7 +167,7 @@ export async function returnMemory(
     throw new UnsupportedError({ what, why, remedy: 'load them or remove them first, or use --force' });
   }
   if (place.kind === 'pages') {
-    HugePageMedium.open({}).giveBack();
+    HugePageMedium.open().giveBack();
     return { size, returned: size };
   }
   const returned = await returnRanges(ranges);

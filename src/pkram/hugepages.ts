@@ -9,18 +9,16 @@
  * and its table of ranges is written anew when it is opened next. Before a jump hasMoved() is to be asked.
  */
 import { closeSync } from 'node:fs';
-import { freemem, totalmem } from 'node:os';
 import { join } from 'node:path';
-import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+import { FormatError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
-import { alignUp, overlaps, type Range } from '../mem/range.ts';
-import { mountHugePages, unmountHugePages, withSurplusHugePages } from '../sys/hugepages.ts';
-import { memoryBlockSize } from '../sys/memoryblocks.ts';
-import { choosePages, runCount, wholeBlocks } from './choose.ts';
+import type { Range } from '../mem/range.ts';
+import { mountHugePages, unmountHugePages } from '../sys/hugepages.ts';
 import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
 import { MappedMedium } from './pieces.ts';
+import { takePages } from './takepages.ts';
 import { Volume } from './volume.ts';
 
 /** Where the pages are held. */
@@ -43,15 +41,6 @@ export interface HugePageOptions {
 
 /** Ranges of a medium at most. Each takes up to two entries of the next kernel's memory map; with 2500 of them one took 33 s to boot. */
 const MAX_RANGES = 400;
-/** How often pages are asked for beside those at hand, to find whole blocks or such as may be taken. */
-const ROUNDS = 16;
-/** How many such rounds may find no further block. */
-const PATIENCE = 4;
-/** Mean length of the runs that the kernel gives, in pages, below which memory is scattered: it takes 10 ms and more a page, in vain. */
-const SCATTERED = 4;
-/** Memory that is left to the system when more pages are looked at than are needed. */
-const SPARE = Math.min(256 << 20, totalmem() / 8);
-
 export class HugePageMedium extends MappedMedium implements Medium {
   readonly name: string;
   readonly writable: boolean;
@@ -143,12 +132,14 @@ export class HugePageMedium extends MappedMedium implements Medium {
     closeSync(this.#lock);
   }
 
-  /** Gives all pages back to the system, with all that is in them, and closes the medium. */
-  giveBack(): void {
+  /** Gives all pages back to the system, with all that is in them, and closes the medium. @returns how many bytes these were */
+  giveBack(): number {
+    const size = this.#files.count() * PMD_SIZE;
     this.#unmap();
     this.#files.keepFirst(0);
     this.close();
     unmountHugePages(this.#files.folder);
+    return size;
   }
 
   /** No page of it has a place before the medium is one. */
@@ -189,85 +180,6 @@ export class HugePageMedium extends MappedMedium implements Medium {
   }
 }
 
-/** @returns files of pages in the order of their physical addresses, none in `avoid`, whole blocks of memory as far as there are such */
-function takePages(files: PageFiles, count: number, avoid: readonly Range[], maxRuns: number): string[] {
-  const block = memoryBlockSize() ?? PMD_SIZE;
-  const perBlock = block / PMD_SIZE;
-  const inBlocks = alignUp(count, perBlock);
-  // Whole blocks are worth looking for where there is memory for them.
-  const room = () => Math.floor((freemem() - SPARE) / PMD_SIZE);
-  const wanted = inBlocks + perBlock <= room() ? inBlocks : count;
-  /** File of the page at a physical address. */
-  const able = new Map<number, string>();
-  const unable: string[] = [];
-  try {
-    // What is not wanted is held meanwhile, so that it is not given again.
-    let [whole, inVain] = [0, 0];
-    for (let round = 0; round < ROUNDS; round++) {
-      const lacking = wanted - able.size;
-      const before = whole;
-      whole = wholeBlocks([...able.keys()], block);
-      if (round > 0 && whole === before) inVain++;
-      const hope = inVain < PATIENCE && runCount([...able.keys()]) * SCATTERED < able.size;
-      const search = wanted === inBlocks && whole * perBlock < wanted && hope;
-      const more = lacking > 0 ? lacking : search ? Math.min(perBlock, room()) : 0;
-      if (more <= 0) break;
-      let taken: string[];
-      try {
-        taken = withOvercommit(more, () => files.take(more));
-      } catch (error) {
-        if (able.size >= count && error instanceof UnsupportedError) break;
-        throw error;
-      }
-      for (const [i, start] of placesOf(files, taken).entries()) {
-        const page = { start, end: start + PMD_SIZE };
-        if (avoid.some((range) => overlaps(range, page))) unable.push(taken[i]!);
-        else able.set(start, taken[i]!);
-      }
-    }
-    const chosen = choosePages([...able.keys()], Math.min(wanted, able.size), { block, maxRuns });
-    if (chosen.length < count) {
-      const why =
-        able.size < count
-          ? 'those that are left lie where the next kernel is to be loaded'
-          : `in ${maxRuns} pieces, which is what the memory map of the next kernel bears, there are no more`;
-      throw missing(count - chosen.length, why);
-    }
-    const kept = chosen.map((start) => able.get(start)!);
-    for (const start of chosen) able.delete(start);
-    return kept;
-  } finally {
-    for (const file of [...unable, ...able.values()]) files.drop(file);
-  }
-}
-
-function placesOf(files: PageFiles, taken: readonly string[]): number[] {
-  const address = files.map(taken, false);
-  try {
-    return physicalAddresses(address, taken.length);
-  } catch (error) {
-    for (const file of taken) files.drop(file);
-    throw error;
-  } finally {
-    unmap(address, taken.length);
-  }
-}
-
-/** Calls what takes pages, with as many more allowed as are missing in the pool. */
-function withOvercommit<T>(count: number, call: () => T): T {
-  return withSurplusHugePages(count, (lacking) => {
-    const short = lacking - Math.floor(freemem() / PMD_SIZE);
-    // The kernel would take all there is before it says no.
-    if (short > 0) throw missing(short, 'there is not so much free memory');
-    try {
-      return call();
-    } catch (error) {
-      if (!(error instanceof SyscallError) || error.errnoName !== 'ENOMEM') throw error;
-      throw missing(lacking, 'the kernel finds no more memory in pieces of 2 MiB');
-    }
-  });
-}
-
 function rangesOf(pages: readonly number[]): MediumRange[] {
   const ranges: { start: number; size: number }[] = [];
   for (const start of pages) {
@@ -276,12 +188,4 @@ function rangesOf(pages: readonly number[]): MediumRange[] {
     else ranges.push({ start, size: PMD_SIZE });
   }
   return ranges;
-}
-
-function missing(count: number, why: string): UnsupportedError {
-  return new UnsupportedError({
-    what: 'preserved memory in huge pages',
-    why: `${count} huge pages of 2 MiB are missing: ${why}`,
-    remedy: 'reserve them early after boot (sysctl vm.nr_hugepages), or free memory',
-  });
 }

@@ -22,10 +22,14 @@ const SERIAL = 'next-kernels';
 /** Where the disk is mounted in a guest. */
 export const KERNELS = '/tmp/kernels';
 
-/** @param files further files for the disk, by their names there */
+/**
+ * @param files further files for the disk, by their names there
+ * @param spareModules modules that are there in each kernel and not loaded
+ */
 export async function kernelsDisk(
   names: readonly KernelName[],
   files: Readonly<Record<string, Uint8Array>> = {},
+  spareModules: readonly string[] = [],
 ): Promise<OwnDisk> {
   await requirePackages('squashfs');
   const folder = temporaryFolder();
@@ -36,7 +40,7 @@ export async function kernelsDisk(
     mkdirSync(join(stage, name));
     copyFileSync(found.vmlinuz, join(stage, name, 'vmlinuz'));
     writeFileSync(join(stage, name, 'release'), found.release);
-    const modules = await modulesArchive(found, []);
+    const modules = await modulesArchive(found, [], spareModules);
     if (modules.length > 0) writeFileSync(join(stage, name, 'modules'), modules);
   }
   writeFileSync(join(stage, 'root'), await commonArchive());
