@@ -18,6 +18,8 @@ import { ptrace } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
 import { listSysv, semctl } from '../sys/sysvipc.ts';
+import { cgroupsOf } from './cgroups.ts';
+import { threadsOf } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
 
 /** PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE of include/linux/sched.h: what PR_SET_IO_FLUSHER sets. */
@@ -31,6 +33,15 @@ export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
       'System V semaphores',
       'it uses SEM_UNDO, and nothing tells what is to be undone at its end',
       'let it work without SEM_UNDO (semop(2))',
+    );
+  }
+  const groups = cgroupsOf(pid).join();
+  for (const tid of threadsOf(pid).slice(1)) {
+    if (cgroupsOf(`${pid}/task/${tid}`).join() === groups) continue;
+    throw refuse(
+      `control group of thread ${tid}`,
+      'it is another one than that of its process',
+      'put it where the process is',
     );
   }
   const cookie = new Uint8Array(8);

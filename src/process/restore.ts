@@ -13,6 +13,7 @@ import { type ImageTree, readTree } from '../image/tree.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
+import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
 import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
@@ -73,6 +74,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
+      for (const { task } of live) restoreCgroups(task.pid, task.threads[0]!.core.tc!.cgroups);
       for (const one of live) spaces.finish(one);
       for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));

@@ -13,6 +13,7 @@ import { readMaps } from '../sys/maps.ts';
 import { readProcText } from '../sys/proc.ts';
 import { readStat } from '../sys/stat.ts';
 import { saveProcFiles } from './attributes.ts';
+import { cgroupsOf } from './cgroups.ts';
 import { Doorstep } from './doorstep.ts';
 import type { Descriptor, FileTables } from './files/table.ts';
 import type { FrozenProcess } from './freeze.ts';
@@ -188,6 +189,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
     rlimits: { rlimits },
     signals_s: { signals: savePending(threads[0]!, status, true) },
     ...saveProcFiles(pid),
+    cgroups: cgroupsOf(pid),
     sigactions,
     child_subreaper: subreaper,
     ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
@@ -202,7 +204,16 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
 export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
   const { exit_code, exit_signal, comm, pgrp: pgid, session: sid } = readStat(pid);
   const tc = {
-    ...{ task_state: TASK_DEAD, exit_code, personality: 0, flags: 0, blk_sigset: 0n, comm, sigactions: [] },
+    ...{
+      task_state: TASK_DEAD,
+      exit_code,
+      personality: 0,
+      flags: 0,
+      blk_sigset: 0n,
+      comm,
+      sigactions: [],
+      cgroups: [],
+    },
     ...(exit_signal === SIGCHLD ? {} : { exit_signal }),
   };
   const core: CoreEntry = { mtype: 'X86_64', tc };

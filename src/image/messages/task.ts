@@ -130,6 +130,8 @@ export const task_core_entry = message('task_core_entry', {
   exit_signal: [1000, u32],
   /** /proc/PID/coredump_filter. */
   coredump_filter: [1001, u32],
+  /** Lines of /proc/PID/cgroup, without the number of the hierarchy. */
+  cgroups: [1002, string, repeated],
 });
 
 /** Which kernel objects a process uses: processes with the same number share one. */

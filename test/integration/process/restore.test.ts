@@ -1,10 +1,20 @@
 /** Programs that check themselves: checkpoint, death of the original, restore. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, readlinkSync, statSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmdirSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
@@ -87,6 +97,30 @@ test('filters on system calls, of all threads and of some', async (t) => {
   const pid = target.start(target.compile('seccomp'));
   await target.says('ready');
   for (let round = 0; round < 2; round++) await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('control groups, of which one is gone meanwhile', async (t) => {
+  const target = bench(t);
+  const mounts = readMountinfo('self').filter(({ type, root }) => type.startsWith('cgroup') && root === '/');
+  const mount = cgroup2Mount(mounts) ?? mounts[0]!;
+  const group = join(mount.mountPoint, `tideover-test-${process.pid}`);
+  const inner = join(group, 'inner');
+  t.after(async () => {
+    await target.dispose();
+    for (const folder of [inner, group]) if (existsSync(folder)) rmdirSync(folder);
+  });
+  mkdirSync(inner, { recursive: true });
+  const pid = target.start(target.compile('tree'), ['2', '2']);
+  await target.says('ready');
+  writeFileSync(join(inner, 'cgroup.procs'), `${pid}`);
+  const child = Number(readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ')[0]);
+  writeFileSync(join(group, 'cgroup.procs'), `${child}`);
+  const groups = () => [pid, child].map((each) => readFileSync(`/proc/${each}/cgroup`, 'utf8'));
+  const before = groups();
+  await target.moveOn(pid, () => rmdirSync(inner));
+  assert.deepEqual(groups(), before);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });

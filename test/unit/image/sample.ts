@@ -106,6 +106,7 @@ export function core(tid: number, isLeader: boolean): CoreEntry {
         blk_sigset: 2n ** 63n,
         comm: 'sample',
         sigactions: [],
+        cgroups: [],
       },
     }),
     thread_core: {

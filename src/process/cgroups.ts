@@ -1,0 +1,63 @@
+/** Control groups that processes are in: cgroups(7), of version 2 and of hierarchies of version 1 beside it. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { UnsupportedError } from '../errors.ts';
+import { cgroup2Mount, type Mount, readMountinfo } from '../sys/mountinfo.ts';
+import { readProcText } from '../sys/proc.ts';
+
+/** `0::/user.slice`, `4:memory:/db`: the lines of /proc/PID/cgroup, without the number, which changes from boot to boot. */
+export function cgroupsOf(pid: number | string): string[] {
+  const lines = readProcText(`/proc/${pid}/cgroup`).trimEnd().split('\n');
+  return lines
+    .filter((line) => line !== '')
+    .map((line) => line.slice(line.indexOf(':') + 1).replace(/ \(deleted\)$/, ''));
+}
+
+/**
+ * Puts a process that has no threads and children yet into its groups, where it is not in them; those that are gone are made.
+ *
+ * @throws UnsupportedError where that is not allowed, or there is no such hierarchy
+ */
+export function restoreCgroups(pid: number, wanted: readonly string[]): void {
+  const now = new Set(cgroupsOf(pid));
+  const missing = wanted.filter((line) => !now.has(line));
+  if (missing.length === 0) return;
+  const mounts = readMountinfo('self');
+  for (const line of missing) {
+    const colon = line.indexOf(':');
+    const [controllers, path] = [line.slice(0, colon), line.slice(colon + 1)];
+    const mount = mountOf(mounts, controllers);
+    const inside = mount === undefined ? undefined : below(mount.root, path);
+    if (mount === undefined || inside === undefined)
+      throw refused(pid, path, `no mount shows it (${controllers || 'version 2'})`);
+    const folder = join(mount.mountPoint, inside);
+    try {
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, 'cgroup.procs'), `${pid}`);
+    } catch (error) {
+      throw refused(pid, folder, (error as Error).message);
+    }
+  }
+}
+
+/** @param controllers `` for version 2, or what a mount of version 1 has among its options */
+function mountOf(mounts: readonly Mount[], controllers: string): Mount | undefined {
+  if (controllers === '') return cgroup2Mount(mounts);
+  const all = controllers.split(',');
+  return mounts.find(({ type, superOptions }) => type === 'cgroup' && all.every((name) => superOptions.includes(name)));
+}
+
+/** A path of a hierarchy as its mount shows it. */
+function below(root: string, path: string): string | undefined {
+  if (root === '/') return path;
+  return path === root || path.startsWith(`${root}/`) ? path.slice(root.length) : undefined;
+}
+
+function refused(pid: number, what: string, why: string): UnsupportedError {
+  return new UnsupportedError({
+    what: `control group ${what}`,
+    pid,
+    why,
+    remedy: 'make the group, with what it needs to take a process, and restore again',
+  });
+}
