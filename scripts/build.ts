@@ -36,7 +36,7 @@ const options = {
   minify: true,
   keepNames: true,
   define: { TIDEOVER_VERSION: JSON.stringify(version) },
-  external: ['koffi'],
+  external: ['koffi', 'iced-x86'],
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 

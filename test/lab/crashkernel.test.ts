@@ -298,6 +298,12 @@ async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
   const base = /^ext4 .* (0x[0-9a-f]+)$/m.exec(readFileSync(join(truth, 'modules'), 'utf8'))![1];
   assert.equal(ext4.base, base);
 
+  // A return address follows a call.
+  const code = await json('dis', vmcore, '-r', pc.slice(2));
+  assert.equal(code.at(-1).address, pc);
+  assert.match(code.at(-2).text, /^call /);
+  assert.deepEqual([code[0].symbol, code[0].offset], [symbol, 0]);
+
   const usage = await json('kmem', vmcore);
   const total = /^MemTotal:\s+(\d+) kB$/m.exec(readFileSync(join(truth, 'meminfo'), 'utf8'))![1];
   assert.equal(usage.total * 4, Number(total));

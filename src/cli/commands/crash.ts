@@ -2,6 +2,7 @@
 import { type Command, command } from '../command.ts';
 import { bt } from './crash/bt.ts';
 import { convert } from './crash/convert.ts';
+import { dis } from './crash/dis.ts';
 import { dmesg } from './crash/dmesg.ts';
 import { files } from './crash/files.ts';
 import { filter } from './crash/filter.ts';
@@ -39,6 +40,7 @@ export const crash: Command = command({
     dmesg,
     mod,
     sym,
+    dis,
     struct,
     list,
     p,
