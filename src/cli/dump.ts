@@ -2,6 +2,7 @@
 import type { Compression } from '../crash/codec/page.ts';
 import type { FilterOptions, FilterResult } from '../crash/filter/filter.ts';
 import type { DumpFiles } from '../crash/filter/threads.ts';
+import type { PageSource } from '../crash/source.ts';
 import { parseRange } from '../mem/range.ts';
 import { UsageError } from './exit.ts';
 import type { Io, Output } from './io.ts';
@@ -47,6 +48,37 @@ interface WritingFlags {
   readonly force: boolean;
   readonly verify: boolean;
   readonly ram: string | undefined;
+}
+
+/** Opens a dump to look into. Of a sparse file - a large image of RAM - the holes are passed over when something is searched for. */
+export async function openDumpAt(path: string): Promise<PageSource> {
+  const { statSync } = await import('node:fs');
+  const { openDump } = await import('../crash/open.ts');
+  const { openFile } = await import('../crash/io/file.ts');
+  const stat = statSync(path);
+  const isSparse = stat.isFile() && stat.blocks * 512 < stat.size / 2;
+  const reader = openFile(path, isSparse ? await dataSeeker() : undefined);
+  try {
+    return openDump([reader]);
+  } catch (error) {
+    reader.close();
+    throw error;
+  }
+}
+
+async function dataSeeker(): Promise<(fd: number, position: number) => number> {
+  const { lseek } = await import('../sys/files.ts');
+  const { SEEK_DATA } = await import('../abi/fcntl.ts');
+  const { SyscallError } = await import('../errors.ts');
+  return (fd, offset) => {
+    try {
+      return Number(lseek({ fd, offset, whence: SEEK_DATA }));
+    } catch (error) {
+      // Nothing but holes up to the end, or a file system that does not know.
+      if (error instanceof SyscallError) return error.errnoName === 'ENXIO' ? Number.POSITIVE_INFINITY : offset;
+      throw error;
+    }
+  };
 }
 
 /** undefined where none is asked for. */

@@ -4,6 +4,7 @@ import type { Kernel } from '../crash/kernel/kernel.ts';
 import type { SymbolPlace } from '../crash/kernel/symbols.ts';
 import type { Task } from '../crash/kernel/tasks.ts';
 import type { AddressSpace } from '../crash/memory.ts';
+import { openDumpAt } from './dump.ts';
 import { UsageError } from './exit.ts';
 import type { Io, Output } from './io.ts';
 
@@ -29,11 +30,8 @@ export async function withKernel(
   path: string,
   use: (kernel: Kernel) => Output | Promise<Output>,
 ): Promise<Output> {
-  const [{ openDumpFiles }, { Kernel }] = await Promise.all([
-    import('../crash/open.ts'),
-    import('../crash/kernel/kernel.ts'),
-  ]);
-  const source = openDumpFiles([path]);
+  const { Kernel } = await import('../crash/kernel/kernel.ts');
+  const source = await openDumpAt(path);
   try {
     const kernel = new Kernel(source);
     const { json, text } = await use(kernel);

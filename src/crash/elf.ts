@@ -111,6 +111,8 @@ function readHeader(reader: Reader): Header {
     if (entry.p_type !== PT_LOAD && entry.p_type !== PT_NOTE) continue;
     const field = (name: string, value: bigint, limit: number) =>
       bounded(reader, phoff + at, `${name} of program header ${i}`, value, limit);
+    // With 5 levels /proc/kcore has the kernel's image beyond 2^53, and a second time in the memory that holds it.
+    if (entry.p_offset > Number.MAX_SAFE_INTEGER && reader.size > Number.MAX_SAFE_INTEGER) continue;
     const offset = field('p_offset', entry.p_offset, Number.MAX_SAFE_INTEGER);
     if (entry.p_type === PT_NOTE) {
       const size = field('p_filesz', entry.p_filesz, MAX_NOTES - noteBytes);

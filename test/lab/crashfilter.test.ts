@@ -1,11 +1,14 @@
 /** Dumps of the lab's kernels, filtered and converted by tideover and by makedumpfile. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { statSync } from 'node:fs';
+import { statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
+import { boot } from '../../lab/boot.ts';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
+import { kernel } from '../../lab/kernels.ts';
 import { fetchMakedumpfile, type Makedumpfile } from '../../lab/makedumpfile.ts';
+import { guestRoot } from '../../lab/root.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
 import type { PageSource } from '../../src/crash/source.ts';
@@ -160,6 +163,8 @@ test('makedumpfile joins, reads and puts together what tideover wrote, and tideo
     const [program, ...start] = reference.command;
     execFileSync('sh', ['-c', '"$@" <"$0"', path('stream'), program, ...start, '-R', path('together')]);
     isWhole(path('together'));
+    crash('filter', '-R', path('stream'), path('together by us'));
+    isWhole(path('together by us'));
     const stream = execFileSync('sh', [
       '-c',
       `"$@" >"$0"`,
@@ -185,4 +190,39 @@ test('makedumpfile joins, reads and puts together what tideover wrote, and tideo
     await reference.makedumpfile('--dump-dmesg', vmcore, path('their log'));
     execFileSync('cmp', [path('log'), path('their log')]);
   });
+});
+
+test('a running kernel is looked at through /proc/kcore, and a capture kernel filters /proc/vmcore', async () => {
+  const vm = await boot({ kernel: '6.12', cpus: 2, memory: 1024, append: 'crashkernel=384M' });
+  const slowly = { timeout: 300_000 };
+  try {
+    const { total } = JSON.parse(await vm.check('tideover crash filter --mem-usage --json /proc/kcore', slowly));
+    // In pages: what the kernel has, and what is reserved for the other.
+    const memory = Number(/MemTotal: +(\d+)/.exec(await vm.check('cat /proc/meminfo'))![1]) / 4;
+    assert.ok(total >= memory && total <= 262_144, `${total} pages, ${memory} of them the kernel's`);
+
+    const next = await kernel('6.12');
+    await inFolder(async (path) => {
+      writeFileSync(path('initrd'), await guestRoot(next));
+      await vm.copyIn(next.vmlinuz, '/tmp/vmlinuz');
+      await vm.copyIn(path('initrd'), '/tmp/initrd');
+    });
+    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices mitigations=off';
+    await vm.check(`tideover kexec -p /tmp/vmlinuz --initrd /tmp/initrd --append '${append}'`, slowly);
+    const before = vm.agent.greeting;
+    void vm.run('echo c >/proc/sysrq-trigger').catch(() => {});
+    await vm.nextKernel(before, 300_000);
+    const filter = 'tideover crash filter -l -d 31';
+    const result = JSON.parse(await vm.check(`${filter} --verify --json /proc/vmcore /tmp/dump`, slowly));
+    assert.deepEqual([result.partial, result.unreadable], [false, 0]);
+    assert.ok(result.written > 5000 && result.written < result.total / 2);
+    assert.equal(await vm.check('stat -c %a /tmp/dump'), '600\n');
+    await vm.check(
+      `${filter} -F /proc/vmcore | tideover crash filter -R - /tmp/other && cmp /tmp/dump /tmp/other`,
+      slowly,
+    );
+    assert.match(await vm.check('tideover crash dmesg /tmp/dump', slowly), /sysrq: Trigger a crash/);
+  } finally {
+    await vm.close();
+  }
 });

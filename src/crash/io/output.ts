@@ -1,6 +1,7 @@
 /** Where a dump is written to: files of Node, and streams. */
 import { closeSync, fchmodSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { pause } from './file.ts';
 
 export interface Output {
   /** All of `bytes`, at a position of the dump. */
@@ -62,7 +63,7 @@ export function append(fd: number, bytes: Uint8Array): void {
       done += writeSync(fd, bytes, done, bytes.length - done, null);
     } catch (error) {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
-      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);
+      pause();
     }
   }
 }

@@ -3,7 +3,7 @@
  * order, and a later one counts where two overlap. What no piece covers is zeros.
  *
  * Read is it as the file that it describes, in place. For that an index of the pieces is kept, so their number is limited; QEMU
- * writes one for each 16 KiB. A longer stream is put together first (reassemble()).
+ * writes one for each 16 KiB. A longer stream is put together first (rearrange()).
  */
 import { FormatError, UnsupportedError } from '../../errors.ts';
 import { readExactly } from '../bytes.ts';
@@ -38,30 +38,76 @@ export interface FlattenedPiece {
  * @throws FormatError for a header that is none, or a piece that belongs nowhere
  */
 export function* flattenedPieces(reader: Reader): Generator<FlattenedPiece, boolean> {
-  const header = readExactly(reader, 0, makedumpfile_header.size, 'header of the flattened format');
-  const type = number64(header, makedumpfile_header.offsets.type);
-  const version = number64(header, makedumpfile_header.offsets.version);
-  if (type !== 1n || version !== 1n) {
-    const at = makedumpfile_header.offsets.type;
-    const found = `${type} and ${version}`;
-    throw new FormatError({ file: reader.name, offset: at, field: 'type and version', expected: '1 and 1', found });
-  }
+  checkHeader(reader.name, readExactly(reader, 0, makedumpfile_header.size, 'header of the flattened format'));
   const window = new Window(reader, 65536);
   for (let at = FLATTENED_HEADER_SIZE; ; ) {
     const bytes = window.at(at, makedumpfile_data_header.size);
     if (bytes.length < makedumpfile_data_header.size) return false;
-    const offset = number64(bytes, makedumpfile_data_header.offsets.offset);
-    const size = number64(bytes, makedumpfile_data_header.offsets.buf_size);
-    if (offset === -1n && size === -1n) return true;
-    const limit = BigInt(Number.MAX_SAFE_INTEGER);
-    if (offset < 0n || size < 0n || offset + size > limit) {
-      const field = 'offset and size of a piece';
-      const found = `${offset} and ${size}`;
-      throw new FormatError({ file: reader.name, offset: at, field, expected: 'a place in a file', found });
-    }
+    const piece = placeOf(reader.name, at, bytes);
+    if (piece === undefined) return true;
     const position = at + makedumpfile_data_header.size;
-    if (size > 0n) yield { offset: Number(offset), size: Number(size), position };
-    at = position + Number(size);
+    if (piece.size > 0) yield { ...piece, position };
+    at = position + piece.size;
+  }
+}
+
+function checkHeader(file: string, header: Uint8Array): void {
+  const signature = new TextDecoder('latin1').decode(header.subarray(0, MAKEDUMPFILE_SIGNATURE.length));
+  const at = makedumpfile_header.offsets;
+  const [type, version] = [number64(header, at.type), number64(header, at.version)];
+  if (isFlattened(signature) && type === 1n && version === 1n) return;
+  throw new FormatError({
+    file,
+    offset: 0,
+    field: 'signature, type and version',
+    expected: `${MAKEDUMPFILE_SIGNATURE}, 1 and 1`,
+    found: `${JSON.stringify(signature)}, ${type} and ${version}`,
+  });
+}
+
+/** Where a piece belongs, by its header; undefined at the end of the stream. */
+function placeOf(file: string, at: number, header: Uint8Array): { offset: number; size: number } | undefined {
+  const offset = number64(header, makedumpfile_data_header.offsets.offset);
+  const size = number64(header, makedumpfile_data_header.offsets.buf_size);
+  if (offset === -1n && size === -1n) return undefined;
+  if (offset >= 0n && size >= 0n && offset + size <= BigInt(Number.MAX_SAFE_INTEGER)) {
+    return { offset: Number(offset), size: Number(size) };
+  }
+  const field = 'offset and size of a piece';
+  throw new FormatError({ file, offset: at, field, expected: 'a place in a file', found: `${offset} and ${size}` });
+}
+
+/**
+ * Puts a stream together, in the order in which it comes: makedumpfile -R.
+ *
+ * @param next fills a buffer with what comes next, and says how much there was
+ * @throws FormatError where the stream is none, or ends before its end
+ */
+export function rearrange(name: string, next: (into: Uint8Array) => number, output: Output): void {
+  let position = 0;
+  const take = (into: Uint8Array, field: string) => {
+    const count = next(into);
+    if (count < into.length) {
+      const expected = `${into.length} bytes`;
+      throw new FormatError({ file: name, offset: position, field, expected, found: `${count} before the end` });
+    }
+    position += count;
+  };
+  const start = new Uint8Array(FLATTENED_HEADER_SIZE);
+  take(start, 'header of the flattened format');
+  checkHeader(name, start);
+  const header = new Uint8Array(makedumpfile_data_header.size);
+  const buffer = new Uint8Array(1 << 20);
+  for (;;) {
+    take(header, 'header of a piece');
+    const piece = placeOf(name, position - header.length, header);
+    if (piece === undefined) return;
+    for (let done = 0; done < piece.size; ) {
+      const part = buffer.subarray(0, Math.min(buffer.length, piece.size - done));
+      take(part, 'piece');
+      output.write(piece.offset + done, part);
+      done += part.length;
+    }
   }
 }
 
@@ -82,7 +128,7 @@ export function openFlattened(reader: Reader): { readonly file: Reader; readonly
       throw new UnsupportedError({
         what: reader.name,
         why: `has more than ${MAX_PIECES} pieces`,
-        remedy: 'put it together with: tideover crash convert FILE OUT --to kdump',
+        remedy: 'put it together first, with: tideover crash filter -R FILE OUT',
       });
     }
     isSorted &&= value.offset >= size;

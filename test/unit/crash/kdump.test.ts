@@ -8,7 +8,7 @@ import fc from 'fast-check';
 import { writeNote } from '../../../src/abi/elfnote.ts';
 import type { Compression } from '../../../src/crash/codec/page.ts';
 import { type FilterOptions, filterDump } from '../../../src/crash/filter/filter.ts';
-import { FlattenedOutput, flattenedPieces, openFlattened } from '../../../src/crash/kdump/flattened.ts';
+import { FlattenedOutput, flattenedPieces, openFlattened, rearrange } from '../../../src/crash/kdump/flattened.ts';
 import { disk_dump_header, kdump_sub_header, page_desc } from '../../../src/crash/kdump/format.ts';
 import { openDump, openDumpFiles } from '../../../src/crash/open.ts';
 import type { PageSource } from '../../../src/crash/source.ts';
@@ -178,10 +178,27 @@ test('pieces of a stream may come in any order and overlap: the later one counts
       const count = file.read(from, into);
       assert.ok(into.subarray(0, count).equals(expected.subarray(from, from + 500)));
       assert.equal([...flattenedPieces(memoryReader(stream))].length, pieces.length);
-      assert.equal(openFlattened(memoryReader(stream.subarray(0, stream.length - 5))).isWhole, false);
+      const cut = stream.subarray(0, stream.length - 5);
+      assert.equal(openFlattened(memoryReader(cut)).isWhole, false);
+      const together = Buffer.alloc(expected.length);
+      const write = (at: number, bytes: Uint8Array) => together.set(bytes, at);
+      rearrange('stream', nextOf(stream), { write });
+      assert.ok(together.equals(expected));
+      assert.throws(() => rearrange('stream', nextOf(cut), { write }), FormatError);
     }),
   );
 });
+
+/** Bytes as they come out of a pipe. */
+function nextOf(bytes: Uint8Array): (into: Uint8Array) => number {
+  let at = 0;
+  return (into) => {
+    const next = bytes.subarray(at, at + into.length);
+    into.set(next);
+    at += next.length;
+    return next.length;
+  };
+}
 
 /** Reads every nth page of a dump, as far as it can be opened. @returns how many could be read, or the error */
 function look(bytes: Uint8Array, step: number): { pages: number; reasons: Set<string>; source: PageSource } | Error {

@@ -30,13 +30,21 @@ export const filter = command({
     ...writingFlags,
     elf: { long: 'elf', short: 'E', summary: 'write an ELF vmcore' },
     reassemble: { long: 'reassemble', summary: 'join the files of a split set: IN IN... OUT' },
+    rearrange: {
+      long: 'rearrange',
+      short: 'R',
+      summary: 'put a stream that was written with -F together: IN, or - for stdin, and OUT',
+    },
     dumpDmesg: { long: 'dump-dmesg', summary: "write the kernel's log to OUT instead" },
     memUsage: { long: 'mem-usage', summary: 'only say how many pages of which kind there are' },
   },
   exits: writingExits,
   examples: [
     { line: 'tideover crash filter -l -d 31 /proc/vmcore /var/crash/vmcore', does: 'what a crash service does' },
-    { line: 'tideover crash filter -F -l -d 31 /proc/vmcore | ssh host "cat >vmcore"', does: 'over the network' },
+    {
+      line: 'tideover crash filter -F -l -d 31 /proc/vmcore | ssh host "cat >vmcore"',
+      does: 'over the network; there -R puts it together',
+    },
   ],
   async run(io, { flags, args }) {
     const [input, rest] = args as [string, readonly string[]];
@@ -46,6 +54,7 @@ export const filter = command({
       return usageOf(input);
     }
     if (flags.dumpDmesg) return dumpDmesg(input, rest, flags.force);
+    if (flags.rearrange) return putTogether(input, rest, flags.force);
     if (flags.reassemble) {
       if (rest.length < 2) throw new UsageError('--reassemble wants the files of the set, and OUT');
       if (flags.level !== undefined) throw new UsageError('--reassemble keeps the pages as they are');
@@ -92,11 +101,39 @@ async function usageOf(input: string): Promise<Output> {
   return { json: usage, text };
 }
 
-async function dumpDmesg(input: string, outputs: readonly string[], force: boolean): Promise<Output> {
+/** The one OUT of what is no dump. */
+async function onlyOutput(outputs: readonly string[], force: boolean): Promise<string> {
   const [out, ...others] = outputs;
-  if (out === undefined || others.length > 0) throw new UsageError('--dump-dmesg wants one OUT');
+  if (out === undefined || others.length > 0) throw new UsageError('one OUT is wanted');
   const { existsSync } = await import('node:fs');
   if (existsSync(out) && !force) throw new UsageError(`${out} exists already; -f overwrites it`);
+  return out;
+}
+
+async function putTogether(input: string, outputs: readonly string[], force: boolean): Promise<Output> {
+  const out = await onlyOutput(outputs, force);
+  const { closeSync, openSync } = await import('node:fs');
+  const { rearrange } = await import('../../../crash/kdump/flattened.ts');
+  const { readNext } = await import('../../../crash/io/file.ts');
+  const { OutputFile } = await import('../../../crash/io/output.ts');
+  const fd = input === '-' ? 0 : openSync(input, 'r');
+  try {
+    const file = new OutputFile(out);
+    try {
+      rearrange(input === '-' ? 'stdin' : input, (into) => readNext(fd, into), file);
+      file.commit();
+    } catch (error) {
+      file.abort();
+      throw error;
+    }
+  } finally {
+    if (fd !== 0) closeSync(fd);
+  }
+  return { json: { written: out }, text: () => [] };
+}
+
+async function dumpDmesg(input: string, outputs: readonly string[], force: boolean): Promise<Output> {
+  const out = await onlyOutput(outputs, force);
   const { openDumpFiles } = await import('../../../crash/open.ts');
   const { Kernel } = await import('../../../crash/kernel/kernel.ts');
   const { rawText, readLog } = await import('../../../crash/kernel/printk.ts');
