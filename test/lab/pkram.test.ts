@@ -152,14 +152,18 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.match(await vm.check('cat /proc/meminfo'), /HugePages_Total: +0\n/);
   }));
 
-test('a node in 300 pieces of memory is found whole, as reserved memory', () =>
-  inGuest({ kernel: '6.12', memory: 2048 }, async (vm) => {
+test('nodes in 300 pieces of memory are found whole, as reserved memory, and so is one in a region of memmap=', () =>
+  inGuest({ kernel: '6.12', memory: 2048, append: 'memmap=16M$0x20000000' }, async (vm) => {
+    const region = 'memory:0x20000000-0x20ffffff';
+    await vm.check(`seq 1 100000 | tideover pkram save numbers - --medium ${region}`);
     const kept = await keep(vm, (full ? 590 : 96) * MIB, 600 * MIB, 'scattered');
     assert.ok(kept.ranges >= 300, `${kept.ranges} pieces`);
     await changeKernel(vm, '6.18', 'reserved');
     assert.deepEqual((await find(vm, 'load')).digests, kept.digests);
     const { holding } = await json(vm, 'tideover pkram ls');
     assert.equal(holding.returnable, 0);
+    const [numbers, same] = ['tideover pkram load numbers --medium memory:0x20000000', 'seq 1 100000'];
+    assert.equal(await vm.check(`${numbers} | md5sum`), await vm.check(`${same} | md5sum`));
   }));
 
 test('a capture kernel finds nodes that were saved after it was loaded, and nothing of the one in the middle of which was the panic', () =>

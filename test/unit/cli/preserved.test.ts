@@ -1,0 +1,32 @@
+/** How a medium of preserved memory is named, and what the next kernel's command line says of it. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { UsageError } from '../../../src/cli/exit.ts';
+import { placeOf } from '../../../src/cli/pkram.ts';
+import { locationOf, preserveAs, withLocation } from '../../../src/cli/preserved.ts';
+
+test('a medium is a file, an address or a range', () => {
+  assert.deepEqual(placeOf('/some/file'), { kind: 'file', path: '/some/file' });
+  assert.deepEqual(placeOf('./memory'), { kind: 'file', path: './memory' });
+  assert.deepEqual(placeOf('memory:0x100000000'), { kind: 'physical', superblock: 2 ** 32 });
+  const region = { start: 2 ** 32, end: 2 ** 32 + 2 ** 30 };
+  assert.deepEqual(placeOf('memory:0x100000000-0x13fffffff'), { kind: 'physical', superblock: 2 ** 32, region });
+  for (const wrong of ['memory:', 'memory:1G', 'memory:0x2000-0x1000', 'memory:4096']) {
+    assert.throws(() => placeOf(wrong), UsageError, wrong);
+  }
+});
+
+test('a command line has one place of preserved memory, the one of the next kernel', () => {
+  const location = locationOf({ ranges: [{ start: 0x1234000, size: 4096 }] });
+  assert.equal(location, 'tideover.pkram=0x1234000');
+  const before =
+    'root=/dev/vda1 tideover.pkram=0x99000 modprobe.blacklist=dax_hmem,kmem modprobe.blacklist=floppy quiet';
+  const rest = 'root=/dev/vda1 modprobe.blacklist=floppy quiet';
+  assert.equal(withLocation(before, [location]), `${rest} ${location}`);
+  assert.equal(withLocation(before, []), rest);
+});
+
+test('preserved memory is kept as one of two types', () => {
+  assert.equal(preserveAs('soft-reserved'), 'soft-reserved');
+  assert.throws(() => preserveAs('pram'), /reserved or soft-reserved/);
+});
