@@ -150,29 +150,48 @@ export async function returnMemory(
   force: boolean,
 ): Promise<{ size: number; returned: number }> {
   if (place === undefined) return { size: 0, returned: 0 };
-  const what = 'giving memory back';
-  // Whatever is in them, be it damaged.
-  if (place.kind === 'pages' && force) {
-    const size = HugePageMedium.open().giveBack();
-    return { size, returned: size };
-  }
   if (place.kind === 'file') {
-    throw new UnsupportedError({ what, why: `${place.path} is a file`, remedy: 'remove the file' });
+    const why = `${place.path} is a file`;
+    throw new UnsupportedError({ what: 'giving memory back', why, remedy: 'remove the file' });
   }
-  const pkram = openMedium(place, {});
-  const { nodes, size, ranges } = pkram.status();
+  demandUnsealed();
+  return place.kind === 'pages' ? returnPages(force) : returnPhysical(place, force);
+}
+
+function returnPages(force: boolean) {
+  const medium = HugePageMedium.open();
+  // With force whatever is in them, be it damaged.
+  if (!force) demandEmpty(openPkram(medium));
+  const returned = medium.giveBack();
+  return { size: returned, returned };
+}
+
+async function returnPhysical({ superblock, region }: Extract<Place, { kind: 'physical' }>, force: boolean) {
+  let pkram: Pkram;
+  try {
+    pkram = openPkram(new PhysicalMedium(superblock));
+  } catch (error) {
+    if (!force || region !== undefined) throw error;
+    // Nobody knows what of it there is. It is not looked for any more.
+    rememberReturned({ superblock, ranges: [] });
+    return { size: 0, returned: 0 };
+  }
+  if (!force) demandEmpty(pkram);
+  const { size, ranges } = pkram.status();
   pkram.close();
-  if (nodes > 0 && !force) {
-    const why = `there are ${count(nodes, 'node')} in it`;
-    throw new UnsupportedError({ what, why, remedy: 'load them or remove them first, or use --force' });
-  }
-  if (place.kind === 'pages') {
-    HugePageMedium.open().giveBack();
-    return { size, returned: size };
-  }
   const returned = await returnRanges(ranges);
-  if (place.region === undefined) rememberReturned({ superblock: place.superblock, ranges });
+  if (region === undefined) rememberReturned({ superblock, ranges });
   return { size, returned };
+}
+
+/** @throws UnsupportedError, and closes it, where there are nodes */
+function demandEmpty(pkram: Pkram): void {
+  const { nodes } = pkram.status();
+  if (nodes === 0) return;
+  pkram.close();
+  const why = `${count(nodes, 'node')} would be lost`;
+  const remedy = 'load them or remove them first, or use --force';
+  throw new UnsupportedError({ what: 'giving memory back', why, remedy });
 }
 
 /** Whether an error says that there is no medium. */

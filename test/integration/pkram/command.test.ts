@@ -127,3 +127,12 @@ test('damage is named, and the other nodes can be used', () => {
   fs.writeFileSync(path, Buffer.alloc(1 << 20, 'x'));
   assert.equal(pkram(['ls'], undefined, path).status, 5);
 });
+
+test('a medium is made before anything is saved; a file is nothing to give back', () => {
+  const refused = pkram(['release']);
+  assert.deepEqual([refused.status, /is a file; remove the file/.test(refused.stderr)], [3, true]);
+  assert.equal(pkram(['ls', '-m', 'memory:1G']).status, 2);
+  const made = JSON.parse(pkram(['init', '--json'], undefined, join(folder, 'early')).text);
+  assert.equal(made.medium, join(folder, 'early'));
+  assert.equal(fs.existsSync(made.medium), true);
+});
