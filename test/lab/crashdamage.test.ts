@@ -159,6 +159,45 @@ test('a list of tasks that leads in a circle is gone through from both ends', as
   assert.deepEqual(pids(tasks), pids(whole.json));
 });
 
+test('what a dump holds cannot steer a terminal', async () => {
+  const { pages } = await core;
+  const replaced = new Map<number, Uint8Array>();
+  const wanted = Buffer.from('sysrq triggered crash');
+  for (const [address, page] of pages) {
+    const at = Buffer.from(page).indexOf(wanted);
+    if (at < 0) continue;
+    const bytes = page.slice();
+    bytes.set(Buffer.from('\x1b]0;title\x07\x1b[31mred!!'), at);
+    replaced.set(address, bytes);
+  }
+  assert.ok(replaced.size > 0);
+  const { address, page } = await pageOf((kernel) => {
+    return kernel.panicTask!.address + kernel.types.offset('task_struct', 'comm');
+  });
+  const named = (replaced.get(page) ?? pages.get(page)!).slice();
+  named.set(Buffer.from('\x1b[2Jname\0'), Number(address & 0xfffn));
+  const path = join(folder, 'steering');
+  writeFileSync(path, await changed([], new Map([...replaced, [page, named]])), { mode: 0o600 });
+  for (const argv of [
+    ['dmesg'],
+    ['dmesg', '--raw'],
+    ['sys'],
+    ['info'],
+    ['ps'],
+    ['bt'],
+    ['ps', '--json'],
+    ['dmesg', '--json'],
+  ]) {
+    let out = '';
+    const stdout = { write: (text: string) => (out += text), isTTY: true, columns: 200 };
+    const stderr = { write: (text: string) => (out += text), isTTY: true };
+    const [command, ...flags] = argv;
+    assert.equal(await main(['crash', command!, path, ...flags, '--color', 'never'], { stdout, stderr, env: {} }), 0);
+    assert.ok(!/[\x1b\x07\x9b]/.test(out), `${argv}: ${JSON.stringify(/.*[\x1b\x07\x9b].*/.exec(out)?.[0])}`);
+    assert.match(out, /name|red!!/);
+  }
+});
+
 test('a dump that is cut short anywhere gives an answer or says why not', async () => {
   const file = fileOf(await core);
   const steps = process.env.TIDEOVER_FULL ? 400 : 12;

@@ -6,7 +6,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { run } from '../../lab/command.ts';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
+import { fetchPrograms } from '../../lab/fetched.ts';
 import { main } from '../../src/cli/app.ts';
 import { readFiles } from '../../src/crash/kernel/files.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
@@ -364,6 +366,10 @@ async function compareLog(files: Dumps): Promise<void> {
     return text.split('\n').map((line) => `<${facility * 8 + level}>[${time.toFixed(6).padStart(12)}] ${line}`);
   });
   assert.deepEqual(lines.slice(0, truth.length), truth);
+  // Debian's newest, for all of them.
+  const { command } = await fetchPrograms('kexec-tools');
+  const reference = await run([...command('usr/sbin/vmcore-dmesg'), files.vmcore]);
+  assert.deepEqual((await tideover('crash', 'dmesg', '--raw', files.vmcore)).split('\n'), reference.split('\n'));
   const after = lines.slice(truth.length).join('\n');
   assert.match(after, /sysrq: Trigger a crash\n.*Kernel panic - not syncing: sysrq triggered crash/);
 }
