@@ -44,3 +44,7 @@ export const io_uring_params = struct('io_uring_params', 120, {
 export const SIZEOF_SQE = 64;
 export const SIZEOF_CQE = 16;
 export const SQE_FLAGS_AT = 1;
+
+/** Operations of io_uring_register(2). */
+export const IORING_REGISTER_EVENTFD = 4;
+export const IORING_UNREGISTER_EVENTFD = 5;

@@ -26,6 +26,7 @@ import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
 import { Guest, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { expectEnd } from './tracee.ts';
+import { afterVfork } from './vfork.ts';
 import { lookAtWaits } from './waits.ts';
 import { memoryOf, writeImage, writeStatistics } from './write.ts';
 
@@ -79,6 +80,7 @@ export function checkpoint(options: CheckpointOptions, draft: ImageDraft): Check
 /** Everything but stopping and writing. @returns bytes of memory that the image will have, more or less */
 function lookAt(options: CheckpointOptions): number {
   refuseOneself(options.pid);
+  afterVfork(() => treeOf(options.pid), options.timeout);
   let size = 0;
   const saving = new Saving(options, false);
   const tables = new FileTables(saving);

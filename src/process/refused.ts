@@ -72,7 +72,6 @@ function mayUndo(pid: number, tree: ReadonlySet<number>): boolean {
   } finally {
     endIdle(idle);
   }
-  if (readStat(pid).num_threads === 1) return true;
   return sets.some(({ semid, nsems }) =>
     Array.from({ length: nsems! }, (_, semnum) => semctl.attempt({ semid: semid!, semnum, cmd: GETPID, arg: 0 })).some(
       (last) => tree.has(last),

@@ -1,5 +1,5 @@
 /** Rings for input and output: io_uring_setup(2), io_uring_enter(2). */
-import { hex, int, output, syscall } from './syscall.ts';
+import { hex, input, int, output, syscall } from './syscall.ts';
 
 /**
  * @param params an io_uring_params, which is filled in, or its address
@@ -17,3 +17,5 @@ export const io_uring_enter = syscall('io_uring_enter', 426, {
   argp: output,
   argsz: int,
 });
+/** @throws SyscallError EBUSY (there is one), EEXIST (only the thread that made the ring may) */
+export const io_uring_register = syscall('io_uring_register', 427, { fd: int, opcode: int, arg: input, nr_args: int });

@@ -3,6 +3,8 @@
  * parameters takes the place of the old one, at the same addresses, and its counters are brought to where they were by
  * requests that do nothing.
  */
+import { Errno } from '../../abi/errno.ts';
+import { O_CLOEXEC } from '../../abi/fcntl.ts';
 import * as abi from '../../abi/io_uring.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../../abi/mman.ts';
 import { viewOf } from '../../abi/struct.ts';
@@ -10,8 +12,9 @@ import { UnsupportedError } from '../../errors.ts';
 import type { io_uring_file_entry } from '../../image/messages/io_uring.ts';
 import type { Value } from '../../image/proto.ts';
 import { close } from '../../sys/files.ts';
-import { io_uring_enter, io_uring_setup } from '../../sys/io_uring.ts';
+import { io_uring_enter, io_uring_register, io_uring_setup } from '../../sys/io_uring.ts';
 import { mmap, munmap } from '../../sys/memory.ts';
+import { eventfd2 } from '../../sys/poll.ts';
 import { viewMemory } from '../../sys/syscall.ts';
 import { type FileKind, infoLine, type OpenFile, restoreOwner, saveOwner } from './file.ts';
 
@@ -38,6 +41,9 @@ export const ioUring: FileKind = {
     if (number('UserFiles') !== 0 || number('UserBufs') !== 0) {
       throw refused(file, 'files or buffers are registered with it', 'let the program unregister them');
     }
+    if (file.local >= 0 && hasEventDescriptor(file.local)) {
+      throw refused(file, 'an event descriptor is registered with it', 'let the program unregister it');
+    }
     const [sq_entries, cq_entries] = [number('SqMask') + 1, number('CqMask') + 1];
     const setup_flags = cq_entries === 2 * sq_entries ? 0 : abi.IORING_SETUP_CQSIZE;
     const fown = saveOwner(file);
@@ -55,6 +61,20 @@ export const ioUring: FileKind = {
     return fd;
   },
 };
+
+/** Nothing tells but that no second one can be registered. */
+function hasEventDescriptor(fd: number): boolean {
+  const event = eventfd2({ initval: 0, flags: O_CLOEXEC });
+  try {
+    const arg = new Uint8Array(4);
+    new DataView(arg.buffer).setInt32(0, event, true);
+    const result = io_uring_register.attempt({ fd, opcode: abi.IORING_REGISTER_EVENTFD, arg, nr_args: 1 });
+    if (result === 0) io_uring_register({ fd, opcode: abi.IORING_UNREGISTER_EVENTFD, arg: 0, nr_args: 0 });
+    return result === -Errno.EBUSY;
+  } finally {
+    close({ fd: event });
+  }
+}
 
 /** Whether something stands below a heading of fdinfo. */
 function behind(file: OpenFile, name: string): boolean {

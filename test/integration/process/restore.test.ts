@@ -125,6 +125,40 @@ test('control groups, of which one is gone meanwhile', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('a vfork in progress is waited for', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', VFORK]);
+  await target.says('ready');
+  await setTimeout(300);
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+/** The child waits for two seconds before it executes its program, as long as it takes to open a pipe that has no other end. */
+const VFORK = `
+import ctypes, os, signal, threading, time
+term = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: term.set())
+os.mkfifo('gate')
+libc = ctypes.CDLL(None, use_errno=True)
+class Actions(ctypes.Structure): _fields_ = [('room', ctypes.c_char * 128)]
+actions, pid = Actions(), ctypes.c_int()
+libc.posix_spawn_file_actions_init(ctypes.byref(actions))
+libc.posix_spawn_file_actions_addopen(ctypes.byref(actions), 5, b'gate', os.O_RDONLY, 0)
+argv = (ctypes.c_char_p * 3)(b'sleep', b'1000', None)
+result = []
+thread = threading.Thread(target=lambda: result.append(libc.posix_spawn(ctypes.byref(pid), b'/bin/sleep', ctypes.byref(actions), None, argv, None)))
+threading.Timer(2, lambda: os.close(os.open('gate', os.O_WRONLY))).start()
+thread.start()
+print('ready', flush=True)
+while not term.is_set(): time.sleep(0.01)
+thread.join()
+name = open(f'/proc/{pid.value}/comm').read().strip()
+os.kill(pid.value, signal.SIGKILL)
+print('ok' if result == [0] and name == 'sleep' and os.waitpid(pid.value, 0)[0] == pid.value else 'faults', flush=True)
+`;
+
 test('watches of files, and processes as descriptors', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('watches'));

@@ -141,6 +141,7 @@ const UNKEPT = {
   mdwe: /PR_SET_MDWE/,
   dispatch: /PR_SET_SYSCALL_USER_DISPATCH/,
   fanotify: /fanotify/,
+  ring: /an event descriptor is registered/,
   outside: /shared descriptors: process \d+, its parent, has the very same/,
 };
 

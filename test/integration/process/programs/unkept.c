@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -32,6 +33,10 @@ int main(int c, char **v)
 		if (prctl(59, 1, 0, -1L, &selector)) return 1;
 	} else if (!strcmp(v[1], "fanotify")) {
 		if (fanotify_init(FAN_CLASS_NOTIF, 0) < 0) return 1;
+	} else if (!strcmp(v[1], "ring")) {
+		char parameters[120] = "";
+		int ring = syscall(425, 4, parameters), event = eventfd(0, 0);
+		if (ring < 0 || syscall(427, ring, 4, &event, 1)) return 1;
 	} else if (!strcmp(v[1], "outside")) {
 		/* The parent is outside of the tree that is saved. */
 		int pid = clone(wait_for_ever, stack + sizeof stack, CLONE_FILES | SIGCHLD, 0);
