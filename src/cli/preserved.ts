@@ -10,7 +10,9 @@ import { E820_TYPE_RAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../a
 import { UnsupportedError } from '../errors.ts';
 import { parameters } from '../kexec/commandline.ts';
 import type { Reservation } from '../kexec/memorymap.ts';
+import { alignIn, normalise, subtract } from '../mem/range.ts';
 import type { MediumRange, PkramStatus } from '../pkram/index.ts';
+import { memoryBlockSize } from '../sys/memoryblocks.ts';
 import { moduleNames } from '../sys/probe/config.ts';
 import { UsageError } from './exit.ts';
 import { findMemory, openMedium, PARAMETER } from './pkram.ts';
@@ -55,8 +57,7 @@ export function preservedFor(as: PreserveAs | undefined, modules: string | undef
   const now = statusNow(false);
   const remember = () => rememberLoaded(now && { uuid: now.uuid, sequence: now.sequence, ranges: now.ranges });
   if (now === undefined || now.nodes === 0) return { reserve: ram, parameters: [], nodes: 0, type, remember };
-  const e820 = type === 'reserved' ? E820_TYPE_RESERVED : E820_TYPE_SOFT_RESERVED;
-  const reserve = now.ranges.map((range) => ({ ...ends(range), type: e820 }));
+  const reserve = reservations(now.ranges, type === 'reserved' ? undefined : memoryBlockSize());
   return {
     reserve: [...ram, ...reserve],
     parameters: [locationOf(now), ...(type === 'soft-reserved' ? [BLACKLIST] : [])],
@@ -64,6 +65,22 @@ export function preservedFor(as: PreserveAs | undefined, modules: string | undef
     type,
     remember,
   };
+}
+
+/**
+ * What the next kernel's memory map calls ranges: whole blocks of memory soft reserved, the rest, which nobody can give back, reserved. For
+ * a kernel that does not list soft-reserved memory in /proc/iomem (7.2) puts a "RAM buffer", which /dev/mem refuses, over all that
+ * follows RAM up to the next 64 MiB (e820__reserve_resources_late() of arch/x86/kernel/e820.c); a whole block begins there.
+ *
+ * @param block undefined for reserved alone
+ */
+export function reservations(ranges: readonly MediumRange[], block: number | undefined): Reservation[] {
+  const all = normalise(ranges.map(ends));
+  const blocks = block === undefined ? [] : all.flatMap((range) => alignIn(range, block) ?? []);
+  return [
+    ...blocks.map((range) => ({ ...range, type: E820_TYPE_SOFT_RESERVED })),
+    ...subtract(all, blocks).map((range) => ({ ...range, type: E820_TYPE_RESERVED })),
+  ];
 }
 
 /** For the command line of a capture kernel, which leaves alone all memory that it does not live in. */

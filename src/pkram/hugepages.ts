@@ -44,6 +44,7 @@ const MAX_RANGES = 400;
 export class HugePageMedium extends MappedMedium implements Medium {
   readonly name: string;
   readonly writable: boolean;
+  whyFull: string | undefined;
   readonly #files: PageFiles;
   readonly #lock: number;
   readonly #avoid: readonly Range[];
@@ -120,8 +121,9 @@ export class HugePageMedium extends MappedMedium implements Medium {
       });
       return true;
     } catch (error) {
-      if (error instanceof UnsupportedError) return false;
-      throw error;
+      if (!(error instanceof UnsupportedError)) throw error;
+      this.whyFull = error.why;
+      return false;
     }
   }
 

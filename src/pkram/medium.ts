@@ -38,6 +38,8 @@ export interface Medium {
   sync(): void;
   /** Adds at least so many bytes at the end. @returns false where there is no more */
   grow(bytes: number): boolean;
+  /** For messages: why it did not grow, where that is not plain. */
+  readonly whyFull?: string | undefined;
   /** The content is of no more use: a backing that can gives its memory back. It may read as anything afterwards. */
   release(address: number, length: number): void;
   close(): void;

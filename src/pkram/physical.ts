@@ -31,6 +31,7 @@ const USABLE = ['System RAM', 'Soft Reserved', 'Persistent Memory', 'Persistent 
 export class PhysicalMedium extends MappedMedium implements Medium {
   readonly name: string;
   readonly writable: boolean;
+  readonly whyFull = 'it has its size from an earlier kernel or from memmap=; load or remove nodes';
   readonly #device: string;
   readonly #superblock: number;
   readonly #fd: number;

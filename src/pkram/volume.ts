@@ -168,7 +168,7 @@ export class Volume {
     const run = this.#space.free <= kept ? undefined : this.#space.allocate(Math.min(count, this.#space.free - kept));
     if (run !== undefined) return run;
     throw new NoRoomError(
-      `${this.medium.name}: there is no room: ${this.used} bytes are in use, and no more are to be had`,
+      `${this.medium.name}: there is no room: ${this.used} bytes are in use, and ${this.medium.whyFull ?? 'no more are to be had'}`,
     );
   }
 

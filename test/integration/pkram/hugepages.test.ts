@@ -182,6 +182,10 @@ describe('huge pages', asRoot, () => {
     );
     assert.equal(overcommit(), before);
     assert.deepEqual(fs.readdirSync(folder), ['lock']);
+    const medium = HugePageMedium.open({ folder, create: true });
+    assert.equal(medium.grow(2 ** 50), false);
+    assert.match(medium.whyFull!, /^\d{9} huge pages of 2 MiB are missing/);
+    medium.close();
   });
 
   function withMedium<T>(use: (pkram: Pkram) => T): T {

@@ -81,6 +81,8 @@ describe('preserved memory at physical addresses', asRoot, () => {
     save.prepareSaveObject().finishSaveObject();
     save.finishSave();
     assert.equal(made.status().size, 16 << 20);
+    const full = made.prepareSave('large').prepareSaveObject();
+    assert.throws(() => full.write(new Uint8Array(16 << 20)), /no room: .*load or remove nodes/);
     made.close();
     const found = openPkram(new PhysicalMedium(8 << 20, { device: file, readOnly: true }));
     assert.equal(found.nodes()[0]!.name, 'node');

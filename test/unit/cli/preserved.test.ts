@@ -1,9 +1,10 @@
 /** How a medium of preserved memory is named, and what the next kernel's command line says of it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../../../src/abi/e820.ts';
 import { UsageError } from '../../../src/cli/exit.ts';
 import { placeOf } from '../../../src/cli/pkram.ts';
-import { locationOf, preserveAs, withLocation } from '../../../src/cli/preserved.ts';
+import { locationOf, preserveAs, reservations, withLocation } from '../../../src/cli/preserved.ts';
 
 test('a medium is a file, an address or a range', () => {
   assert.deepEqual(placeOf('/some/file'), { kind: 'file', path: '/some/file' });
@@ -29,4 +30,17 @@ test('a command line has one place of preserved memory, the one of the next kern
 test('preserved memory is kept as one of two types', () => {
   assert.equal(preserveAs('soft-reserved'), 'soft-reserved');
   assert.throws(() => preserveAs('pram'), /reserved or soft-reserved/);
+});
+
+test('whole blocks are soft reserved, what lies beside them reserved', () => {
+  const MIB = 1 << 20;
+  const ranges = [
+    { start: 100 * MIB, size: 60 * MIB },
+    { start: 160 * MIB, size: 240 * MIB },
+    { start: 600 * MIB, size: 20 * MIB },
+  ];
+  const soft = { start: 128 * MIB, end: 384 * MIB, type: E820_TYPE_SOFT_RESERVED };
+  const reserved = (start: number, end: number) => ({ start: start * MIB, end: end * MIB, type: E820_TYPE_RESERVED });
+  assert.deepEqual(reservations(ranges, 128 * MIB), [soft, reserved(100, 128), reserved(384, 400), reserved(600, 620)]);
+  assert.deepEqual(reservations(ranges, undefined), [reserved(100, 400), reserved(600, 620)]);
 });
