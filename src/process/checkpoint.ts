@@ -19,7 +19,7 @@ import { FileTables, isGone } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
-import { refuseRunning } from './refused.ts';
+import { refuseLeaderless, refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
 import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
@@ -91,7 +91,10 @@ function lookAt(options: CheckpointOptions): number {
     for (const pid of pids) {
       try {
         const status = readStatus(pid);
-        if (status.State === 'Z') continue;
+        if (status.State === 'Z') {
+          refuseLeaderless(pid);
+          continue;
+        }
         refuseForeign(pid);
         refuseRunning(pid, pids);
         refuseSession(pid, pids, options);

@@ -13,6 +13,7 @@ import {
 } from '../abi/ptrace.ts';
 import { iovec } from '../abi/uio.ts';
 import { UnsupportedError } from '../errors.ts';
+import { readProcText } from '../sys/proc.ts';
 import { kcmp, prctl } from '../sys/process.ts';
 import { ptrace } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
@@ -35,6 +36,14 @@ export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
       'let it work without SEM_UNDO (semop(2))',
     );
   }
+  const label = labelOf(pid);
+  if (label !== labelOf('self')) {
+    throw refuse(
+      `label ${label}`,
+      'a security module gave it, and it would have that of tideover',
+      'run tideover with that label',
+    );
+  }
   const groups = cgroupsOf(pid).join();
   for (const tid of threadsOf(pid).slice(1)) {
     if (cgroupsOf(`${pid}/task/${tid}`).join() === groups) continue;
@@ -55,6 +64,28 @@ export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
   }
   if ((readStat(pid).flags & IO_FLUSHER) === IO_FLUSHER) {
     throw refuse('PR_SET_IO_FLUSHER', 'it serves a block device or file system', 'leave this process out');
+  }
+}
+
+/** A process whose first thread has ended looks like one that has. @throws UnsupportedError where others of its threads go on */
+export function refuseLeaderless(pid: number): void {
+  const threads = threadsOf(pid).length - 1;
+  if (threads === 0) return;
+  throw new UnsupportedError({
+    pid,
+    what: 'a thread leader that has ended',
+    why: `${threads} of its threads go on, and an ended leader cannot be made again`,
+    remedy: 'let the first thread wait for the others (pthread_join(3)) instead of pthread_exit(3)',
+  });
+}
+
+/** What SELinux, AppArmor or the like calls a process. */
+function labelOf(pid: number | 'self'): string {
+  try {
+    return readProcText(`/proc/${pid}/attr/current`).replace(/[\0\n]/g, '');
+  } catch {
+    // There is no such module, or it has no labels.
+    return '';
   }
 }
 

@@ -11,7 +11,7 @@ import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import * as area from '../image/messages/memory.ts';
 import type { VmaEntry } from '../image/pages.ts';
-import type { FlaggedVma } from '../sys/maps.ts';
+import { type FlaggedVma, KEYED } from '../sys/maps.ts';
 import { Pagemap, PM_GUARD_REGION } from '../sys/pagemap.ts';
 import type { Remote } from './remote.ts';
 
@@ -64,7 +64,7 @@ const REFUSED: Readonly<Record<string, string>> = {
 
 /** What other flags say is kept by other means, or the kernel's own business. Bits without a name are `??`. */
 const KNOWN = new Set([
-  ...['rd', 'wr', 'ex', 'sh', 'mr', 'mw', 'me', 'ms', 'de', 'ac', 'ar', 'sd', 'mm', 'lf', 'sl', 'gu', '??'],
+  ...['rd', 'wr', 'ex', 'sh', 'mr', 'mw', 'me', 'ms', 'de', 'ac', 'ar', 'sd', 'mm', 'lf', 'sl', 'gu', '??', KEYED],
   ...[...Object.keys(ADVICE), ...Object.keys(FLAGS), ...Object.keys(REFUSED)],
 ]);
 
@@ -107,6 +107,8 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
   if (path === '[vvar]' || path === '[vvar_vclock]') return anonymous(area.VMA_AREA_VVAR | area.VMA_ANON_PRIVATE);
   if (path === '[vsyscall]')
     return { ...anonymous(area.VMA_ANON_PRIVATE), status: area.VMA_AREA_VSYSCALL | area.VMA_ANON_PRIVATE };
+  // The kernel gives one by itself to what can only be executed.
+  if (vma.flags.has(KEYED) && vma.prot !== mman.PROT_EXEC) throw refused(pid, vma, 'it has a protection key');
   for (const flag of vma.flags) {
     if (REFUSED[flag] !== undefined) throw refused(pid, vma, REFUSED[flag]);
     if (!KNOWN.has(flag)) throw refused(pid, vma, `VmFlags has "${flag}" for it`);

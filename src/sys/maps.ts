@@ -42,6 +42,9 @@ export interface SmapsVma extends Vma {
   readonly protectionKey: number | undefined;
 }
 
+/** Stands among the VmFlags of a mapping that has a protection key of pkeys(7) other than 0. */
+export const KEYED = 'key';
+
 /** A mapping with its VmFlags. */
 export type FlaggedVma = Vma & Pick<SmapsVma, 'flags'>;
 
@@ -66,13 +69,18 @@ export function readFlaggedMaps(pid: number | 'self'): FlaggedVma[] {
 /** @param file for the message of an error */
 export function parseFlaggedMaps(text: string, file: string): FlaggedVma[] {
   const found: FlaggedVma[] = [];
+  let key = false;
   for (const line of linesOf(text)) {
     // Names of fields begin with a capital, addresses do not.
     if (line.charCodeAt(0) >= 'a'.charCodeAt(0) || line.charCodeAt(0) <= '9'.charCodeAt(0)) {
       found.push({ ...(parseVma(line) ?? malformed(file, line, 'a mapping')), flags: new Set() });
     } else if (line.startsWith('VmFlags:')) {
       const last = found.pop() ?? malformed(file, line, 'a mapping');
-      found.push({ ...last, flags: new Set(line.slice('VmFlags:'.length).trim().split(' ')) });
+      const flags = new Set(line.slice('VmFlags:'.length).trim().split(' '));
+      found.push({ ...last, flags: key ? flags.add(KEYED) : flags });
+      key = false;
+    } else if (line.startsWith('ProtectionKey:')) {
+      key = line.slice('ProtectionKey:'.length).trim() !== '0';
     }
   }
   return found;

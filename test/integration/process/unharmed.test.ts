@@ -141,6 +141,8 @@ const UNKEPT = {
   mdwe: /PR_SET_MDWE/,
   dispatch: /PR_SET_SYSCALL_USER_DISPATCH/,
   fanotify: /fanotify/,
+  leader: /a thread leader that has ended/,
+  lease: /lock \(1: LEASE/,
   ring: /an event descriptor is registered/,
   outside: /shared descriptors: process \d+, its parent, has the very same/,
 };

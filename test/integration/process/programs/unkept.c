@@ -1,5 +1,7 @@
 /* unkept KIND: has something that cannot be kept, and says so. Says "going on" on each SIGUSR1. */
 #define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -37,6 +39,14 @@ int main(int c, char **v)
 		char parameters[120] = "";
 		int ring = syscall(425, 4, parameters), event = eventfd(0, 0);
 		if (ring < 0 || syscall(427, ring, 4, &event, 1)) return 1;
+	} else if (!strcmp(v[1], "leader")) {
+		pthread_t thread;
+		pthread_create(&thread, 0, (void *(*)(void *))wait_for_ever, 0);
+		printf("ready\n"); fflush(stdout);
+		pthread_exit(0);
+	} else if (!strcmp(v[1], "lease")) {
+		int file = open("leased", O_CREAT | O_RDONLY, 0600);
+		if (fcntl(file, F_SETLEASE, F_RDLCK)) return 1;
 	} else if (!strcmp(v[1], "outside")) {
 		/* The parent is outside of the tree that is saved. */
 		int pid = clone(wait_for_ever, stack + sizeof stack, CLONE_FILES | SIGCHLD, 0);
