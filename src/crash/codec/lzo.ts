@@ -21,6 +21,8 @@ const MIN_MATCH = 4;
 /** At the end of the input no match begins: the end is always literals, so that a match need not be bounds-checked byte by byte. */
 const TAIL = 20;
 const HASH_BITS = 13;
+/** Literals that are copied at once: fewer are quicker one by one. */
+const LONG_RUN = 64;
 
 /** Room that incompressible input of this length may need: what liblzo2's documentation gives. */
 export function lzoBound(length: number): number {
@@ -42,23 +44,17 @@ export function lzoCompress(from: Uint8Array, into: Uint8Array, table: Uint16Arr
   if (length > 0xffff) throw new RangeError('LZO: at most 65535 bytes at a time');
   // What is found by it is compared, so entries of an earlier call do no harm, except that they would make results differ.
   table.fill(0);
+  const words = new DataView(from.buffer, from.byteOffset, length);
   const limit = length - TAIL;
   let out = 0;
   let literals = 0;
   let at = MIN_MATCH;
   while (at < limit) {
-    const word = from[at]! | (from[at + 1]! << 8) | (from[at + 2]! << 16) | (from[at + 3]! << 24);
+    const word = words.getInt32(at, true);
     const hash = Math.imul(word, 0x1824429d) >>> (32 - HASH_BITS);
     const match = table[hash]!;
     table[hash] = at;
-    if (
-      from[match] !== (word & 0xff) ||
-      from[match + 1] !== ((word >>> 8) & 0xff) ||
-      from[match + 2] !== ((word >>> 16) & 0xff) ||
-      from[match + 3] !== word >>> 24 ||
-      match === at ||
-      at - match > 0xbfff
-    ) {
+    if (match === 0 || at - match > 0xbfff || words.getInt32(match, true) !== word) {
       // The longer nothing is found, the fewer places are looked at.
       at += 1 + ((at - literals) >> 5);
       continue;
@@ -93,6 +89,10 @@ function putLiterals(from: Uint8Array, start: number, end: number, into: Uint8Ar
   else {
     into[out++] = 0;
     out = putExtension(into, out, length - 18);
+  }
+  if (length > LONG_RUN) {
+    into.set(from.subarray(start, end), out);
+    return out + length;
   }
   for (let i = start; i < end; i++) into[out++] = from[i]!;
   return out;
