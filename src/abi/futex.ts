@@ -2,6 +2,7 @@
 import { i64n, struct, u64n } from './struct.ts';
 
 export const FUTEX_WAIT = 0;
+export const FUTEX_WAIT_BITSET = 9;
 export const FUTEX_PRIVATE_FLAG = 128;
 export const FUTEX_CLOCK_REALTIME = 256;
 export const FUTEX_CMD_MASK = ~(FUTEX_PRIVATE_FLAG | FUTEX_CLOCK_REALTIME);

@@ -21,6 +21,8 @@ import { TASK_STOPPED } from '../image/messages/task.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { readMaps } from '../sys/maps.ts';
 import { kill, prlimit64 } from '../sys/process.ts';
+import { readMemory } from '../sys/process_vm.ts';
+import { Region } from '../sys/region.ts';
 import { readStatus } from '../sys/stat.ts';
 import { ownAttributes, restoreProcFiles } from './attributes.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
@@ -29,7 +31,7 @@ import { kindOfType } from './files/kinds.ts';
 import { restoreLock } from './files/locks.ts';
 import { restoreLimits } from './limits.ts';
 import { restoreDumpable } from './mm.ts';
-import { restoreGeneral, restoreXstate } from './registers.ts';
+import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
 import { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import { restoreSeccomp } from './seccomp.ts';
@@ -107,10 +109,23 @@ export function leave({ task, leader, remotes }: Rebuilt, elapsed: number): void
     const registers = restoreGeneral(core.thread_info!);
     const left = core.thread_core?.attributes?.call_left;
     if (left !== undefined) goOnWaiting(remote, registers, Math.max(1, left - 1e6 * elapsed));
+    else if (registers.number('orig_rax') >= 0) interrupted(registers, codeAt(task.pid, registers.number('rip')));
     restoreXstate(remote.tracee.tid, core.thread_info!);
     remote.tracee.registers = registers;
     remote.tracee.sigmask = core.thread_core?.blk_sigset ?? core.tc?.blk_sigset ?? 0n;
     remote.tracee.putBack();
+  }
+}
+
+let room: Region | undefined;
+
+/** The two bytes of an instruction that may be `syscall`; nothing where there is no code. */
+function codeAt(pid: number, address: number): Uint8Array {
+  room ??= new Region(4096);
+  try {
+    return room.bytes.slice(0, readMemory(pid, address, room.address, 2));
+  } catch {
+    return new Uint8Array(0);
   }
 }
 

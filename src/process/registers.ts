@@ -1,4 +1,5 @@
 /** Registers of a thread: in the image, and in the frame that takes it back to where it was. */
+import { FUTEX_CMD_MASK, FUTEX_WAIT, FUTEX_WAIT_BITSET } from '../abi/futex.ts';
 import {
   FP_XSTATE_MAGIC1,
   FP_XSTATE_MAGIC2,
@@ -64,14 +65,15 @@ const ERESTART_RESTARTBLOCK = -516;
 const SIZEOF_SYSCALL = 2;
 
 /**
- * Registers that go on without the kernel's help: a thread that was stopped within a system call makes it again. The kernel
- * does so when it lets a stopped thread go on, by orig_rax; a restored one never made the call.
+ * Registers that go on without the kernel's help: a thread that was stopped within a system call makes it again. orig_rax says
+ * that, and which: as in CRIU's images.
  *
  * nanosleep(2) has left in its second argument what there was to sleep, where the program gave it one.
  */
 export function resumable(found: Registers): Registers {
   const registers = found.clone();
   const call = registers.number('orig_rax');
+  registers.set('orig_rax', -1);
   if (call >= 0) {
     const result = registers.number('rax');
     if (
@@ -81,6 +83,7 @@ export function resumable(found: Registers): Registers {
       result === ERESTART_RESTARTBLOCK
     ) {
       registers.set('rax', call);
+      registers.set('orig_rax', call);
       registers.set('rip', registers.number('rip') - SIZEOF_SYSCALL);
     }
     if (result === ERESTART_RESTARTBLOCK) {
@@ -88,8 +91,33 @@ export function resumable(found: Registers): Registers {
       if (call === NR.clock_nanosleep && registers.get('r10') !== 0n) registers.set('rdx', registers.get('r10'));
     }
   }
-  registers.set('orig_rax', -1);
   return registers;
+}
+
+/** What a signal's handler always ends: signal(7), "Interruption of system calls and library functions by signal handlers". */
+const ENDED_BY_HANDLERS: readonly number[] = [
+  ...[NR.pause, NR.rt_sigsuspend, NR.select, NR.pselect6, NR.poll, NR.ppoll, NR.nanosleep, NR.clock_nanosleep],
+];
+/** What none ends. */
+const ENDED_BY_NONE: readonly number[] = [NR.clone, NR.clone3, NR.fork, NR.vfork];
+
+/**
+ * The other way round: as if the thread had been interrupted in its system call just now. So a signal that comes before it has
+ * made the call again ends it, where it would have ended it: else the handler runs, and then pause(2) waits for ever.
+ *
+ * @param code what stands at the registers' rip
+ */
+export function interrupted(registers: Registers, code: Uint8Array): void {
+  const call = registers.number('orig_rax');
+  const again = call >= 0 && registers.number('rax') === call && code[0] === 0x0f && code[1] === 0x05;
+  // Locks with priority inheritance are never ended.
+  const lock = call === NR.futex && ![FUTEX_WAIT, FUTEX_WAIT_BITSET].includes(registers.number('rsi') & FUTEX_CMD_MASK);
+  if (!again || lock || ENDED_BY_NONE.includes(call)) {
+    registers.set('orig_rax', -1);
+    return;
+  }
+  registers.set('rax', ENDED_BY_HANDLERS.includes(call) ? ERESTARTNOHAND : ERESTARTSYS);
+  registers.set('rip', registers.number('rip') + SIZEOF_SYSCALL);
 }
 
 /**
@@ -124,7 +152,6 @@ function enabled(area: Uint8Array): bigint {
 export function restoreGeneral({ gpregs }: ThreadInfo): Registers {
   const registers = new Registers();
   for (const [field, register] of names) registers.set(register, gpregs[field]);
-  registers.set('orig_rax', -1);
   return registers;
 }
 

@@ -202,6 +202,7 @@ const ERESTART_RESTARTBLOCK = -516;
 export function goOnWaiting(remote: Remote, registers: Registers, left: number): void {
   const call = registers.number('rax');
   const timed = calls.get(call);
+  registers.set('orig_rax', -1);
   if (timed === undefined) return;
   const milliseconds = Math.max(1, Math.ceil(left / 1e6));
   if (timed.anew) {

@@ -135,8 +135,9 @@ test('the log, the work directory and the statistics', async (t) => {
   assert.equal(restored.stdout, '1 process, 1 thread\n');
   assert.ok(existsSync(join(work, 'pid')));
   assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
-  process.kill(pid, 'SIGCONT');
+  // It comes before pause(2) is made again, and must end it all the same.
   process.kill(pid, 'SIGTERM');
+  process.kill(pid, 'SIGCONT');
   await target.says('ok');
 });
 
