@@ -25,6 +25,8 @@ export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped: boolean;
   readonly shellJob: boolean;
+  /** They stay in the control groups of this process. */
+  readonly ignoreCgroups?: boolean | undefined;
   /** What becomes of TCP connections; `kept` if it is not said. */
   readonly connections?: 'kept' | 'closed' | undefined;
   /** The root becomes a child of our parent. */
@@ -74,7 +76,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      for (const { task } of live) restoreCgroups(task.pid, task.threads[0]!.core.tc!.cgroups);
+      for (const { task } of options.ignoreCgroups ? [] : live)
+        restoreCgroups(task.pid, task.threads[0]!.core.tc!.cgroups);
       for (const one of live) spaces.finish(one);
       for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));

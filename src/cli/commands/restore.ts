@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
-import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
 import { UsageError } from '../exit.ts';
@@ -69,6 +69,7 @@ export const restore = command({
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
           sibling: flags.sibling,
+          ignoreCgroups: ignoresCgroups(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);
             if (flags.pidFile !== undefined) writeFileSync(inWorkDir(flags, flags.pidFile), `${pid}`);
