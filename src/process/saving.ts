@@ -183,10 +183,12 @@ export class Saving {
     if (![S_IFREG, S_IFDIR, S_IFIFO, S_IFCHR].includes(kind)) {
       refuse('it was deleted, and files of this kind cannot be made again yet', 'close it');
     }
-    if (kind === S_IFREG && stat.stx_size > this.options.ghostLimit) {
+    // Holes are not saved.
+    const size = 512 * Number(stat.stx_blocks);
+    if (kind === S_IFREG && size > this.options.ghostLimit) {
       refuse(
-        `it was deleted and has ${stat.stx_size} bytes, more than the limit of ${this.options.ghostLimit}`,
-        `raise the limit: --ghost-limit ${stat.stx_size}`,
+        `it was deleted and has ${size} bytes on the disk, more than the limit of ${this.options.ghostLimit}`,
+        `raise the limit: --ghost-limit ${size}`,
       );
     }
     const key = `${stat.stx_dev_major}:${stat.stx_dev_minor}:${stat.stx_ino}`;

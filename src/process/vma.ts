@@ -136,6 +136,11 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     const shmid = backing.shared(vma);
     return { ...entry, flags: flags | mman.MAP_ANONYMOUS, shmid, status: entry.status | area.VMA_ANON_SHARED };
   }
+  if (path === '/dev/zero' && vma.deleted) {
+    // Of memory that others share, mapped once more through /proc/PID/map_files.
+    const status = entry.status | area.VMA_ANON_SHARED | area.VMA_ANON_PRIVATE;
+    return { ...entry, shmid: backing.shared(vma), status };
+  }
   // A shared mapping keeps its right to be made writable only of a file that was opened so.
   const fdflags = vma.shared && vma.flags.has('mw') ? O_RDWR : O_RDONLY;
   const kind = vma.shared ? area.VMA_FILE_SHARED : area.VMA_FILE_PRIVATE;

@@ -1,6 +1,15 @@
 /** Memory under a descriptor: memfd_create(2). Its content is saved as shared memory is. */
 import { fchmodSync, fchownSync } from 'node:fs';
-import { AT_FDCWD, F_ADD_SEALS, F_GET_SEALS, O_ACCMODE, O_CLOEXEC, SEEK_SET } from '../../abi/fcntl.ts';
+import {
+  AT_FDCWD,
+  F_ADD_SEALS,
+  F_DUPFD_CLOEXEC,
+  F_GET_SEALS,
+  O_ACCMODE,
+  O_CLOEXEC,
+  O_RDWR,
+  SEEK_SET,
+} from '../../abi/fcntl.ts';
 import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../abi/mman.ts';
 import type { Statx } from '../../abi/stat.ts';
 import { attributes, close, fcntl, ftruncate, lseek, openat, readlink } from '../../sys/files.ts';
@@ -26,12 +35,12 @@ export const memfd: FileKind = {
   restore(entry, restoring) {
     const { inode_id, flags, pos, fown } = entry.memfd!;
     const inode = restoreInode(restoring, inode_id);
-    const opened = openat({
-      dirfd: AT_FDCWD,
-      pathname: `/proc/self/fd/${inode}`,
-      flags: (flags & O_ACCMODE) | O_CLOEXEC,
-      mode: 0,
-    });
+    const mode = flags & O_ACCMODE;
+    // What memfd_create(2) opens does not count as open for writing, so that it can be executed; what is opened later does.
+    const original = mode === O_RDWR && restoring.first(`original of memfd ${inode_id}`);
+    const opened = original
+      ? fcntl({ fd: inode, cmd: F_DUPFD_CLOEXEC, arg: 0 })
+      : openat({ dirfd: AT_FDCWD, pathname: `/proc/self/fd/${inode}`, flags: mode | O_CLOEXEC, mode: 0 });
     setStatusFlags(opened, flags);
     if (pos !== 0) lseek({ fd: opened, offset: pos, whence: SEEK_SET });
     restoreOwner(restoring, opened, fown);
