@@ -96,7 +96,7 @@ class Sections {
   readonly #roots: bigint;
   readonly #entrySize: number;
   readonly #mapOffset: number;
-  readonly #shift: number;
+  readonly #perSection: number;
   readonly #source: PageSource;
   readonly #known = new Map<number, bigint | undefined>();
 
@@ -104,10 +104,13 @@ class Sections {
     this.#space = space;
     this.#source = source;
     const need = wanted(source);
-    this.#entrySize = need('SIZE(mem_section)', info.size('mem_section'));
-    this.#mapOffset = need('OFFSET(mem_section.section_mem_map)', info.offset('mem_section.section_mem_map'));
+    const entrySize = need('SIZE(mem_section)', info.size('mem_section'));
+    this.#entrySize = believable(source, 'SIZE(mem_section)', entrySize, 8, PAGE_SIZE);
+    const mapOffset = need('OFFSET(mem_section.section_mem_map)', info.offset('mem_section.section_mem_map'));
+    this.#mapOffset = believable(source, 'OFFSET(mem_section.section_mem_map)', mapOffset, 0, entrySize - 8);
     // The default is that of x86-64 kernels before they said it (5.8): arch/x86/include/asm/sparsemem.h
-    this.#shift = 2 ** ((info.number('SECTION_SIZE_BITS') ?? 27) - 12);
+    const bits = believable(source, 'SECTION_SIZE_BITS', info.number('SECTION_SIZE_BITS') ?? 27, 24, 40);
+    this.#perSection = 2 ** (bits - 12);
     const symbol = need('SYMBOL(mem_section)', info.symbol('mem_section'));
     this.#roots = symbol;
     if (this.#any()) return;
@@ -116,16 +119,12 @@ class Sections {
     this.#roots = typeof pointed === 'bigint' ? pointed : 0n;
     this.#known.clear();
     if (this.#any()) return;
-    throw new UnsupportedError({
-      what: `filtering ${source.file}`,
-      why: 'the table of memory sections cannot be read',
-      remedy: 'filter with -d 0 or -d 1, which need nothing from the kernel',
-    });
+    throw unknown(source, 'its table of memory sections cannot be read');
   }
 
   /** Where the struct page of page 0 would be, for the section of this page; undefined where there is none. */
   arrayOf(pfn: number): bigint | undefined {
-    const section = Math.floor(pfn / this.#shift);
+    const section = Math.floor(pfn / this.#perSection);
     if (!this.#known.has(section)) this.#known.set(section, this.#look(section));
     return this.#known.get(section);
   }
@@ -179,50 +178,69 @@ class StructPage {
 
   constructor(source: PageSource, info: Vmcoreinfo) {
     const need = wanted(source);
-    const offset = (member: string) => info.offset(`page.${member}`) ?? -1;
-    const bit = (name: string) => info.number(name) ?? -1;
+    const place = (member: string) => {
+      const found = info.offset(`page.${member}`);
+      return found === undefined ? undefined : believable(source, `OFFSET(page.${member})`, found, 0, this.size - 8);
+    };
+    const offset = (member: string) => place(member) ?? -1;
+    const bit = (name: string) => {
+      const found = info.number(name);
+      return found === undefined ? -1 : believable(source, `NUMBER(${name})`, found, 0, 63);
+    };
+    const needBit = (name: string) => {
+      need(`NUMBER(${name})`, info.number(name));
+      return bit(name);
+    };
     /** _mapcount is compared as 32 bits. */
     const mapcount = (name: string) => {
       const value = info.number(`PAGE_${name}_MAPCOUNT_VALUE`);
       return value === undefined ? undefined : value | 0;
     };
-    this.size = need('SIZE(page)', info.size('page'));
-    this.flags = need('OFFSET(page.flags)', info.offset('page.flags'));
-    this.mapping = need('OFFSET(page.mapping)', info.offset('page.mapping'));
-    this.mapcount = need('OFFSET(page._mapcount)', info.offset('page._mapcount'));
-    this.private = need('OFFSET(page.private)', info.offset('page.private'));
+    this.size = believable(source, 'SIZE(page)', need('SIZE(page)', info.size('page')), 32, 512);
+    this.flags = need('OFFSET(page.flags)', place('flags'));
+    this.mapping = need('OFFSET(page.mapping)', place('mapping'));
+    this.mapcount = need('OFFSET(page._mapcount)', place('_mapcount'));
+    this.private = need('OFFSET(page.private)', place('private'));
     // Renamed in 7.1, with the same lowest bit.
-    const head = info.offset('page.compound_head') ?? info.offset('page.compound_info');
+    const head = place('compound_head') ?? place('compound_info');
     this.compoundHead = need('OFFSET(page.compound_head)', head);
     this.compoundOrder = offset('compound_order');
     this.compoundDtor = offset('compound_dtor');
-    this.lru = need('NUMBER(PG_lru)', info.number('PG_lru'));
-    this.privateBit = need('NUMBER(PG_private)', info.number('PG_private'));
-    this.swapcache = need('NUMBER(PG_swapcache)', info.number('PG_swapcache'));
+    this.lru = needBit('PG_lru');
+    this.privateBit = needBit('PG_private');
+    this.swapcache = needBit('PG_swapcache');
     this.swapbacked = bit('PG_swapbacked');
     this.slab = bit('PG_slab');
     this.hwpoison = bit('PG_hwpoison');
     this.hugetlb = bit('PG_hugetlb');
     this.headMask = info.number('PG_head_mask') ?? 0;
-    this.hugetlbDtor = bit('HUGETLB_PAGE_DTOR');
+    this.hugetlbDtor = info.number('HUGETLB_PAGE_DTOR') ?? -1;
     this.buddyMapcount = need('NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)', mapcount('BUDDY'));
     this.slabMapcount = mapcount('SLAB');
     this.offlineMapcount = mapcount('OFFLINE');
     this.hugetlbMapcount = mapcount('HUGETLB');
     this.unacceptedMapcount = mapcount('UNACCEPTED');
-    this.orders = need('LENGTH(zone.free_area)', info.length('zone.free_area'));
+    const orders = need('LENGTH(zone.free_area)', info.length('zone.free_area'));
+    this.orders = believable(source, 'LENGTH(zone.free_area)', orders, 1, 32);
   }
 }
 
 function wanted(source: PageSource) {
   return <T>(name: string, value: T | undefined): T => {
     if (value !== undefined) return value;
-    throw new UnsupportedError({
-      what: `filtering ${source.file}`,
-      why: `its VMCOREINFO has no ${name}`,
-      remedy: 'filter with -d 0 or -d 1, which need nothing from the kernel',
-    });
+    throw unknown(source, `its VMCOREINFO has no ${name}`);
   };
+}
+
+/** What decides sizes of buffers and tables here is not believed whatever it is. */
+function believable(source: PageSource, name: string, value: number, min: number, max: number): number {
+  if (value >= min && value <= max) return value;
+  throw unknown(source, `${name} of its VMCOREINFO is ${value}, not ${min} to ${max}`);
+}
+
+function unknown(source: PageSource, why: string): UnsupportedError {
+  const remedy = 'filter with -d 0 or -d 1, which need nothing from the kernel';
+  return new UnsupportedError({ what: `filtering ${source.file}`, why, remedy });
 }
 
 /** Goes through struct pages in the order of pages. */
@@ -287,7 +305,7 @@ class Judge {
         if (page.compoundOrder >= 0) order = bytes[next + page.compoundOrder]!;
         if (page.compoundDtor >= 0) isHugetlb = bytes[next + page.compoundDtor]! === page.hugetlbDtor;
       }
-      if (order >= 64 || pfn % 2 ** order !== 0) order = 0;
+      if (order >= 53 || pfn % 2 ** order !== 0) order = 0;
     }
     const count = 2 ** order;
     const isAnon = (bytes[at + page.mapping]! & PAGE_MAPPING_ANON) !== 0 && !isSlab;
