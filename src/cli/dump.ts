@@ -2,6 +2,7 @@
 import type { Compression } from '../crash/codec/page.ts';
 import type { FilterOptions, FilterResult } from '../crash/filter/filter.ts';
 import type { DumpFiles } from '../crash/filter/threads.ts';
+import type { Reader } from '../crash/io/reader.ts';
 import type { PageSource } from '../crash/source.ts';
 import { parseRange } from '../mem/range.ts';
 import { UsageError } from './exit.ts';
@@ -51,17 +52,20 @@ interface WritingFlags {
 }
 
 /** Opens a dump to look into. Of a sparse file - a large image of RAM - the holes are passed over when something is searched for. */
-export async function openDumpAt(path: string): Promise<PageSource> {
+export async function openDumpAt({ paths, ram }: DumpFiles): Promise<PageSource> {
   const { statSync } = await import('node:fs');
   const { openDump } = await import('../crash/open.ts');
   const { openFile } = await import('../crash/io/file.ts');
-  const stat = statSync(path);
-  const isSparse = stat.isFile() && stat.blocks * 512 < stat.size / 2;
-  const reader = openFile(path, isSparse ? await dataSeeker() : undefined);
+  const readers: Reader[] = [];
   try {
-    return openDump([reader]);
+    for (const path of paths) {
+      const stat = statSync(path);
+      const isSparse = stat.isFile() && stat.blocks * 512 < stat.size / 2;
+      readers.push(openFile(path, isSparse ? await dataSeeker() : undefined));
+    }
+    return openDump(readers as [Reader, ...Reader[]], ram === undefined ? {} : { ram });
   } catch (error) {
-    reader.close();
+    for (const reader of readers) reader.close();
     throw error;
   }
 }
@@ -88,7 +92,7 @@ export function compressionOf(flags: WritingFlags): Compression | undefined {
   return chosen[0];
 }
 
-export function filesOf(paths: readonly [string, ...string[]], flags: WritingFlags): DumpFiles {
+export function filesOf(paths: readonly [string, ...string[]], flags: Pick<WritingFlags, 'ram'>): DumpFiles {
   if (flags.ram === undefined) return { paths };
   const ram = flags.ram.split(',').map((text) => {
     const range = parseRange(text);

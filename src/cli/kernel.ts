@@ -4,7 +4,7 @@ import type { Kernel } from '../crash/kernel/kernel.ts';
 import type { SymbolPlace } from '../crash/kernel/symbols.ts';
 import type { Task } from '../crash/kernel/tasks.ts';
 import type { AddressSpace } from '../crash/memory.ts';
-import { openDumpAt } from './dump.ts';
+import { filesOf, openDumpAt } from './dump.ts';
 import { UsageError } from './exit.ts';
 import type { Io, Output } from './io.ts';
 
@@ -12,6 +12,26 @@ export const vmcore = { name: 'VMCORE', summary: 'the dump' } as const;
 
 /** Of what is missing, so many are told on stderr. */
 const MAX_WARNINGS = 10;
+
+/** Of every command that looks into a dump. */
+export const inputFlags = {
+  more: {
+    long: 'more',
+    value: 'FILE',
+    repeat: true,
+    summary: 'another file of the split set that VMCORE is one of; once for each',
+  },
+  ram: {
+    long: 'ram',
+    value: 'RANGES',
+    summary: 'VMCORE is an image of RAM: of which physical addresses, such as 0x0-0x7fffffff,0x100000000-0x17fffffff',
+  },
+} as const;
+
+interface InputFlags {
+  readonly more: readonly string[];
+  readonly ram: string | undefined;
+}
 
 export const dumpExits = {
   0: 'Done. Where something is missing, `partial` says so in the JSON and a warning on stderr.',
@@ -28,10 +48,11 @@ export const dumpExits = {
 export async function withKernel(
   io: Io,
   path: string,
+  { more, ram }: InputFlags,
   use: (kernel: Kernel) => Output | Promise<Output>,
 ): Promise<Output> {
   const { Kernel } = await import('../crash/kernel/kernel.ts');
-  const source = await openDumpAt(path);
+  const source = await openDumpAt(filesOf([path, ...more], { ram }));
   try {
     const kernel = new Kernel(source);
     const { json, text } = await use(kernel);

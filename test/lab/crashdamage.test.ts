@@ -159,6 +159,25 @@ test('a list of tasks that leads in a circle is gone through from both ends', as
   assert.deepEqual(pids(tasks), pids(whole.json));
 });
 
+test('a task that has not run yet has a stack that ends at once', async () => {
+  const { pages } = await core;
+  const { kernel, address, page } = await pageOf((kernel) => {
+    const sleeping = kernel.tasks.find(({ pid }) => pid === 2)!;
+    const sp = kernel.memory.u64(sleeping.address + kernel.types.offset('task_struct', 'thread.sp'));
+    return sp + kernel.types.offset('inactive_task_frame', 'ret_addr');
+  });
+  const start = kernel.kallsyms.find('ret_from_fork_asm') ?? kernel.kallsyms.find('ret_from_fork')!;
+  const bytes = pages.get(page)!.slice();
+  new DataView(bytes.buffer).setBigUint64(Number(address & 0xfffn), start, true);
+  const { exit, json } = await crash('bt', await changed([], new Map([[page, bytes]])), '2');
+  assert.equal(exit, 0);
+  assert.equal(json[0].end, 'end');
+  assert.deepEqual(
+    json[0].frames.map(({ pc }: { pc: string }) => BigInt(pc)),
+    [start],
+  );
+});
+
 test('what a dump holds cannot steer a terminal', async () => {
   const { pages } = await core;
   const replaced = new Map<number, Uint8Array>();

@@ -9,6 +9,7 @@ import { test } from 'node:test';
 import { run } from '../../lab/command.ts';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
 import { fetchPrograms } from '../../lab/fetched.ts';
+import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { main } from '../../src/cli/app.ts';
 import { readFiles } from '../../src/crash/kernel/files.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
@@ -257,6 +258,22 @@ function compareMounts(kernel: Kernel, files: Dumps): void {
   const expected = truth.map((line) => line.split(' ').slice(0, 3).join(' '));
   assert.deepEqual(found.filter((line) => !/ nullfs$/.test(line)).sort(), expected.sort());
 }
+
+test('the files of a split set are one dump', async () => {
+  const { vmcore } = await dumps({ kernel: '6.12', cpus: 1, levels: 4 });
+  const folder = temporaryFolder();
+  try {
+    const parts = [join(folder, 'first'), join(folder, 'second')] as const;
+    await tideover('crash', 'filter', '-l', '-d', '31', '--split', vmcore, ...parts);
+    const json = async (command: string, ...argv: string[]) =>
+      JSON.parse(await tideover('crash', command, ...argv, '--json'));
+    for (const command of ['ps', 'bt', 'dmesg', 'mod']) {
+      assert.deepEqual(await json(command, parts[0], '--more', parts[1]), await json(command, vmcore));
+    }
+  } finally {
+    removeTemporary(folder);
+  }
+});
 
 async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
   const json = async (...argv: string[]) => JSON.parse(await tideover('crash', ...argv, '--json'));

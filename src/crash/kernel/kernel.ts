@@ -117,7 +117,7 @@ export class Kernel {
   }
 
   get perCpu(): PerCpu {
-    return this.#once('perCpu', () => new PerCpu(this.memory, this.kallsyms));
+    return this.#once('perCpu', () => new PerCpu(this.memory, this.kallsyms, this.#registerNotes.length));
   }
 
   get orc(): Orc {
@@ -141,11 +141,11 @@ export class Kernel {
     });
   }
 
-  /** The CPUs that were online. */
+  /** The CPUs that ran. */
   get cpus(): readonly Cpu[] {
     return this.#once('cpus', () => {
       const { memory, types, perCpu } = this;
-      const notes = this.source.notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS);
+      const notes = this.#registerNotes;
       return perCpu.online.flatMap((number, i) => {
         const note = notes.length === perCpu.online.length ? notes[i]?.desc : this.#crashNote(number);
         const registers = note === undefined ? undefined : readRegisters(note.subarray(elf_prstatus.offsets.pr_reg));
@@ -198,7 +198,9 @@ export class Kernel {
     }
     const unwinder = this.#once('unwinder', () => new Unwinder(this.memory, this.orc, this.symbols));
     if (cpu?.registers !== undefined) return unwinder.unwind(cpu.registers, true);
-    return unwinder.unwind(sleepingRegisters(this.memory, this.types, task), false);
+    const registers = sleepingRegisters(this.memory, this.types, task);
+    // A task that has not run yet begins with the first instruction of ret_from_fork_asm(), which no call returns to.
+    return unwinder.unwind(registers, this.symbols.lookup(registers.ip)?.offset === 0);
   }
 
   /** A process's own address space, for a task with an mm. @throws HoleError */
@@ -215,6 +217,11 @@ export class Kernel {
     const address = this.kallsyms.find(name);
     if (address !== undefined) return address;
     throw new FormatError({ file: 'kallsyms', field: name, expected: 'a symbol of this name', found: 'none' });
+  }
+
+  /** Of each CPU in the order of their numbers, unless some could not be stopped. */
+  get #registerNotes() {
+    return this.source.notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS);
   }
 
   /** What a CPU left of its registers when the kernel crashed (crash_notes, kernel/crash_core.c). */

@@ -17,7 +17,7 @@ test('what is searched for in a sparse image of RAM is searched for where there 
     writeSync(fd, 'OSRELEASE=6.99\nbut nothing that agrees\n', TIB / 2);
     closeSync(fd);
     truncateSync(path, TIB);
-    const source = await openDumpAt(path);
+    const source = await openDumpAt({ paths: [path] });
     assert.deepEqual(source.ranges, [{ start: 0, end: TIB }]);
     const next = source.nextData!(0);
     assert.ok(next <= TIB / 2 && next > TIB / 2 - 2 ** 21);

@@ -3,7 +3,7 @@ import type { Kernel } from '../../../crash/kernel/kernel.ts';
 import type { Task } from '../../../crash/kernel/tasks.ts';
 import type { Frame, Stack } from '../../../crash/kernel/unwind.ts';
 import { command } from '../../command.ts';
-import { currentTask, dumpExits, hex, symbolText, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { currentTask, dumpExits, hex, inputFlags, symbolText, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const bt = command({
@@ -20,6 +20,7 @@ export const bt = command({
     { name: 'TASK', summary: 'PID, address of the task_struct, or command', optional: true, variadic: true },
   ],
   flags: {
+    ...inputFlags,
     all: { long: 'all', short: 'a', summary: 'all tasks' },
     active: { long: 'active', short: 'c', summary: 'the tasks that were on a CPU' },
   },
@@ -29,7 +30,7 @@ export const bt = command({
     { line: 'tideover crash bt vmcore -a --json', does: 'every stack, for a program' },
   ],
   run: (io, { flags, args: [path, wanted = []] }) =>
-    withKernel(io, path as string, (kernel) => {
+    withKernel(io, path as string, flags, (kernel) => {
       const tasks = chosen(kernel, flags, wanted as string[]);
       const stacks = tasks.map((task) => ({ task, stack: stackOf(kernel, task) }));
       const json = stacks.map(({ task, stack }) => ({

@@ -1,7 +1,7 @@
 /** Code of the kernel. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { addressOf, countOf, dumpExits, hex, symbolText, vmcore, withKernel } from '../../kernel.ts';
+import { addressOf, countOf, dumpExits, hex, inputFlags, symbolText, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 /** Longer than any function, and than any instruction. */
@@ -21,13 +21,16 @@ export const dis = command({
     { name: 'ADDR', summary: 'address in hexadecimal, or a symbol, with + and an offset' },
     { name: 'COUNT', summary: 'of instructions, from there on', optional: true },
   ],
-  flags: { reverse: { long: 'reverse', short: 'r', summary: 'from the start of the function to the address' } },
+  flags: {
+    ...inputFlags,
+    reverse: { long: 'reverse', short: 'r', summary: 'from the start of the function to the address' },
+  },
   exits: { ...dumpExits, 3: 'The disassembler is not installed.' },
   examples: [
     { line: 'tideover crash dis vmcore -r ffffffffa96ca896', does: 'what led to the call that returns there' },
   ],
   run: (io, { flags, args: [path, at, count] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { disassembler } = await import('../../../crash/kernel/disassemble.ts');
       const disassemble = await disassembler();
       const address = addressOf(kernel, at as string);

@@ -4,7 +4,7 @@ import type { LogRecord } from '../../../crash/kernel/printk.ts';
 import type { Style } from '../../color.ts';
 import { command } from '../../command.ts';
 import type { View } from '../../io.ts';
-import { dumpExits, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { printable } from '../../text.ts';
 
 /** By level, as dmesg(1) colours them: emergency, alert and critical, error, warning. */
@@ -20,13 +20,14 @@ export const dmesg = command({
   ],
   arguments: [vmcore],
   flags: {
+    ...inputFlags,
     ctime: { long: 'ctime', short: 'T', summary: 'show the time of day' },
     raw: { long: 'raw', summary: 'exactly what vmcore-dmesg prints' },
     level: { long: 'level', short: 'm', summary: 'show the level of each message' },
   },
   exits: dumpExits,
   run: (io, { flags, args: [path] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { rawText, readLog, timeText } = await import('../../../crash/kernel/printk.ts');
       const { readClock } = await import('../../../crash/kernel/identity.ts');
       const log = readLog(kernel.memory, kernel.info, kernel.gaps);

@@ -1,6 +1,6 @@
 /** Open files of tasks. */
 import { command } from '../../command.ts';
-import { currentTask, dumpExits, hex, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { currentTask, dumpExits, hex, inputFlags, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const files = command({
@@ -13,9 +13,10 @@ export const files = command({
     vmcore,
     { name: 'TASK', summary: 'PID, address or command; the one that crashed', optional: true, variadic: true },
   ],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path, wanted = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path, wanted = []] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { readFiles, readFolders } = await import('../../../crash/kernel/files.ts');
       const { Paths } = await import('../../../crash/kernel/paths.ts');
       const { gaps } = kernel;

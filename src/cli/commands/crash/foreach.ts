@@ -2,7 +2,7 @@
 import type { Command } from '../../command.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { dumpExits, hex, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { bt } from './bt.ts';
 import { files } from './files.ts';
 import { ps } from './ps.ts';
@@ -20,11 +20,12 @@ export const foreach = command({
       'is left out for tasks that have none. The JSON is that of the command.',
   ],
   arguments: [vmcore, { name: 'WHICH', summary: 'tasks, and at the end the command', variadic: true }],
+  flags: inputFlags,
   exits: dumpExits,
   examples: [
     { line: 'tideover crash foreach vmcore D bt', does: 'the stacks of all that wait and cannot be disturbed' },
   ],
-  async run(io, { args: [path, words] }) {
+  async run(io, { flags, args: [path, words] }) {
     const [name, ...which] = (words as string[]).toReversed();
     const chosen = commands.find((each) => each.name === name);
     if (chosen === undefined) {
@@ -32,7 +33,7 @@ export const foreach = command({
     }
     const addresses: string[] = [];
     // Of what is missing, the command itself tells.
-    await withKernel({ ...io, warn() {} }, path as string, async (kernel) => {
+    await withKernel({ ...io, warn() {} }, path as string, flags, async (kernel) => {
       const { isKernelThread } = await import('../../../crash/kernel/tasks.ts');
       const ofKernel = (each: (typeof kernel.tasks)[number]) =>
         kernel.gaps.try('flags', () => isKernelThread(kernel.memory, kernel.types, each)) ?? false;
@@ -49,9 +50,7 @@ export const foreach = command({
       return { json: {}, text: () => [] };
     });
     if (addresses.length === 0) return { json: [], text: () => [] };
-    const flags = Object.fromEntries(
-      Object.entries(chosen.flags ?? {}).map(([key, { value }]) => [key, value && undefined]),
-    );
-    return chosen.run!(io, { flags: flags as never, args: [path, addresses] });
+    const none = Object.keys(chosen.flags ?? {}).map((key) => [key, undefined]);
+    return chosen.run!(io, { flags: { ...Object.fromEntries(none), ...flags }, args: [path, addresses] });
   },
 });

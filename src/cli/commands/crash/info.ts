@@ -1,6 +1,6 @@
 /** A dump, and what of the kernel can be found in it. */
 import { command } from '../../command.ts';
-import { dumpExits, hex, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const info = command({
@@ -8,9 +8,10 @@ export const info = command({
   summary: 'Show what a dump holds, and from where what is known of the kernel comes',
   description: ['It reads every table that the other commands go by, and says of each what is missing.'],
   arguments: [vmcore],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { summarise } = await import('../../../crash/kernel/summary.ts');
       const { source, gaps, memory, info } = kernel;
       const { utsname, panicTask: task, panic, cpus, tasks, time } = summarise(kernel);

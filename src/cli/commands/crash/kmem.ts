@@ -1,6 +1,6 @@
 /** How the kernel used memory. */
 import { command } from '../../command.ts';
-import { dumpExits, hex, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { table } from '../../table.ts';
 
 export const kmem = command({
@@ -12,12 +12,13 @@ export const kmem = command({
   ],
   arguments: [vmcore],
   flags: {
+    ...inputFlags,
     usage: { long: 'info', short: 'i', summary: 'what memory was used for: the default' },
     slabs: { long: 'slabs', short: 's', summary: 'the slab caches, the largest first' },
   },
   exits: dumpExits,
   run: (io, { flags, args: [path] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       if (!flags.slabs) {
         const { readUsage } = await import('../../../crash/kernel/usage.ts');
         const usage = readUsage(kernel);

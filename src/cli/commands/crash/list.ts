@@ -1,7 +1,7 @@
 /** Linked lists. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { addressOf, dumpExits, findType, hex, symbolText, vmcore, withKernel } from '../../kernel.ts';
+import { addressOf, dumpExits, findType, hex, inputFlags, symbolText, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const list = command({
@@ -14,6 +14,7 @@ export const list = command({
   ],
   arguments: [vmcore, { name: 'START', summary: 'address of the first struct, or a symbol' }],
   flags: {
+    ...inputFlags,
     offset: { long: 'offset', short: 'o', value: 'OFFSET', summary: 'of the pointer, as a number or TYPE.MEMBER' },
     struct: { long: 'struct', short: 's', value: 'TYPE', summary: 'show each as TYPE, or TYPE.MEMBER of it' },
     head: { long: 'head', short: 'H', summary: 'START is the head of the list' },
@@ -24,7 +25,7 @@ export const list = command({
     { line: 'tideover crash list vmcore -H modules -o module.list -s module.name', does: 'the names of all modules' },
   ],
   run: (io, { flags, args: [path, start] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { list, ring } = await import('../../../crash/kernel/lists.ts');
       const { readValue, valueLines } = await import('../../../crash/kernel/value.ts');
       const { memory, gaps } = kernel;

@@ -1,7 +1,7 @@
 /** Modules. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { dumpExits, hex, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { table } from '../../table.ts';
 
 export const mod = command({
@@ -11,9 +11,10 @@ export const mod = command({
     'With --json: [{"name", "module", "base", "size", "state", "usedBy", "taints", "regions": [{"kind", "start", "size"}]}].',
   ],
   arguments: [vmcore, { name: 'NAME', summary: 'only these', optional: true, variadic: true }],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path, names = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path, names = []] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { taintText } = await import('../../../crash/kernel/identity.ts');
       for (const name of names) {
         if (!kernel.modules.some((module) => module.name === name)) {

@@ -1,7 +1,7 @@
 /** Mounted file systems. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { dumpExits, hex, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { table } from '../../table.ts';
 
 export const mount = command({
@@ -9,9 +9,10 @@ export const mount = command({
   summary: 'List what is mounted, as init or another task sees it',
   description: ['With --json: [{"mount", "superblock", "type", "device", "folder"}].'],
   arguments: [vmcore, { name: 'TASK', summary: 'PID, address or command; by default 1', optional: true }],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path, wanted = '1'] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path, wanted = '1'] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { readMounts } = await import('../../../crash/kernel/mounts.ts');
       const { Paths } = await import('../../../crash/kernel/paths.ts');
       const [task] = tasksOf(kernel, [wanted as string]);

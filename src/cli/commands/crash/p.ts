@@ -1,7 +1,7 @@
 /** Values of variables. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { addressOf, dumpExits, findType, hex, symbolText, vmcore, withKernel } from '../../kernel.ts';
+import { addressOf, dumpExits, findType, hex, inputFlags, symbolText, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const p = command({
@@ -13,13 +13,13 @@ export const p = command({
     'With --json: [{"name", "cpu", "address", "value"}].',
   ],
   arguments: [vmcore, { name: 'NAME', summary: 'of the variable, NAME:CPU, or an address' }],
-  flags: { type: { long: 'type', short: 't', value: 'TYPE', summary: 'its type, or TYPE.MEMBER' } },
+  flags: { ...inputFlags, type: { long: 'type', short: 't', value: 'TYPE', summary: 'its type, or TYPE.MEMBER' } },
   exits: dumpExits,
   examples: [
     { line: 'tideover crash p vmcore runqueues:a -t rq.nr_running', does: 'how many tasks waited for each CPU' },
   ],
   run: (io, { flags, args: [path, what] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { readValue, valueLines } = await import('../../../crash/kernel/value.ts');
       const [name = '', instance] = (what as string).split(':');
       const at = addressOf(kernel, name);

@@ -1,7 +1,7 @@
 /** Which tasks there were. */
 import { command } from '../../command.ts';
 import type { View } from '../../io.ts';
-import { dumpExits, hex, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { table } from '../../table.ts';
 
 export const ps = command({
@@ -17,6 +17,7 @@ export const ps = command({
     { name: 'TASK', summary: 'PID, address of the task_struct, or command', optional: true, variadic: true },
   ],
   flags: {
+    ...inputFlags,
     kernel: { long: 'kernel', short: 'k', summary: 'only threads of the kernel' },
     user: { long: 'user', short: 'u', summary: 'only tasks of user space' },
     leaders: { long: 'leaders', short: 'G', summary: 'only one line for each process, without its threads' },
@@ -24,7 +25,7 @@ export const ps = command({
   exits: dumpExits,
   examples: [{ line: 'tideover crash ps vmcore -u', does: 'the processes that ran' }],
   run: (io, { flags, args: [path, wanted = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { isKernelThread } = await import('../../../crash/kernel/tasks.ts');
       const ofKernel = (task: Parameters<typeof isKernelThread>[2]) =>
         kernel.gaps.try(`flags of task ${task.pid}`, () => isKernelThread(kernel.memory, kernel.types, task)) ?? false;

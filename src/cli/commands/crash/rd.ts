@@ -3,7 +3,17 @@ import type { Hole } from '../../../crash/source.ts';
 import { HoleError } from '../../../errors.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { addressOf, countOf, dumpExits, hex, symbolText, userSpaceOf, vmcore, withKernel } from '../../kernel.ts';
+import {
+  addressOf,
+  countOf,
+  dumpExits,
+  hex,
+  inputFlags,
+  symbolText,
+  userSpaceOf,
+  vmcore,
+  withKernel,
+} from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 const sizes = { '64': 8, '32': 4, '16': 2, '8': 1 } as const;
@@ -19,6 +29,7 @@ export const rd = command({
     { name: 'COUNT', summary: 'of units to read, 1 by default', optional: true },
   ],
   flags: {
+    ...inputFlags,
     physical: { long: 'physical', short: 'p', summary: 'the address is a physical one' },
     user: { long: 'user', short: 'u', value: 'TASK', summary: "the address is one of this task's own" },
     bits: { long: 'bits', short: 'b', value: 'BITS', choices: ['64', '32', '16', '8'], summary: 'size of a unit' },
@@ -31,7 +42,7 @@ export const rd = command({
   exits: dumpExits,
   examples: [{ line: 'tideover crash rd vmcore linux_banner 8', does: 'eight words, and their text' }],
   run: (io, { flags, args: [path, at, count] }) =>
-    withKernel(io, path as string, (kernel) => {
+    withKernel(io, path as string, flags, (kernel) => {
       const unit = sizes[flags.bits];
       const length = countOf(count as string | undefined, 'COUNT', 1) * unit;
       if (length > MAX_BYTES) throw new UsageError(`COUNT: at most ${MAX_BYTES / unit} at a time`);

@@ -1,7 +1,7 @@
 /** Where in memory something stands. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { addressOf, countOf, dumpExits, hex, symbolText, vmcore, withKernel } from '../../kernel.ts';
+import { addressOf, countOf, dumpExits, hex, inputFlags, symbolText, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 const DEFAULT_MAX = 1000;
@@ -16,13 +16,14 @@ export const search = command({
   ],
   arguments: [vmcore, { name: 'VALUE', summary: 'in hexadecimal, or symbols', optional: true, variadic: true }],
   flags: {
+    ...inputFlags,
     text: { long: 'text', short: 'c', value: 'TEXT', summary: 'search for a text' },
     mask: { long: 'mask', short: 'm', value: 'MASK', summary: 'bits that may differ, in hexadecimal' },
     max: { long: 'max', value: 'N', summary: `stop after so many; by default ${DEFAULT_MAX}` },
   },
   exits: dumpExits,
   run: (io, { flags, args: [path, wanted = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { searchText, searchWords } = await import('../../../crash/kernel/search.ts');
       const { directMapOffset } = await import('../../../crash/kernelspace.ts');
       if (flags.text === undefined && wanted.length === 0) throw new UsageError('name a value, or a text with -c');

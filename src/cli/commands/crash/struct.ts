@@ -8,6 +8,7 @@ import {
   type FoundType,
   findType,
   hex,
+  inputFlags,
   symbolText,
   vmcore,
   withKernel,
@@ -30,11 +31,14 @@ export const struct = command({
     { name: 'ADDR', summary: 'address in hexadecimal, or a symbol', optional: true },
     { name: 'COUNT', summary: 'elements of an array there', optional: true },
   ],
-  flags: { offsets: { long: 'offsets', short: 'o', summary: 'show the offset of each member, in bytes' } },
+  flags: {
+    ...inputFlags,
+    offsets: { long: 'offsets', short: 'o', summary: 'show the offset of each member, in bytes' },
+  },
   exits: dumpExits,
   examples: [{ line: 'tideover crash struct vmcore task_struct.comm init_task', does: 'swapper/0' }],
   run: (io, { flags, args: [path, type, address, count] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const found = findType(kernel, type as string);
       if (address !== undefined) return valuesAt(kernel, found, address as string, count as string | undefined);
       const { declaration, definition } = await import('../../../crash/kernel/ctype.ts');

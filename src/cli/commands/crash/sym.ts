@@ -1,7 +1,8 @@
 /** Symbols by name and by address. */
+import type { Kernel } from '../../../crash/kernel/kernel.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { dumpExits, hex, symbolText, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, symbolText, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const sym = command({
@@ -10,6 +11,7 @@ export const sym = command({
   description: ['With --json: [{"address", "name", "offset", "size", "module"}].'],
   arguments: [vmcore, { name: 'WHAT', summary: 'names, or addresses in hexadecimal', optional: true, variadic: true }],
   flags: {
+    ...inputFlags,
     query: { long: 'query', value: 'TEXT', summary: 'all symbols whose names contain it' },
     list: { long: 'list', short: 'l', summary: 'all symbols of the kernel, in the order of their addresses' },
   },
@@ -18,7 +20,7 @@ export const sym = command({
     { line: 'tideover crash sym vmcore panic ffffffffa97dd30c', does: 'where the one is, and what the other is' },
   ],
   run: (io, { flags, args: [path, wanted = []] }) =>
-    withKernel(io, path as string, (kernel) => {
+    withKernel(io, path as string, flags, (kernel) => {
       if (!flags.list && flags.query === undefined && wanted.length === 0) {
         throw new UsageError('name a symbol or an address, or use --query or -l');
       }
@@ -41,7 +43,7 @@ export const sym = command({
     }),
 });
 
-function* all({ kallsyms, modules }: Parameters<Parameters<typeof withKernel>[2]>[0], part: string) {
+function* all({ kallsyms, modules }: Kernel, part: string) {
   for (const i of kallsyms.sorted()) {
     const name = kallsyms.name(i);
     if (name.includes(part)) yield { address: hex(kallsyms.address(i)), name, offset: 0, size: 0, module: null };

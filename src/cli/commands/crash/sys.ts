@@ -1,15 +1,16 @@
 /** The system that crashed. */
 import { command } from '../../command.ts';
-import { dumpExits, hex, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, hex, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const sys = command({
   name: 'sys',
   summary: 'Show the system: kernel, CPUs, when it stopped and why',
   arguments: [vmcore],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { summarise } = await import('../../../crash/kernel/summary.ts');
       const { utsname, panicTask: task, ...rest } = summarise(kernel);
       const json = {

@@ -1,7 +1,7 @@
 /** What a task_struct holds. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { currentTask, dumpExits, hex, symbolText, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { currentTask, dumpExits, hex, inputFlags, symbolText, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const task = command({
@@ -13,12 +13,13 @@ export const task = command({
     { name: 'TASK', summary: 'PID, address or command; the one that crashed', optional: true, variadic: true },
   ],
   flags: {
+    ...inputFlags,
     members: { long: 'members', short: 'R', value: 'NAMES', summary: 'only these members, separated by commas' },
   },
   exits: dumpExits,
   examples: [{ line: 'tideover crash task vmcore 1 -R comm,flags,mm', does: 'three members of init' }],
   run: (io, { flags, args: [path, wanted = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+    withKernel(io, path as string, flags, async (kernel) => {
       const { ValueReader, valueLines } = await import('../../../crash/kernel/value.ts');
       const { types, memory, symbols } = kernel;
       const names = flags.members?.split(',');

@@ -1,7 +1,7 @@
 /** Memory of processes. */
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import { currentTask, dumpExits, hex, tasksOf, vmcore, withKernel } from '../../kernel.ts';
+import { currentTask, dumpExits, hex, inputFlags, tasksOf, vmcore, withKernel } from '../../kernel.ts';
 import { printableLine } from '../../text.ts';
 
 export const vm = command({
@@ -14,9 +14,10 @@ export const vm = command({
     vmcore,
     { name: 'TASK', summary: 'PID, address or command; the one that crashed', optional: true, variadic: true },
   ],
+  flags: inputFlags,
   exits: dumpExits,
-  run: (io, { args: [path, wanted = []] }) =>
-    withKernel(io, path as string, async (kernel) => {
+  run: (io, { flags, args: [path, wanted = []] }) =>
+    withKernel(io, path as string, flags, async (kernel) => {
       const { readMappings } = await import('../../../crash/kernel/mappings.ts');
       const { Paths } = await import('../../../crash/kernel/paths.ts');
       const { gaps, memory, types } = kernel;
