@@ -7,7 +7,7 @@
  *     kexec exec    compares, and starts
  */
 import { E820_TYPE_RAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../abi/e820.ts';
-import { UnsupportedError } from '../errors.ts';
+import { TideoverError, UnsupportedError } from '../errors.ts';
 import { parameters } from '../kexec/commandline.ts';
 import type { Reservation } from '../kexec/memorymap.ts';
 import { alignIn, normalise, subtract } from '../mem/range.ts';
@@ -51,20 +51,43 @@ export interface Preserved {
  */
 export function preservedFor(as: PreserveAs | undefined, modules: string | undefined): Preserved {
   const type = as ?? (canGiveBack(modules) ? 'soft-reserved' : 'reserved');
-  // What a kexec before this one left out and what is ordinary memory now is that for the next one too.
-  const returned = returnedMemory()?.ranges ?? [];
-  const ram = returned.map((range) => ({ ...ends(range), type: E820_TYPE_RAM }));
   const now = statusNow(false);
-  const remember = () => rememberLoaded(now && { uuid: now.uuid, sequence: now.sequence, ranges: now.ranges });
-  if (now === undefined || now.nodes === 0) return { reserve: ram, parameters: [], nodes: 0, type, remember };
-  const reserve = reservations(now.ranges, type === 'reserved' ? undefined : memoryBlockSize());
+  const ranges = now?.ranges ?? [];
+  const remember = () => rememberLoaded(now && { uuid: now.uuid, sequence: now.sequence, ranges });
+  if (now === undefined || now.nodes === 0) {
+    return { reserve: ramAgain(foundRanges(ranges), []), parameters: [], nodes: 0, type, remember };
+  }
+  const reserve = reservations(ranges, type === 'reserved' ? undefined : memoryBlockSize());
   return {
-    reserve: [...ram, ...reserve],
+    reserve: [...reserve, ...ramAgain([], ranges)],
     parameters: [locationOf(now), ...(type === 'soft-reserved' ? [BLACKLIST] : [])],
     nodes: now.nodes,
     type,
     remember,
   };
+}
+
+/** What the next kernel gets where preserved memory is given up, readable or not. */
+export function nothingPreserved(): Preserved {
+  const remember = () => rememberLoaded('dropped');
+  let ranges: readonly MediumRange[] = [];
+  try {
+    ranges = statusNow(true)?.ranges ?? [];
+  } catch (error) {
+    if (!(error instanceof TideoverError)) throw error;
+  }
+  return { reserve: ramAgain(foundRanges(ranges), []), parameters: [], nodes: 0, type: 'reserved', remember };
+}
+
+/** Huge pages of this kernel are ordinary memory for the next one anyway. */
+function foundRanges(ranges: readonly MediumRange[]): readonly MediumRange[] {
+  return findMemory()?.kind === 'physical' ? ranges : [];
+}
+
+/** What a kexec before this one kept from this kernel, and what is ordinary memory for the next one. */
+function ramAgain(more: readonly MediumRange[], kept: readonly MediumRange[]): Reservation[] {
+  const given = [...(returnedMemory()?.ranges ?? []), ...more].map(ends);
+  return subtract(given, kept.map(ends)).map((range) => ({ ...range, type: E820_TYPE_RAM }));
 }
 
 /**

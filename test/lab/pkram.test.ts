@@ -142,14 +142,14 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.equal(await vm.check('tideover pkram load one --wipe'), 'one\n');
     assert.equal(await vm.check('tideover pkram load two'), 'two\n');
     await release(vm, size);
-    const { preserved, release: last } = await load(vm, '6.12');
-    assert.equal(preserved.nodes, 0);
-    await go(vm, last);
-    assert.equal(await memTotal(vm), total);
-    await vm.check('head -c 50000000 /dev/zero | tideover pkram save three - --medium memory');
-    const { holding } = await json(vm, 'tideover pkram ls');
-    assert.equal((await json(vm, 'tideover pkram release --force')).returned, holding.size);
-    assert.match(await vm.check('cat /proc/meminfo'), /HugePages_Total: +0\n/);
+    // The next medium lies also in what was returned, the rest of which is ordinary memory of the kernel after it.
+    await vm.check('tideover pkram init --medium memory --size 700M');
+    await vm.check('echo three | tideover pkram save three -');
+    const next = await json(vm, 'tideover pkram status');
+    await changeKernel(vm, '6.12');
+    assert.equal(await vm.check('tideover pkram load three'), 'three\n');
+    const gone = total - next.size - (await memTotal(vm));
+    assert.ok(gone < 16 * MIB, `${gone} bytes are neither preserved nor ordinary memory`);
   }));
 
 test('nodes in 300 pieces of memory are found whole, as reserved memory, and so is one in a region of memmap=', () =>

@@ -184,18 +184,19 @@ async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise
   const [memMin, memMax] = [physicalAddress('--mem-min', flags.memMin), physicalAddress('--mem-max', flags.memMax)];
   const [given, by] = [await commandLine(flags), systemCall(flags)];
   const preserved = await preservedFor(kernel, flags);
-  const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved?.parameters ?? []) };
+  const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved.parameters) };
   const wishes = {
     ...(memMin !== undefined && { memMin }),
     ...(memMax !== undefined && { memMax }),
     ...(flags.resetVga && { resetVga: true }),
     ...(flags.resetPic && { resetPic: true }),
-    ...(preserved !== undefined && { reserve: preserved.reserve }),
+    // With kexec_file_load the map stays as this kernel got it; there is nothing in it to keep.
+    ...(!flags.fileSyscall && { reserve: preserved.reserve }),
   };
   const loading = (flags.dryRun ? planKernel : loadKernel)(files, wishes, by);
-  if (!flags.dryRun) await rememberPreserved(preserved);
+  if (!flags.dryRun) preserved.remember();
   io.info(`${flags.dryRun ? 'would load' : 'loaded'} ${kernel} by ${loading.systemCall} (${loading.reason})`);
-  const { nodes = 0, type } = preserved ?? {};
+  const { nodes, type } = preserved;
   if (nodes > 0) io.info(`${count(nodes, 'node')} of preserved memory will be there, as ${type} memory`);
   return {
     json: { ...loadingJson(loading, files), preserved: { nodes, type } },
@@ -231,10 +232,10 @@ async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpF
   return { json: { jumped: true, seconds }, text: () => [`back after ${seconds.toFixed(1)} s`] };
 }
 
-/** What of preserved memory the next kernel gets, or undefined where it is to be dropped. */
-async function preservedFor(kernel: string, flags: LoadFlags): Promise<Preserved | undefined> {
-  if (flags.dropPreserved) return undefined;
-  const { preservedFor: find, preserveAs } = await import('../preserved.ts');
+/** What of preserved memory the next kernel gets. */
+async function preservedFor(kernel: string, flags: LoadFlags): Promise<Preserved> {
+  const { nothingPreserved, preservedFor: find, preserveAs } = await import('../preserved.ts');
+  if (flags.dropPreserved) return nothingPreserved();
   const { readKernel } = await import('../../kexec/kernelfile.ts');
   const as = flags.preserveAs === undefined ? undefined : preserveAs(flags.preserveAs);
   const [release] = readKernel(kernel).version.split(' ');
@@ -247,11 +248,6 @@ async function preservedFor(kernel: string, flags: LoadFlags): Promise<Preserved
     });
   }
   return preserved;
-}
-
-async function rememberPreserved(preserved: Preserved | undefined): Promise<void> {
-  if (preserved !== undefined) preserved.remember();
-  else (await import('../preserved-state.ts')).rememberLoaded('dropped');
 }
 
 async function withLocation(commandLine: string, location: readonly string[]): Promise<string> {
