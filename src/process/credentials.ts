@@ -4,7 +4,7 @@ import * as prctl from '../abi/prctl.ts';
 import { NR } from '../abi/unistd.ts';
 import type { creds_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
-import { readStatus, type Status } from '../sys/stat.ts';
+import type { Status } from '../sys/stat.ts';
 import type { Remote } from './remote.ts';
 
 type Credentials = Value<typeof creds_entry>;
@@ -16,9 +16,7 @@ const CAPABILITIES = 41;
 /** Asks for what /proc does not tell. */
 export function saveCredentials(remote: Remote): () => Credentials {
   const secbits = remote.call(NR.prctl, prctl.PR_GET_SECUREBITS);
-  const { pid, tid } = remote.tracee;
-  const status = readStatus(`${pid}/task/${tid}`);
-  return () => credentialsOf(status, remote.result(secbits));
+  return () => credentialsOf(remote.tracee.status, remote.result(secbits));
 }
 
 export function credentialsOf(status: Status, secbits = 0): Credentials {

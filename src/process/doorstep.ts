@@ -19,7 +19,6 @@ import { mov, syscall } from '../asm/instructions.ts';
 import { eax, edi, edx, r8, r9, r10, r11, rax, rcx, rdi, rdx, rsi } from '../asm/operands.ts';
 import { UnsupportedError } from '../errors.ts';
 import { close, openat, pread64, pwrite64 } from '../sys/files.ts';
-import type { Vma } from '../sys/maps.ts';
 import { resumable } from './registers.ts';
 import { type Registers, readRegisters, type Tracee, writeRegisters } from './tracee.ts';
 
@@ -30,9 +29,8 @@ export class Doorstep {
   readonly #memory: number;
   readonly #address: number;
 
-  /** @throws UnsupportedError (a process without vdso, or with one that fills its pages) */
-  constructor(pid: number, maps: readonly Vma[]) {
-    const vdso = maps.find(({ path }) => path === '[vdso]');
+  /** @param vdso where that of the process is @throws UnsupportedError (a process without vdso, or with one that fills its pages) */
+  constructor(pid: number, vdso: { readonly end: number } | undefined) {
     const refuse = (why: string) => new UnsupportedError({ what: 'vdso', pid, why, remedy: 'leave this process out' });
     if (vdso === undefined) throw refuse('the process has none, and system calls begin there');
     this.#address = vdso.end - ROOM;
@@ -51,6 +49,13 @@ export class Doorstep {
    * @returns the result, or -errno
    */
   call(tracee: Tracee, nr: number, ...args: number[]): number {
+    this.begin(tracee, nr, ...args);
+    this.cross(tracee);
+    return this.end(tracee);
+  }
+
+  /** The three parts of call(): between them the thread runs, and other processes are given their calls. */
+  begin(tracee: Tracee, nr: number, ...args: number[]): void {
     this.#write(code(this.#address, resumable(tracee.registers), tracee.sigmask));
     const registers = tracee.registers.clone();
     registers.set('rax', nr);
@@ -60,7 +65,15 @@ export class Doorstep {
     for (const [i, name] of ARGUMENTS.entries()) registers.set(name, args[i] ?? 0);
     writeRegisters(tracee.tid, registers);
     tracee.blockSignals();
-    tracee.throughSyscall();
+    tracee.beginSyscall();
+  }
+
+  cross(tracee: Tracee): void {
+    tracee.crossSyscall();
+  }
+
+  end(tracee: Tracee): number {
+    tracee.endSyscall();
     const result = readRegisters(tracee.tid).number('rax');
     tracee.putBack();
     this.#write(new Uint8Array(ROOM));

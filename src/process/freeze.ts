@@ -5,9 +5,10 @@
 
 import { readdirSync } from 'node:fs';
 import { Errno } from '../abi/errno.ts';
-import { PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.ts';
+import { PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD, PTRACE_SETOPTIONS } from '../abi/ptrace.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 import { readProcText } from '../sys/proc.ts';
+import { ptrace } from '../sys/ptrace.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
 import { outsideVdso, vdsoOf } from './vdso.ts';
@@ -42,21 +43,31 @@ export class Frozen {
  */
 export function freezeTree(root: number, timeout: number): Frozen {
   const found = new Map<number, { pid: number; ppid: number; zombie: boolean; threads: Map<number, Tracee> }>();
+  /** Those that have children. No other one can get any: orphans come from below. */
+  const parents = new Set<number>();
+  const visit = (pid: number, ppid: number): boolean => {
+    if (found.has(pid)) return false;
+    const { state, num_threads } = readStat(pid);
+    const process = { pid, ppid, zombie: state === 'Z', threads: new Map<number, Tracee>() };
+    found.set(pid, process);
+    if (process.zombie) return true;
+    stopThreads(pid, num_threads, process.threads, timeout);
+    visitChildren(pid, [...process.threads.keys()]);
+    return true;
+  };
+  const visitChildren = (pid: number, tids: readonly number[]): boolean => {
+    let grew = false;
+    for (const child of childrenOf(pid, tids)) {
+      parents.add(pid);
+      if (visit(child, pid)) grew = true;
+    }
+    return grew;
+  };
   try {
-    for (let grew = true; grew; ) {
+    visit(root, 0);
+    for (let grew = parents.size > 0; grew; ) {
       grew = false;
-      const visit = (pid: number, ppid: number): void => {
-        let process = found.get(pid);
-        if (process === undefined) {
-          process = { pid, ppid, zombie: readStat(pid).state === 'Z', threads: new Map() };
-          found.set(pid, process);
-          grew = true;
-        }
-        if (process.zombie) return;
-        if (stopThreads(pid, process.threads, timeout)) grew = true;
-        for (const child of childrenOf(pid)) visit(child, pid);
-      };
-      visit(root, 0);
+      for (const pid of parents) if (visitChildren(pid, [...found.get(pid)!.threads.keys()])) grew = true;
     }
     return new Frozen(
       [...found.values()].map(({ pid, ppid, zombie, threads }) => ({
@@ -64,7 +75,7 @@ export function freezeTree(root: number, timeout: number): Frozen {
         ppid,
         zombie,
         threads: [...threads.values()],
-        status: readStatus(pid),
+        status: threads.get(pid)?.status ?? readStatus(pid),
       })),
     );
   } catch (error) {
@@ -82,28 +93,24 @@ export function threadsOf(pid: number): number[] {
 }
 
 /** Process ids below a process, in the order they were made. */
-export function childrenOf(pid: number): number[] {
-  return threadsOf(pid).flatMap((tid) =>
-    (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number),
-  );
+export function childrenOf(pid: number, tids: readonly number[] = threadsOf(pid)): number[] {
+  return tids.flatMap((tid) => (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number));
 }
 
-/** Stops the threads that are not in `threads` yet. @returns whether there were any */
-function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number): boolean {
-  let grew = false;
+/**
+ * Stops all threads of a process.
+ *
+ * @param count how many it had a moment ago
+ */
+function stopThreads(pid: number, count: number, threads: Map<number, Tracee>, timeout: number): void {
   const vdso = vdsoOf(pid);
-  for (;;) {
-    const fresh: number[] = [];
-    for (const tid of threadsOf(pid)) {
-      if (!threads.has(tid) && attach(pid, tid)) fresh.push(tid);
-    }
-    if (fresh.length === 0) return grew;
-    grew = true;
+  for (let tids = count === 1 ? [pid] : threadsOf(pid); ; tids = threadsOf(pid)) {
+    const fresh = tids.filter((tid) => !threads.has(tid) && attach(pid, tid));
     for (const [i, tid] of fresh.entries()) {
       try {
         const tracee = outsideVdso(Tracee.stopped(pid, tid, timeout), vdso, timeout);
         threads.set(tid, tracee);
-        setOptions(tid, PTRACE_O_TRACESYSGOOD | suspendSeccomp(pid, tid));
+        setStopOptions(pid, tid);
       } catch (error) {
         if (error instanceof TraceeGone) continue;
         // Those after it are attached, not stopped yet, and let go by a stop that comes.
@@ -111,6 +118,8 @@ function stopThreads(pid: number, threads: Map<number, Tracee>, timeout: number)
         throw error;
       }
     }
+    // One that runs makes others.
+    if (fresh.length === 0 || readStat(pid).num_threads === threads.size) return;
   }
 }
 
@@ -134,9 +143,14 @@ function attach(pid: number, tid: number): boolean {
   }
 }
 
-/** A filter would see the calls that we make in the process. Suspending it takes CAP_SYS_ADMIN. */
-function suspendSeccomp(pid: number, tid: number): number {
-  return readStatus(`${pid}/task/${tid}`).Seccomp === 0 ? 0 : PTRACE_O_SUSPEND_SECCOMP;
+/** A filter on system calls would see those that we make in the process. Suspending it takes CAP_SYS_ADMIN. */
+function setStopOptions(pid: number, tid: number): void {
+  const options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
+  const args = { request: PTRACE_SETOPTIONS, pid: tid, addr: 0, data: options };
+  const result = ptrace.attempt(args);
+  if (result === 0) return;
+  if (readStatus(`${pid}/task/${tid}`).Seccomp !== 0) throw ptrace.error(args, result);
+  setOptions(tid, PTRACE_O_TRACESYSGOOD);
 }
 
 function abandon(pid: number, tid: number): void {

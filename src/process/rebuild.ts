@@ -132,7 +132,10 @@ function codeAt(pid: number, address: number): Uint8Array {
 /** The scratch memory goes, when all that share it have left it. */
 export function clear({ task, leader }: Rebuilt, tree: ImageTree, hole: { address: number; size: number }): void {
   if (firstWithMemory(tree.tasks, task) !== task) return;
-  const doorstep = new Doorstep(task.pid, readMaps(task.pid));
+  const doorstep = new Doorstep(
+    task.pid,
+    readMaps(task.pid).find(({ path }) => path === '[vdso]'),
+  );
   try {
     const result = doorstep.call(leader.tracee, NR.munmap, hole.address, hole.size);
     if (result !== 0) throw new PartialError('restore', `scratch memory stays in process ${task.pid}`);

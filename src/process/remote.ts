@@ -33,8 +33,8 @@ export interface SlotLayout {
   readonly data: number;
 }
 
-/** Of a checkpoint: 200 calls and their answers. */
-export const saveLayout: SlotLayout = { frame: 4 * PAGE, records: 4 * PAGE, data: 8 * PAGE };
+/** Of a checkpoint: 500 calls and their answers, all that is asked of a process with 200 timers. */
+export const saveLayout: SlotLayout = { frame: 4 * PAGE, records: 8 * PAGE, data: 8 * PAGE };
 
 export function scratchSize(layout: SlotLayout, threads: number): number {
   return PAGE + threads * slotSize(layout);
@@ -108,6 +108,7 @@ export class Remote {
   readonly #frame: number;
   #top: number;
   #ran = false;
+  #running = false;
   readonly #must = new Set<number>();
 
   constructor(tracee: Tracee, scratch: Scratch, slot: number) {
@@ -218,7 +219,7 @@ export class Remote {
 
   start(): void {
     this.#load();
-    cont(this.tracee.tid);
+    this.#go();
   }
 
   /** Starts the batch and lets go of the thread: nobody waits for its end. */
@@ -235,8 +236,18 @@ export class Remote {
   execute(code: number, rbx: number, r12: number): void {
     this.#copyOver();
     this.#setRegisters(code, rbx, r12);
-    cont(this.tracee.tid);
+    this.#go();
     this.finish();
+  }
+
+  /** Waits for the batch that was started, if there is one, whatever comes of it. */
+  settle(): void {
+    if (this.#running) this.finish();
+  }
+
+  #go(): void {
+    cont(this.tracee.tid);
+    this.#running = true;
   }
 
   #load(): void {
@@ -261,6 +272,7 @@ export class Remote {
   finish(): void {
     const { scratch, tracee } = this;
     tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal);
+    this.#running = false;
     const from = scratch.address + this.#records;
     const to = scratch.mirror.address + this.#records;
     copy(readMemory, scratch.pid, from, to, this.#batch.length * batch_record.size);

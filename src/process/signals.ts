@@ -6,7 +6,7 @@ import { NR } from '../abi/unistd.ts';
 import type { sa_entry, siginfo_entry, thread_sas_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
 import { peekSiginfo } from '../sys/ptrace.ts';
-import type { Status } from '../sys/stat.ts';
+import { Region } from '../sys/region.ts';
 import type { Remote } from './remote.ts';
 import type { Tracee } from './tracee.ts';
 
@@ -81,9 +81,9 @@ export function restoreAlternateStack(remote: Remote, { ss_sp, ss_size, ss_flags
  * Signals that wait for a thread, or with `shared` for the process, with all that came with them. Of those that stop a process
  * none is kept for one that is stopped: it goes on by SIGCONT alone, which takes them away. signal(7)
  */
-export function savePending(tracee: Tracee, status: Status, shared: boolean): Siginfo[] {
+export function savePending(tracee: Tracee, shared: boolean): Siginfo[] {
   const found = shared ? [] : tracee.deferred.map((siginfo) => ({ siginfo }));
-  if ((shared ? status.ShdPnd : status.SigPnd) !== 0n) found.push(...peekAll(tracee.tid, shared));
+  found.push(...peekAll(tracee.tid, shared));
   if (tracee.stopSignal === 0) return found;
   return found.filter(({ siginfo }) => !STOPS.has(abi.siginfo.read(siginfo).si_signo));
 }
@@ -93,15 +93,18 @@ const STOPS: ReadonlySet<number> = new Set([abi.SIGSTOP, abi.SIGTSTP, abi.SIGTTI
 function peekAll(tid: number, shared: boolean): Siginfo[] {
   const flags = shared ? PTRACE_PEEKSIGINFO_SHARED : 0;
   const found: Siginfo[] = [];
-  const into = new Uint8Array(32 * abi.siginfo.size);
+  queue ??= new Region(AT_ONCE * abi.siginfo.size);
   for (;;) {
-    const count = peekSiginfo(tid, { off: found.length, flags, nr: 32 }, into);
-    if (count === 0) return found;
+    const count = peekSiginfo(tid, { off: found.length, flags, nr: AT_ONCE }, queue.address);
     for (let i = 0; i < count; i++) {
-      found.push({ siginfo: into.slice(i * abi.siginfo.size, (i + 1) * abi.siginfo.size) });
+      found.push({ siginfo: queue.bytes.slice(i * abi.siginfo.size, (i + 1) * abi.siginfo.size) });
     }
+    if (count < AT_ONCE) return found;
   }
 }
+
+const AT_ONCE = 32;
+let queue: Region | undefined;
 
 /**
  * Puts signals back into the queues. They are sent by the thread to itself: only so may a siginfo say that it comes

@@ -6,10 +6,10 @@ import { PR_GET_CHILD_SUBREAPER } from '../abi/prctl.ts';
 import { SIG_IGN, SIGCHLD, SIGTRAP } from '../abi/signal.ts';
 import { NR } from '../abi/unistd.ts';
 import { SyscallError } from '../errors.ts';
+import { VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { TASK_ALIVE, TASK_DEAD, TASK_STOPPED } from '../image/messages/task.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { CoreEntry, FsEntry, IdsEntry, MmEntry } from '../image/tree.ts';
-import { readMaps } from '../sys/maps.ts';
 import { readProcText } from '../sys/proc.ts';
 import { readStat } from '../sys/stat.ts';
 import { saveProcFiles } from './attributes.ts';
@@ -69,49 +69,106 @@ export const NAMESPACES = {
 /** The memory and the helpers that a stopped process gets for as long as it is saved. */
 export class Guest {
   readonly process: FrozenProcess;
-  readonly remotes: readonly Remote[];
   readonly #doorstep: Doorstep;
-  readonly #scratch: Scratch;
-  #left = false;
+  #remotes: readonly Remote[] = [];
+  #scratch: Scratch | undefined;
+  /** A call at the doorstep that was begun: how it goes on. */
+  #pending: readonly ('cross' | 'enter' | 'leave')[] = [];
 
-  /** Maps the scratch memory. @param vmas of the process, read before */
-  constructor(process: FrozenProcess) {
-    const { pid, threads, status } = process;
-    const leader = threads[0]!;
+  /** Becomes a guest by beginEntry(), crossDoorstep(), enter(). @param vmas of the process */
+  constructor(process: FrozenProcess, vmas: readonly VmaEntry[]) {
     this.process = process;
+    this.#doorstep = new Doorstep(process.pid, vmas.find(isVdso));
+  }
+
+  get remotes(): readonly Remote[] {
+    return this.#remotes;
+  }
+
+  /** Begins to map the scratch memory. */
+  beginEntry(): void {
+    const { pid, threads } = this.process;
     for (const thread of threads) {
       refuseStopped(pid, thread.tid);
       leaveCriticalSection(thread);
     }
-    this.#doorstep = new Doorstep(pid, readMaps(pid));
     const size = scratchSize(saveLayout, threads.length);
     const [prot, flags] = [PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS];
-    const address = this.#doorstep.call(leader, NR.mmap, 0, size, prot, flags, -1, 0);
+    this.#doorstep.begin(threads[0]!, NR.mmap, 0, size, prot, flags, -1, 0);
+    this.#pending = ['cross', 'enter'];
+  }
+
+  /** Between the beginning and the end of both entry and exit. */
+  crossDoorstep(): void {
+    this.#doorstep.cross(this.process.threads[0]!);
+    this.#pending = this.#pending.slice(1);
+  }
+
+  enter(): void {
+    const { pid, threads, status } = this.process;
+    const address = this.#doorstep.end(threads[0]!);
+    this.#pending = [];
     if (address === -Errno.EACCES) throw refuseExecutable(pid);
-    if (address < 0) throw new SyscallError('mmap', `mmap(${size} bytes) in process ${pid}`, -address);
-    this.#scratch = new Scratch(pid, address, saveLayout, threads.length, quietSignal(status.SigCgt));
-    this.#scratch.install();
-    this.remotes = threads.map((thread, slot) => new Remote(thread, this.#scratch, slot));
-    for (const remote of this.remotes) {
+    if (address < 0) throw new SyscallError('mmap', `mmap(scratch) in process ${pid}`, -address);
+    const scratch = new Scratch(pid, address, saveLayout, threads.length, quietSignal(status.SigCgt));
+    this.#scratch = scratch;
+    scratch.install();
+    this.#remotes = threads.map((thread, slot) => new Remote(thread, scratch, slot));
+    for (const remote of this.#remotes) {
       writeFrame(remote);
       remote.enter();
     }
   }
 
-  /** Takes the scratch memory away. The threads stand where they were found. */
-  leave(): void {
-    if (this.#left) return;
-    this.#left = true;
-    const { pid, threads } = this.process;
+  /** Begins to take the scratch memory away, if there is any. The threads stand where they were found. */
+  beginExit(): boolean {
+    const scratch = this.#scratch;
+    if (scratch === undefined) return false;
+    const { threads } = this.process;
     for (const thread of threads) thread.putBack();
-    const result = this.#doorstep.call(threads[0]!, NR.munmap, this.#scratch.address, this.#scratch.size);
+    this.#doorstep.begin(threads[0]!, NR.munmap, scratch.address, scratch.size);
+    this.#pending = ['cross', 'leave'];
+    scratch[Symbol.dispose]();
+    this.#scratch = undefined;
+    return true;
+  }
+
+  leave(): void {
+    const { pid, threads } = this.process;
+    const result = this.#doorstep.end(threads[0]!);
+    this.#pending = [];
     if (result < 0) throw new SyscallError('munmap', `munmap(scratch) in process ${pid}`, -result);
+  }
+
+  /** Brings to its end what was begun, after something went wrong with another one. */
+  settle(): void {
+    for (const remote of this.#remotes) remote.settle();
+    if (this.#pending[0] === 'cross') this.crossDoorstep();
+    if (this.#pending[0] === 'enter') this.enter();
+    if (this.#pending[0] === 'leave') this.leave();
   }
 
   [Symbol.dispose](): void {
     this.#doorstep[Symbol.dispose]();
-    this.#scratch[Symbol.dispose]();
+    this.#scratch?.[Symbol.dispose]();
   }
+}
+
+function isVdso({ status }: VmaEntry): boolean {
+  return (status & VMA_AREA_VDSO) !== 0;
+}
+
+/** All processes go on at the same time: a stop of each after the other would take longer than what they do. */
+export function enterAll(guests: readonly Guest[]): void {
+  for (const guest of guests) guest.beginEntry();
+  for (const guest of guests) guest.crossDoorstep();
+  for (const guest of guests) guest.enter();
+}
+
+export function leaveAll(guests: readonly Guest[]): void {
+  const left = guests.filter((guest) => guest.beginExit());
+  for (const guest of left) guest.crossDoorstep();
+  for (const guest of left) guest.leave();
 }
 
 /** What is collected of a process before code runs in it. */
@@ -143,8 +200,12 @@ export function saveOutside(
   return { vmas, descriptors, ids, fs, pages: findPages(pid, vmas) };
 }
 
-/** What only the process itself can tell, together with what was collected. */
-export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedTask {
+/**
+ * Asks for what only the process itself can tell.
+ *
+ * @returns waits for the answer, and puts it together with what was collected
+ */
+export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => SavedTask {
   const { process, remotes } = guest;
   const { pid, ppid, status, threads } = process;
   const leader = remotes[0]!;
@@ -154,50 +215,49 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): SavedT
   const reaper = leader.room(4);
   leader.call(NR.prctl, PR_GET_CHILD_SUBREAPER, reaper.address, 0, 0, 0);
   const barriers = leader.attempt(NR.membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0);
-  leader.run();
-  const sigactions = actions();
-  // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
-  if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);
-  const [mmEntry, rlimits] = [mm(), limits()];
-  const registrations = leader.result(barriers);
-  const subreaper = reaper.bytes[0] !== 0;
   const timers = saveTimers(leader);
-  leader.run();
-  const timersEntry = timers();
-  const cores = remotes.map((remote) => {
+  const answers = remotes.map((remote) => {
     const answer = saveThread(remote);
     remote.start();
-    return { remote, answer };
+    return answer;
   });
-  for (const { remote } of cores) remote.finish();
-  const saved = cores.map(({ remote, answer }) => ({ tid: remote.tracee.tid, core: answer() }));
-  for (const [i, { tid, core }] of saved.entries()) {
-    const left = timeLeft(threads[i]!, saving.waits, saving.stoppedAt);
-    if (left !== undefined) core.thread_core!.attributes!.call_left = left;
-    if (core.thread_core!.seccomp_mode === 'filter') core.thread_core!.seccomp_filter = saveFilters(pid, tid, saving);
-  }
-  const stat = readStat(pid);
-  const stopped = threads[0]!.stopSignal;
-  saved[0]!.core.tc = {
-    task_state: stopped === 0 ? TASK_ALIVE : TASK_STOPPED,
-    exit_code: 0,
-    personality: Number.parseInt(readProcText(`/proc/${pid}/personality`), 16),
-    flags: stat.flags,
-    blk_sigset: threads[0]!.sigmask,
-    comm: status.Name,
-    timers: timersEntry,
-    rlimits: { rlimits },
-    signals_s: { signals: savePending(threads[0]!, status, true) },
-    ...saveProcFiles(pid),
-    cgroups: cgroupsOf(pid),
-    sigactions,
-    child_subreaper: subreaper,
-    ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
-    ...(stopped === 0 ? {} : { stop_signo: stopped }),
-    ...(stat.exit_signal === SIGCHLD ? {} : { exit_signal: stat.exit_signal }),
+  return () => {
+    for (const remote of remotes) remote.finish();
+    const sigactions = actions();
+    // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
+    if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);
+    const [mmEntry, rlimits, timersEntry] = [mm(), limits(), timers()];
+    const registrations = leader.result(barriers);
+    const subreaper = reaper.bytes[0] !== 0;
+    const saved = answers.map((answer, i) => ({ tid: threads[i]!.tid, core: answer() }));
+    for (const [i, { tid, core }] of saved.entries()) {
+      const left = timeLeft(threads[i]!, saving.waits, saving.stoppedAt);
+      if (left !== undefined) core.thread_core!.attributes!.call_left = left;
+      if (core.thread_core!.seccomp_mode === 'filter') core.thread_core!.seccomp_filter = saveFilters(pid, tid, saving);
+    }
+    const stat = readStat(pid);
+    const stopped = threads[0]!.stopSignal;
+    saved[0]!.core.tc = {
+      task_state: stopped === 0 ? TASK_ALIVE : TASK_STOPPED,
+      exit_code: 0,
+      personality: Number.parseInt(readProcText(`/proc/${pid}/personality`), 16),
+      flags: stat.flags,
+      blk_sigset: threads[0]!.sigmask,
+      comm: status.Name,
+      timers: timersEntry,
+      rlimits: { rlimits },
+      signals_s: { signals: savePending(threads[0]!, true) },
+      ...saveProcFiles(pid),
+      cgroups: cgroupsOf(pid),
+      sigactions,
+      child_subreaper: subreaper,
+      ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
+      ...(stopped === 0 ? {} : { stop_signo: stopped }),
+      ...(stat.exit_signal === SIGCHLD ? {} : { exit_signal: stat.exit_signal }),
+    };
+    const { pgrp: pgid, session: sid } = stat;
+    return { pid, ppid, pgid, sid, zombie: false, threads: saved, mm: mmEntry, ...outside };
   };
-  const { pgrp: pgid, session: sid } = stat;
-  return { pid, ppid, pgid, sid, zombie: false, threads: saved, mm: mmEntry, ...outside };
 }
 
 /** A process that ended and that nobody has waited for. */

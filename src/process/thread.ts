@@ -10,7 +10,6 @@ import { get_robust_list, sched_getattr } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
 import { getRseqConfiguration } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
-import { readStatus } from '../sys/stat.ts';
 import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } from './attributes.ts';
 import { saveCredentials } from './credentials.ts';
 import { resumable, saveRegisters } from './registers.ts';
@@ -25,7 +24,7 @@ type Rseq = NonNullable<ThreadCore['rseq_entry']>;
 /** Asks for the state of one thread. */
 export function saveThread(remote: Remote): () => CoreEntry {
   const { tracee } = remote;
-  const { pid, tid } = tracee;
+  const { tid } = tracee;
   const tidAddress = askTidAddress(remote);
   const pdeath = remote.room(4);
   remote.call(NR.prctl, PR_GET_PDEATHSIG, pdeath.address, 0, 0, 0);
@@ -34,7 +33,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
   const robust = robustList(tid);
   const registers = resumable(tracee.registers);
   const rseq_entry = saveRseq(tid);
-  const status = readStatus(`${pid}/task/${tid}`);
+  const { status } = tracee;
   const attr = sched_attr.write({});
   sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
   const scheduling = sched_attr.read(attr);
@@ -49,7 +48,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
       sched_prio: sched_priority,
       blk_sigset: tracee.sigmask,
       sas: sas(),
-      signals_p: { signals: savePending(tracee, status, false) },
+      signals_p: { signals: savePending(tracee, false) },
       creds: creds(),
       comm: status.Name,
       ...(rseq_entry === undefined ? {} : { rseq_entry }),

@@ -24,6 +24,7 @@ import {
   waitTracee,
 } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
+import { readStatus, type Status } from '../sys/stat.ts';
 
 const { offsets, size: REGS_SIZE } = abi.user_regs_struct;
 export type RegisterName = keyof typeof offsets;
@@ -132,6 +133,7 @@ export class Tracee {
   /** Signals that came while code of ours ran, as siginfo. */
   readonly deferred: Uint8Array[] = [];
   #released = false;
+  #status: Status | undefined;
 
   private constructor(pid: number, tid: number, stopSignal: number) {
     this.pid = pid;
@@ -186,6 +188,12 @@ export class Tracee {
     return new Tracee(pid, tid, 0);
   }
 
+  /** What /proc says of it, as it was when it was asked for first. */
+  get status(): Status {
+    this.#status ??= readStatus(`${this.pid}/task/${this.tid}`);
+    return this.#status;
+  }
+
   unblockSignals(): void {
     setSigmask(this.tid, 0n);
   }
@@ -196,14 +204,20 @@ export class Tracee {
   }
 
   /**
-   * Goes through one system call, for which the registers are set, and stops at its exit. Not by PTRACE_SINGLESTEP, whose trap
-   * resets a SIGTRAP that the process ignores.
+   * Goes to a system call, for which the registers are set; crossSyscall() lets the kernel perform it, endSyscall() waits until it
+   * has. Not by PTRACE_SINGLESTEP, whose trap resets a SIGTRAP that the process ignores.
    */
-  throughSyscall(): void {
-    for (let stop = 0; stop < 2; stop++) {
-      goToSyscall(this.tid);
-      this.expect((status) => status.signal === SYSCALL_STOP, goToSyscall);
-    }
+  beginSyscall(): void {
+    goToSyscall(this.tid);
+  }
+
+  crossSyscall(): void {
+    this.endSyscall();
+    goToSyscall(this.tid);
+  }
+
+  endSyscall(): void {
+    this.expect((status) => status.signal === SYSCALL_STOP, goToSyscall);
   }
 
   /**

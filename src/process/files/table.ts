@@ -7,7 +7,7 @@ import type { fdinfo_entry } from '../../image/messages/files.ts';
 import type { Value } from '../../image/proto.ts';
 import { descriptorLink, listDescriptors, readFdinfo } from '../../sys/fdinfo.ts';
 import { attributes, close } from '../../sys/files.ts';
-import { pidfd_getfd, pidfd_open } from '../../sys/process.ts';
+import { kcmp, pidfd_getfd, pidfd_open } from '../../sys/process.ts';
 import { ObjectSet } from '../objects.ts';
 import type { Saving } from '../saving.ts';
 import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
@@ -23,6 +23,8 @@ export class FileTables {
   readonly #saving: Saving;
   /** By what is cheap to compare; what is equal in it is asked of the kernel. */
   readonly #known = new Map<string, ObjectSet<{ id: number; type: FileType }>>();
+  /** By descriptor: the last process that had one, as what is inherited has the same number. */
+  readonly #last = new Map<number, { pid: number; id: number; type: FileType }>();
   /** Those that are looked at again, with a descriptor of ours. */
   readonly #kept: OpenFile[] = [];
 
@@ -64,8 +66,17 @@ export class FileTables {
   }
 
   #saveDescriptor(pid: number, pidfd: number, fd: number): Descriptor {
-    const link = descriptorLink(pid, fd);
     const info = readFdinfo(pid, fd);
+    const described = ({ id, type }: { id: number; type: FileType }): Descriptor => {
+      for (const lock of saveLocks(pid, fd, info, this.#saving.options.fileLocks)) this.#saving.addLock(id, lock);
+      return { id, flags: (info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC, type, fd };
+    };
+    const last = this.#last.get(fd);
+    if (last !== undefined) {
+      const args = { pid1: last.pid, pid2: pid, type: KCMP_FILE, idx1: fd, idx2: fd };
+      if (kcmp.attempt(args) === 0) return described(last);
+    }
+    const link = descriptorLink(pid, fd);
     const local = pidfd_getfd({ pidfd, targetfd: fd, flags: 0 });
     let keep = false;
     try {
@@ -77,7 +88,7 @@ export class FileTables {
         same = new ObjectSet(KCMP_FILE);
         this.#known.set(key, same);
       }
-      const { id, type } = same.find({ pid, index: fd }, () => {
+      const found = same.find({ pid, index: fd }, () => {
         const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags };
         const kind = kindOf(file);
         kind.check?.(file, this.#saving);
@@ -88,8 +99,8 @@ export class FileTables {
         this.#saving.files.push({ type: kind.type, id: file.id, ...kind.save(file, this.#saving) });
         return { id: file.id, type: kind.type };
       });
-      for (const lock of saveLocks(pid, fd, info, this.#saving.options.fileLocks)) this.#saving.addLock(id, lock);
-      return { id, flags: (info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC, type, fd };
+      this.#last.set(fd, { pid, ...found });
+      return described(found);
     } finally {
       if (!keep) close({ fd: local });
     }
