@@ -21,3 +21,6 @@ export const RLIMIT_RTTIME = 15;
 export const RLIM64_INFINITY = 0xffffffffffffffffn;
 
 export const rlimit64 = struct('rlimit64', 16, { rlim_cur: u64, rlim_max: u64 });
+
+/** For getpriority(2): a thread. */
+export const PRIO_PROCESS = 0;

@@ -90,6 +90,10 @@ export const prlimit64 = syscall('prlimit64', 302, {
   new_limit: input,
   old_limit: output,
 });
+/** Of one thread, or with 0 of the calling one. @returns 20 - nice */
+export const getpriority = syscall('getpriority', 140, { which: int, who: int });
+/** @param prio nice, -20 goes first */
+export const setpriority = syscall('setpriority', 141, { which: int, who: int, prio: int });
 export const sched_getattr = syscall('sched_getattr', 315, { pid: int, attr: output, size: int, flags: hex });
 export const ioprio_get = syscall('ioprio_get', 252, { which: int, who: int });
 export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, cpusetsize: int, mask: input });
@@ -98,7 +102,6 @@ export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, c
 /** @param head_ptr 8 bytes for the list's address @param len_ptr 8 bytes for its size */
 export const get_robust_list = syscall('get_robust_list', 274, { pid: int, head_ptr: output, len_ptr: output });
 
-export const sched_yield = syscall('sched_yield', 24, {});
 export const nanosleep = syscall('nanosleep', 35, { duration: input, rem: output });
 
 /** Sleeps, and the whole thread with it; a signal's handler ends it early. */

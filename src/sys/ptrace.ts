@@ -10,7 +10,8 @@ import * as abi from '../abi/ptrace.ts';
 import { viewOf } from '../abi/struct.ts';
 import { iovec } from '../abi/uio.ts';
 import { __WALL, type WaitStatus, WNOHANG, waitStatus } from '../abi/wait.ts';
-import { sched_yield, sleep, wait4 } from './process.ts';
+import { interruptAfter } from './deadline.ts';
+import { wait4 } from './process.ts';
 import { type Address, int, oneOf, syscall, word } from './syscall.ts';
 
 /**
@@ -58,9 +59,6 @@ export function detach(tid: number, signal = 0): void {
 
 /** How long a tracee may take to report something if nothing else is said, in ms: whatever it does, it then hangs. */
 const PATIENCE = 300_000;
-/** For so long other threads are only let go first, in ms: nearly all that tracees are made to do is done by then. */
-const BRIEF = 2;
-
 /**
  * Waits for what a tracee reports next.
  *
@@ -70,18 +68,21 @@ const BRIEF = 2;
  */
 export function waitTracee(tid: number, timeout = PATIENCE): WaitStatus | undefined {
   const args = { pid: tid, wstatus: status, options: __WALL | WNOHANG, rusage: 0 };
-  let started: number | undefined;
-  for (;;) {
-    const result = wait4.attempt(args);
-    if (result > 0) return waitStatus(statusView.getInt32(0, true));
-    if (result < 0 && result !== -Errno.EINTR) throw wait4.error(args, result);
-    // A pidfd does not signal stops of tracees, so that there is nothing to poll(2), and wait4(2) knows no time limit.
-    const now = performance.now();
-    started ??= now;
-    if (now - started >= timeout) return undefined;
-    if (now - started < BRIEF) sched_yield({});
-    else sleep(50_000);
+  let result = wait4.attempt(args);
+  // A pidfd does not signal stops of tracees, so that there is nothing to poll(2), and wait4(2) knows no time limit.
+  if (result === 0 && timeout > 0) {
+    const started = performance.now();
+    interruptAfter(timeout);
+    try {
+      do result = wait4.attempt({ ...args, options: __WALL });
+      while (result === -Errno.EINTR && performance.now() - started < timeout);
+    } finally {
+      interruptAfter(0);
+    }
   }
+  if (result > 0) return waitStatus(statusView.getInt32(0, true));
+  if (result < 0 && result !== -Errno.EINTR) throw wait4.error(args, result);
+  return undefined;
 }
 
 /**

@@ -1,0 +1,135 @@
+/** Memory that is written to the image while the program goes on, and an image that could not be made to last. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { readdirSync, readFileSync, truncateSync } from 'node:fs';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { rootTest as test } from '../root.ts';
+import { Bench } from './target.ts';
+
+function bench(t: TestContext): Bench {
+  const made = new Bench();
+  t.after(() => made.dispose());
+  return made;
+}
+
+/** More than tideover copies, and more than it may use. */
+const MEBIBYTES = 200;
+const LIMIT_KIB = 150_000;
+
+/** Runs a program and prints the most memory that it had, in KiB. */
+const MEASURED = `
+import resource, subprocess, sys
+status = subprocess.run(sys.argv[1:]).returncode
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
+sys.exit(status)
+`;
+
+test('large memory is that of one moment, though the program goes on writing; tideover itself stays small', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('large'), [`${MEBIBYTES}`]);
+  await target.says('ready');
+  const line = [
+    target.node,
+    target.main,
+    'checkpoint',
+    '-t',
+    `${pid}`,
+    '-D',
+    target.image,
+    '--leave-running',
+    '--json',
+  ];
+  const { status, stdout, stderr } = spawnSync('python3', ['-c', MEASURED, ...line], { encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  const [, json, most] = /^(\{.*\})\n(\d+)\n$/s.exec(stdout)!;
+  assert.ok(JSON.parse(json!).memory > MEBIBYTES << 20);
+  assert.ok(Number(most) < LIMIT_KIB, `${most} KiB`);
+  assert.deepEqual(others(pid), []);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  await target.gone(pid);
+  truncateSync(join(target.folder, 'log'), 'ready\n'.length);
+  const restored = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const KILLS = process.env.TIDEOVER_FULL ? 100 : 10;
+
+test(`kill -9 of tideover at ${KILLS} moments while there is a snapshot`, async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('large'), ['64']);
+  await target.says('ready');
+  const line = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running'];
+  const started = performance.now();
+  assert.equal(target.tideover(...line).status, 0);
+  const duration = performance.now() - started;
+  for (let round = 0; round < KILLS; round++) {
+    const child = target.begin(...line);
+    const ended = once(child, 'exit');
+    await setTimeout(duration * (0.5 + (0.5 * round) / KILLS));
+    child.kill('SIGKILL');
+    await ended;
+  }
+  for (let waited = 0; others(pid).length > 0; waited++) {
+    assert.ok(waited < 150, `left behind: ${others(pid)}`);
+    await setTimeout(100);
+  }
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+/** Processes that run the same file. A zombie of them only waits for init. */
+function others(pid: number): number[] {
+  const name = (of: number | string) => {
+    const status = readFileSync(`/proc/${of}/status`, 'utf8');
+    const file = readFileSync(`/proc/${of}/cmdline`, 'utf8');
+    return /^State:\tZ/m.test(status) ? '' : file;
+  };
+  const wanted = name(pid);
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((each) => {
+      try {
+        return each > 0 && each !== pid && name(each) === wanted;
+      } catch {
+        return false;
+      }
+    });
+}
+
+test('a disk that fails when the program has ended: its image is kept, and said where', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('tree'), ['2']);
+  await target.says('ready');
+  const line = ['--input-type=module', '-e', FAILING, `${pid}`, target.image];
+  const { stdout, stderr } = spawnSync(target.node, line, { cwd: import.meta.dirname, encoding: 'utf8' });
+  assert.match(stdout, /^partial: .*the processes have ended/, stderr);
+  const kept = /stays in (\S+)/.exec(stdout)![1]!;
+  assert.ok(kept.startsWith(join(target.image, 'unsynced-')));
+  await target.gone(pid);
+  const restored = target.tideover('restore', '-D', kept, '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const FAILING = `
+import { SyscallError } from '../../../src/errors.ts';
+import { createDirectory } from '../../../src/image/directory.ts';
+import { checkpoint } from '../../../src/process/checkpoint.ts';
+const [pid, image] = process.argv.slice(1);
+const syncfs = () => {
+  throw new SyscallError('syncfs', 'syncfs(image)', 5);
+};
+const options = { pid: Number(pid), outcome: 'kill', shellJob: false, timeout: 10_000, ghostLimit: 1 << 20, fileLocks: false };
+try {
+  checkpoint(options, createDirectory(image, undefined, { syncfs }));
+} catch (error) {
+  console.log(error.code + ': ' + error.message);
+}
+`;
