@@ -1,6 +1,8 @@
 /** Contents of memory: which pages are to be kept, out of a stopped process into an image, and back. */
+import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED } from '../abi/fs.ts';
+import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { SyscallError } from '../errors.ts';
 import { PE_PRESENT, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { PagemapWriter } from '../image/pagemap.ts';
@@ -8,6 +10,7 @@ import type { MemoryImage, VmaEntry } from '../image/pages.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { fileName, images, pagesFile } from '../image/types.ts';
 import { close, openat, pread64, pwrite64 } from '../sys/files.ts';
+import { mmap, munmap } from '../sys/memory.ts';
 import { Pagemap } from '../sys/pagemap.ts';
 import { writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
@@ -355,12 +358,24 @@ export function fillWhereOther(
   write(length);
 }
 
-/** Fills a file, which keeps its size. */
+/** Fills a file, which keeps its size. One of huge pages can only be mapped. */
 export function fillFile(image: MemoryImage, fd: number, size: number): void {
-  eachPart(image, (offset, buf, length) => {
-    const count = Math.min(length, size - offset);
-    if (count > 0) pwrite64({ fd, buf, count, offset });
-  });
+  let mapped = -1;
+  try {
+    eachPart(image, (offset, buf, length) => {
+      const count = Math.min(length, size - offset);
+      if (count <= 0) return;
+      const args = { fd, buf, count, offset };
+      const result = mapped < 0 ? pwrite64.attempt(args) : -Errno.EINVAL;
+      if (result >= 0) return;
+      if (result !== -Errno.EINVAL) throw pwrite64.error(args, result);
+      if (mapped < 0)
+        mapped = mmap({ addr: 0, length: size, prot: PROT_READ | PROT_WRITE, flags: MAP_SHARED, fd, offset: 0 });
+      viewMemory(mapped + offset, count).set(viewMemory(buf, count));
+    });
+  } finally {
+    if (mapped >= 0) munmap({ addr: mapped, length: size });
+  }
 }
 
 function short(call: string, pid: number, got: number, length: number): SyscallError {

@@ -12,7 +12,16 @@ import {
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
-import { MAP_ANONYMOUS, MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import {
+  MAP_ANONYMOUS,
+  MAP_HUGE_SHIFT,
+  MAP_HUGETLB,
+  MAP_SHARED,
+  MFD_CLOEXEC,
+  MFD_HUGETLB,
+  PROT_READ,
+  PROT_WRITE,
+} from '../abi/mman.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../abi/stat.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { isRecord, readBlob, records } from '../image/file.ts';
@@ -207,7 +216,7 @@ export class Restoring {
   shared(shmid: number): number {
     return this.once(`shared ${shmid}`, () => {
       const size = this.#sizeOfShared(shmid);
-      const fd = sharedAnonymous(size);
+      const fd = sharedAnonymous(size, this.#hugeFlags(shmid));
       this.fillShared(shmid, fd);
       this.atEnd(() => close({ fd }));
       return fd;
@@ -262,6 +271,13 @@ export class Restoring {
     return withSource(this.#store, file, (source) =>
       [...records(source)].map((record) => ({ entry: record.value as E, bytes: readBlob(source, record) })),
     );
+  }
+
+  /** MAP_HUGETLB and the size of its pages, where shared memory has such. */
+  #hugeFlags(shmid: number): number {
+    const vmas = this.tree.tasks.flatMap(({ mm }) => mm?.vmas ?? []);
+    const huge = vmas.find((vma) => (vma.flags & MAP_HUGETLB) !== 0 && sharedMemoryOf(this.tree, vma) === shmid);
+    return huge === undefined ? 0 : huge.flags & (MAP_HUGETLB | (0x3f << MAP_HUGE_SHIFT));
   }
 
   #sizeOfShared(shmid: number): number {
@@ -347,15 +363,16 @@ function writeAt(fd: number, bytes: Uint8Array, offset: number): void {
  * A file of anonymous shared memory. Opened through /proc/self/map_files it is the very same that mmap(2) makes, and is called
  * /dev/zero; without the right to do that (CAP_CHECKPOINT_RESTORE) a memfd does the same under another name.
  */
-function sharedAnonymous(length: number): number {
+function sharedAnonymous(length: number, huge: number): number {
   const prot = PROT_READ | PROT_WRITE;
-  const addr = mmap({ addr: 0, length, prot, flags: MAP_SHARED | MAP_ANONYMOUS, fd: -1, offset: 0 });
+  const addr = mmap({ addr: 0, length, prot, flags: MAP_SHARED | MAP_ANONYMOUS | huge, fd: -1, offset: 0 });
   const end = addr + Math.ceil(length / 4096) * 4096;
   const pathname = `/proc/self/map_files/${addr.toString(16)}-${end.toString(16)}`;
   const fd = openat.attempt({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 });
   munmap({ addr, length });
   if (fd >= 0) return fd;
-  const memory = memfd_create({ name: 'dev/zero', flags: 1 });
+  const kind = huge === 0 ? 0 : MFD_HUGETLB | (huge & ~MAP_HUGETLB);
+  const memory = memfd_create({ name: 'dev/zero', flags: MFD_CLOEXEC | kind });
   ftruncateSync(memory, length);
   return memory;
 }

@@ -113,7 +113,10 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     if (REFUSED[flag] !== undefined) throw refused(pid, vma, REFUSED[flag]);
     if (!KNOWN.has(flag)) throw refused(pid, vma, `VmFlags has "${flag}" for it`);
   }
-  if (vma.flags.has('ht')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
+  // Such files can be mapped, but not written.
+  if (vma.flags.has('ht') && (path.startsWith('/SYSV') || (vma.deleted && !/^\/(anon_hugepage|memfd:)/.test(path)))) {
+    throw refused(pid, vma, 'it has huge pages of hugetlbfs');
+  }
   if (path === '[uprobes]') throw refused(pid, vma, 'a probe is set in it');
   if (path === '[heap]') return anonymous(area.VMA_AREA_HEAP | area.VMA_ANON_PRIVATE);
   if (path === '[stack]') return anonymous(area.VMA_AREA_STACK | area.VMA_ANON_PRIVATE);
@@ -131,7 +134,11 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     return { ...entry, shmid, status: entry.status | area.VMA_FILE_SHARED };
   }
   if (path.startsWith('anon_inode:')) throw refused(pid, vma, `it is of ${path}`);
-  if (path.startsWith('/anon_hugepage')) throw refused(pid, vma, 'it has huge pages of hugetlbfs');
+  if (path === '/anon_hugepage' && vma.deleted) {
+    const huge = { ...entry, flags: flags | mman.MAP_ANONYMOUS | (Math.log2(vma.hugePage!) << mman.MAP_HUGE_SHIFT) };
+    if (!vma.shared) return { ...huge, pgoff: 0, status: entry.status | area.VMA_ANON_PRIVATE };
+    return { ...huge, shmid: backing.shared(vma), status: entry.status | area.VMA_ANON_SHARED };
+  }
   if (path.startsWith('[anon_shmem') || (path === '/dev/zero' && vma.shared && vma.deleted)) {
     const shmid = backing.shared(vma);
     return { ...entry, flags: flags | mman.MAP_ANONYMOUS, shmid, status: entry.status | area.VMA_ANON_SHARED };
@@ -170,8 +177,12 @@ export function hasPages(vma: VmaEntry): boolean {
   return (vma.status & (area.VMA_ANON_PRIVATE | area.VMA_FILE_PRIVATE)) !== 0;
 }
 
-/** Whether a fork does not copy it, or empties it. */
-export function leftByFork({ madv = 0n }: VmaEntry): boolean {
+/**
+ * Whether a fork does not copy it, or empties it; or takes it back, as huge pages from a child when there is none left for
+ * the parent to write to.
+ */
+export function leftByFork({ madv = 0n, flags }: VmaEntry): boolean {
+  if ((flags & mman.MAP_HUGETLB) !== 0) return true;
   return madv !== 0n && (madv & ((1n << BigInt(mman.MADV_DONTFORK)) | (1n << BigInt(mman.MADV_WIPEONFORK)))) !== 0n;
 }
 
@@ -206,6 +217,7 @@ export function restoreGuard(remote: Remote, { start, end }: VmaEntry): void {
 }
 
 /** The part of flags that mmap(2) takes; the rest is done afterwards. */
+const HUGE = mman.MAP_HUGETLB | (0x3f << mman.MAP_HUGE_SHIFT);
 const MMAP_FLAGS =
   mman.MAP_SHARED |
   mman.MAP_PRIVATE |
@@ -224,7 +236,7 @@ const MMAP_FLAGS =
 export function restoreVma(remote: Remote, vma: VmaEntry, fd: number, filled: boolean): number {
   const prot = filled ? vma.prot | mman.PROT_WRITE : vma.prot;
   let flags = (vma.flags & MMAP_FLAGS) | mman.MAP_FIXED_NOREPLACE;
-  if (fd >= 0) flags &= ~mman.MAP_ANONYMOUS;
+  if (fd >= 0) flags &= ~(mman.MAP_ANONYMOUS | HUGE);
   return remote.call(NR.mmap, vma.start, vma.end - vma.start, prot, flags, fd, fd < 0 ? 0 : vma.pgoff);
 }
 

@@ -38,6 +38,8 @@ export const lseek = syscall('lseek', 8, { fd: int, offset: int, whence: oneOf(a
 export const fcntl = syscall('fcntl', 72, { fd: int, cmd: oneOf(abi, /^F_(?!SEAL|OWNER|..LCK)/), arg: word });
 export const flock = syscall('flock', 73, { fd: int, operation: flags(abi, /^LOCK_/) });
 export const ioctl = syscall('ioctl', 16, { fd: int, request: hex, arg: word });
+/** @param buf a struct statfs, 120 bytes */
+export const fstatfs = syscall('fstatfs', 138, { fd: int, buf: output });
 export const dup3 = syscall('dup3', 292, { oldfd: int, newfd: int, flags: openFlags });
 /** @param pipefd 8 bytes: the end to read from, the end to write to */
 export const pipe2 = syscall('pipe2', 293, { pipefd: output, flags: openFlags });

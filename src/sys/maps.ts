@@ -46,7 +46,11 @@ export interface SmapsVma extends Vma {
 export const KEYED = 'key';
 
 /** A mapping with its VmFlags. */
-export type FlaggedVma = Vma & Pick<SmapsVma, 'flags'>;
+export type FlaggedVma = Vma &
+  Pick<SmapsVma, 'flags'> & {
+    /** Of its pages, in bytes, where they are those of hugetlbfs; transparent huge pages do not count. */
+    readonly hugePage?: number;
+  };
 
 /** Reads the mappings of a process, in order of addresses; those of a running one may change between two lines. */
 export function readMaps(pid: number | 'self'): Vma[] {
@@ -69,7 +73,7 @@ export function readFlaggedMaps(pid: number | 'self'): FlaggedVma[] {
 /** @param file for the message of an error */
 export function parseFlaggedMaps(text: string, file: string): FlaggedVma[] {
   const found: FlaggedVma[] = [];
-  let key = false;
+  let [key, size] = [false, 0];
   for (const line of linesOf(text)) {
     // Names of fields begin with a capital, addresses do not.
     if (line.charCodeAt(0) >= 'a'.charCodeAt(0) || line.charCodeAt(0) <= '9'.charCodeAt(0)) {
@@ -77,8 +81,10 @@ export function parseFlaggedMaps(text: string, file: string): FlaggedVma[] {
     } else if (line.startsWith('VmFlags:')) {
       const last = found.pop() ?? malformed(file, line, 'a mapping');
       const flags = new Set(line.slice('VmFlags:'.length).trim().split(' '));
-      found.push({ ...last, flags: key ? flags.add(KEYED) : flags });
+      found.push({ ...last, flags: key ? flags.add(KEYED) : flags, ...(size > 4096 ? { hugePage: size } : {}) });
       key = false;
+    } else if (line.startsWith('KernelPageSize:')) {
+      size = 1024 * Number.parseInt(line.slice('KernelPageSize:'.length), 10);
     } else if (line.startsWith('ProtectionKey:')) {
       key = line.slice('ProtectionKey:'.length).trim() !== '0';
     }

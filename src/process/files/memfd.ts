@@ -10,9 +10,10 @@ import {
   O_RDWR,
   SEEK_SET,
 } from '../../abi/fcntl.ts';
-import { MFD_ALLOW_SEALING, MFD_CLOEXEC } from '../../abi/mman.ts';
+import { MAP_HUGE_SHIFT, MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGETLB } from '../../abi/mman.ts';
 import type { Statx } from '../../abi/stat.ts';
-import { attributes, close, fcntl, ftruncate, lseek, openat, readlink } from '../../sys/files.ts';
+import { viewOf } from '../../abi/struct.ts';
+import { attributes, close, fcntl, fstatfs, ftruncate, lseek, openat, readlink } from '../../sys/files.ts';
 import { memfd_create } from '../../sys/memory.ts';
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
@@ -64,20 +65,38 @@ function saveInode(saving: Saving, at: string, link: string, stat: Statx): numbe
   if (known !== undefined) return known.inode_id;
   const fd = openat({ dirfd: AT_FDCWD, pathname: at, flags: O_CLOEXEC, mode: 0 });
   const seals = fcntl({ fd, cmd: F_GET_SEALS, arg: 0 });
+  const huge = hugeFlags(fd);
   close({ fd });
   const inode_id = saving.memfds.size + 1;
   const shmid = Number(stat.stx_ino & 0xffff_ffffn);
   const name = link.slice(PREFIX.length, link.endsWith(DELETED) ? -DELETED.length : undefined);
   const { stx_uid: uid, stx_gid: gid, stx_size: size, stx_mode: mode } = stat;
-  saving.memfds.set(stat.stx_ino, { name, uid, gid, size, shmid, seals, inode_id, mode });
+  saving.memfds.set(stat.stx_ino, {
+    ...{ name, uid, gid, size, shmid, seals, inode_id, mode },
+    ...(huge === 0 ? {} : { hugetlb_flag: huge }),
+  });
   saving.share(shmid, at);
   return inode_id;
 }
 
+/** MFD_HUGETLB with the size of its pages, of a file of hugetlbfs. */
+function hugeFlags(fd: number): number {
+  const buf = new Uint8Array(SIZEOF_STATFS);
+  fstatfs({ fd, buf });
+  const view = viewOf(buf);
+  if (view.getUint32(0, true) !== HUGETLBFS_MAGIC) return 0;
+  return MFD_HUGETLB | (Math.log2(view.getUint32(8, true)) << MAP_HUGE_SHIFT);
+}
+
+/** struct statfs of asm-generic/statfs.h: the kind of file system, then the size of its blocks. */
+const SIZEOF_STATFS = 120;
+/** include/uapi/linux/magic.h */
+const HUGETLBFS_MAGIC = 0x958458f6;
+
 function restoreInode(restoring: Restoring, inode_id: number): number {
   return restoring.once(`memfd ${inode_id}`, () => {
-    const { name, uid, gid, size, shmid, seals, mode } = restoring.memfds.get(inode_id)!;
-    const fd = memfd_create({ name, flags: MFD_CLOEXEC | MFD_ALLOW_SEALING });
+    const { name, uid, gid, size, shmid, seals, mode, hugetlb_flag } = restoring.memfds.get(inode_id)!;
+    const fd = memfd_create({ name, flags: MFD_CLOEXEC | MFD_ALLOW_SEALING | (hugetlb_flag ?? 0) });
     ftruncate({ fd, length: size });
     restoring.fillShared(shmid, fd);
     if (mode !== undefined) fchmodSync(fd, mode & 0o7777);

@@ -2,8 +2,10 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
+  closeSync,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
@@ -14,6 +16,9 @@ import {
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { LOCK_EX } from '../../../src/abi/fcntl.ts';
+import { flock } from '../../../src/sys/files.ts';
+import { readHugePagePool } from '../../../src/sys/hugepages.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
@@ -158,6 +163,26 @@ name = open(f'/proc/{pid.value}/comm').read().strip()
 os.kill(pid.value, signal.SIGKILL)
 print('ok' if result == [0] and name == 'sleep' and os.waitpid(pid.value, 0)[0] == pid.value else 'faults', flush=True)
 `;
+
+test('huge pages of hugetlbfs', async (t) => {
+  const target = bench(t);
+  // Whoever changes what may be taken beyond the pool locks this, and puts back what was there: src/sys/hugepages.ts.
+  const file = '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages';
+  const fd = openSync(file, 'r');
+  flock({ fd, operation: LOCK_EX });
+  const before = readFileSync(file, 'utf8');
+  t.after(async () => {
+    await target.dispose();
+    writeFileSync(file, before);
+    closeSync(fd);
+  });
+  writeFileSync(file, `${readHugePagePool().surplus + 24}`);
+  const pid = target.start(target.compile('hugepages'));
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
 
 test('watches of files, and processes as descriptors', async (t) => {
   const target = bench(t);
