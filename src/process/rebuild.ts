@@ -34,7 +34,7 @@ import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
 import { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
-import { restoreSeccomp } from './seccomp.ts';
+import { restoreCommonFilters, restoreSeccomp } from './seccomp.ts';
 import { firstWithMemory } from './sharing.ts';
 import { restoreActions, restorePending } from './signals.ts';
 import { lend } from './space.ts';
@@ -66,6 +66,9 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   }
   for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock);
   leader.run();
+  const cores = task.threads.map((thread) => thread.core);
+  const common = restoreCommonFilters(leader, cores, restoring.filters);
+  leader.run();
   const remotes = [leader, ...makeThreads(made)];
   leader.reserve(8, 256);
   restoreProcFiles(leader, tc);
@@ -81,7 +84,7 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
   for (const [i, remote] of remotes.entries()) {
     const { core: state } = task.threads[i]!;
     restoreThread(remote, state, attributes);
-    restoreSeccomp(remote, state, restoring.filters);
+    restoreSeccomp(remote, state, restoring.filters, common);
     const { creds } = state.thread_core!;
     if (creds !== undefined && !sameCredentials(creds, own)) restoreCredentials(remote, creds, own);
     if (i === 0) restoreDumpable(remote, task.mm!);

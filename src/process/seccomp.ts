@@ -81,27 +81,56 @@ function listens(filter: Uint8Array): boolean {
   return false;
 }
 
-/**
- * Adds the calls that install them, the oldest first, while the thread may still do that without no_new_privs; they count from when
- * it is let go of.
- */
-export function restoreSeccomp(remote: Remote, { thread_core }: CoreEntry, filters: readonly Filter[]): void {
-  const { seccomp_mode = 'disabled', seccomp_filter: newest } = thread_core ?? {};
-  if (seccomp_mode === 'disabled') return;
-  setOptions(remote.tracee.tid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
-  if (seccomp_mode === 'strict') {
-    remote.call(NR.prctl, PR_SET_SECCOMP, abi.SECCOMP_MODE_STRICT, 0, 0, 0);
-    return;
-  }
-  const chain: Filter[] = [];
-  for (let at = newest; at !== undefined; at = chain[0]!.prev) {
-    const filter = filters[at];
-    if (filter === undefined || chain.length > filters.length) {
+/** The filters of a thread, the oldest first, by their places in the image. */
+function chainOf({ thread_core }: CoreEntry, filters: readonly Filter[]): number[] {
+  const chain: number[] = [];
+  if (thread_core?.seccomp_mode !== 'filter') return chain;
+  for (let at = thread_core.seccomp_filter; at !== undefined; at = filters[at]!.prev) {
+    if (filters[at] === undefined || chain.length > filters.length) {
       throw new FormatError({ file: fileName(images.SECCOMP), field: 'prev', expected: 'a filter', found: `${at}` });
     }
-    chain.unshift(filter);
+    chain.unshift(at);
   }
-  for (const { filter, flags } of chain) {
+  return chain;
+}
+
+/**
+ * Adds the calls that install what all threads of a process have in common, while it has but one: the others are to have the very same
+ * filters, or SECCOMP_FILTER_FLAG_TSYNC would not take them along.
+ *
+ * @returns how many there are
+ */
+export function restoreCommonFilters(leader: Remote, cores: readonly CoreEntry[], filters: readonly Filter[]): number {
+  const chains = cores.map((core) => chainOf(core, filters));
+  const [first] = chains;
+  let common = 0;
+  while (common < first!.length && chains.every((chain) => chain[common] === first![common])) common++;
+  if (common > 0) suspend(leader);
+  install(leader, first!.slice(0, common), filters);
+  return common;
+}
+
+/**
+ * Adds the calls that install the other ones, the oldest first, while the thread may still do that without no_new_privs; they count from
+ * when it is let go of.
+ *
+ * @param common how many it has already
+ */
+export function restoreSeccomp(remote: Remote, core: CoreEntry, filters: readonly Filter[], common: number): void {
+  const { seccomp_mode = 'disabled' } = core.thread_core ?? {};
+  if (seccomp_mode === 'disabled') return;
+  suspend(remote);
+  if (seccomp_mode === 'strict') remote.call(NR.prctl, PR_SET_SECCOMP, abi.SECCOMP_MODE_STRICT, 0, 0, 0);
+  else install(remote, chainOf(core, filters).slice(common), filters);
+}
+
+function suspend({ tracee }: Remote): void {
+  setOptions(tracee.tid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
+}
+
+function install(remote: Remote, chain: readonly number[], filters: readonly Filter[]): void {
+  for (const place of chain) {
+    const { filter, flags } = filters[place]!;
     remote.reserve(1, filter.length + 64);
     const program = { len: filter.length / SIZEOF_INSTRUCTION, filter: remote.put(filter) };
     const at = remote.put(abi.sock_fprog.write(program));
