@@ -18,6 +18,7 @@ export const signalfd4 = syscall('signalfd4', 289, { fd: int, mask: input, sizem
 /** @returns a descriptor */
 export const timerfd_create = syscall('timerfd_create', 283, { clockid: int, flags: hex });
 /** @param utmr an itimerspec */
+export const timerfd_gettime = syscall('timerfd_gettime', 287, { fd: int, curr_value: output });
 export const timerfd_settime = syscall('timerfd_settime', 286, { ufd: int, flags: hex, utmr: input, otmr: output });
 /** @param tp room for a timespec */
 export const clock_gettime = syscall('clock_gettime', 228, { clockid: int, tp: output });

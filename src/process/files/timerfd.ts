@@ -4,8 +4,9 @@ import { TFD_IOC_SET_TICKS, TFD_TIMER_ABSTIME, TFD_TIMER_CANCEL_ON_SET } from '.
 import { O_CLOEXEC, O_NONBLOCK } from '../../abi/fcntl.ts';
 import { itimerspec, timespec } from '../../abi/time.ts';
 import { FormatError } from '../../errors.ts';
+import { readFdinfo } from '../../sys/fdinfo.ts';
 import { ioctl } from '../../sys/files.ts';
-import { clock_gettime, timerfd_create, timerfd_settime } from '../../sys/poll.ts';
+import { clock_gettime, timerfd_create, timerfd_gettime, timerfd_settime } from '../../sys/poll.ts';
 import { type FileKind, infoLine, type OpenFile, restoreOwner, saveOwner } from './file.ts';
 
 export const timerfd: FileKind = {
@@ -13,7 +14,8 @@ export const timerfd: FileKind = {
 
   matches: ({ link }) => link === 'anon_inode:[timerfd]',
 
-  save(file) {
+  save(found) {
+    const file = armed(found);
     const [vsec, vnsec] = pair(file, 'it_value');
     const [isec, insec] = pair(file, 'it_interval');
     return {
@@ -50,6 +52,14 @@ export const timerfd: FileKind = {
     return fd;
   },
 };
+
+/** One that goes off again and again stands still from when it did until somebody asks it (fs/timerfd.c): then it says what is left. */
+function armed(file: OpenFile): OpenFile {
+  const is = (name: string) => pair(file, name).some((number) => number > 0);
+  if (file.local < 0 || is('it_value') || !is('it_interval')) return file;
+  timerfd_gettime({ fd: file.local, curr_value: new Uint8Array(itimerspec.size) });
+  return { ...file, info: readFdinfo(file.pid, file.fd) };
+}
 
 type Time = { tv_sec: number; tv_nsec: number };
 

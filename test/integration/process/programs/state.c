@@ -68,6 +68,10 @@ int main(void)
 	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
 	struct itimerspec far = { { 7, 5 }, { 1000, 0 } };
 	timerfd_settime(timer, 0, &far, 0);
+	/* one that has gone off, will again, and has not been read */
+	int again = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+	struct itimerspec often = { { 1000, 0 }, { 0, 1000 } };
+	timerfd_settime(again, 0, &often, 0);
 	int ep = epoll_create1(EPOLL_CLOEXEC);
 	struct epoll_event e = { EPOLLIN, { .u64 = 0x1122334455667788 } };
 	CHECK(epoll_ctl(ep, EPOLL_CTL_ADD, ev, &e) == 0);
@@ -135,6 +139,8 @@ int main(void)
 	sigprocmask(SIG_BLOCK, &usr, 0); kill(getpid(), SIGUSR2);
 	struct signalfd_siginfo si; CHECK(read(sig, &si, sizeof si) == sizeof si && si.ssi_signo == SIGUSR2);
 	CHECK(timerfd_gettime(timer, &far) == 0 && far.it_interval.tv_sec == 7 && far.it_value.tv_sec > 900 && far.it_value.tv_sec < 1000);
+	CHECK(timerfd_gettime(again, &often) == 0 && often.it_interval.tv_sec == 1000 && often.it_value.tv_sec > 900);
+	CHECK(read(again, &n, 8) == 8 && n == 1);
 	CHECK(pread(mem, buf, 64, 0) == 9 && !memcmp(buf, "in memory", 9) && fcntl(mem, F_GET_SEALS) == F_SEAL_GROW);
 	CHECK(read(fifo, buf, 64) == 11 && !memcmp(buf, "in the fifo", 11));
 	CHECK(sigaction(SIGTERM, 0, &sb) == 0 && sb.sa_handler == on_term && (sb.sa_flags & SA_RESTART) && sigismember(&sb.sa_mask, SIGHUP));
