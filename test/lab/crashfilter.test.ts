@@ -161,22 +161,15 @@ test('makedumpfile joins, reads and puts together what tideover wrote, and tideo
     crash('filter', '-F', '-c', '-d', '31', vmcore, path('stream'));
     isWhole(path('stream'));
     const [program, ...start] = reference.command;
-    execFileSync('sh', ['-c', '"$@" <"$0"', path('stream'), program, ...start, '-R', path('together')]);
+    execFileSync('sh', ['-c', '"$@" <"$0"', path('stream'), program, ...start, '-R', path('together')], {
+      stdio: 'pipe',
+    });
     isWhole(path('together'));
     crash('filter', '-R', path('stream'), path('together by us'));
     isWhole(path('together by us'));
-    const stream = execFileSync('sh', [
-      '-c',
-      `"$@" >"$0"`,
-      path('their stream'),
-      program,
-      ...start,
-      '-F',
-      '-d',
-      '31',
-      vmcore,
-    ]);
-    assert.equal(stream.length, 0);
+    execFileSync('sh', ['-c', '"$@" >"$0"', path('their stream'), program, ...start, '-F', '-d', '31', vmcore], {
+      stdio: 'pipe',
+    });
     isWhole(path('their stream'));
 
     crash('filter', '-E', '-d', '31', vmcore, path('elf'));
