@@ -109,25 +109,32 @@ function readHeader(reader: Reader): Header {
     const at = i * Elf64_Phdr.size;
     const entry = Elf64_Phdr.read(table, at);
     if (entry.p_type !== PT_LOAD && entry.p_type !== PT_NOTE) continue;
+    // /proc/kcore's segments of virtual memory alone have p_paddr -1 (fs/proc/kcore.c).
+    if (entry.p_paddr >= BigInt(PHYSICAL_END)) continue;
     const field = (name: string, value: bigint, limit: number) =>
       bounded(reader, phoff + at, `${name} of program header ${i}`, value, limit);
-    // With 5 levels /proc/kcore has the kernel's image beyond 2^53, and a second time in the memory that holds it.
-    if (entry.p_offset > Number.MAX_SAFE_INTEGER && reader.size > Number.MAX_SAFE_INTEGER) continue;
-    const offset = field('p_offset', entry.p_offset, Number.MAX_SAFE_INTEGER);
+    const offset = field('p_offset', entry.p_offset, lastOffset(reader, entry));
     if (entry.p_type === PT_NOTE) {
       const size = field('p_filesz', entry.p_filesz, MAX_NOTES - noteBytes);
       noteBytes += size;
       notes.push(...readNotes(readExactly(reader, offset, size, `notes of program header ${i}`)));
       continue;
     }
-    // /proc/kcore's segments of virtual memory alone have p_paddr -1 (fs/proc/kcore.c).
-    if (entry.p_paddr >= BigInt(PHYSICAL_END)) continue;
     const start = Number(entry.p_paddr);
     const fileSize = field('p_filesz', entry.p_filesz, PHYSICAL_END - start);
     const memorySize = field('p_memsz', entry.p_memsz, PHYSICAL_END - start);
     segments.push({ start, fileSize, memorySize: Math.max(fileSize, memorySize), offset });
   }
   return { flags: e_flags, segments, notes };
+}
+
+/**
+ * Offsets in /proc/kcore are virtual addresses without their highest bits (kc_vaddr_to_offset() of arch/x86): with 5 levels 56 bits.
+ * A number is still exact where it is a multiple of the page size, and memory there is read in whole pages.
+ */
+function lastOffset(reader: Reader, { p_offset, p_paddr }: { p_offset: bigint; p_paddr: bigint }): number {
+  const isPaged = (p_offset | p_paddr) % BigInt(PAGE_SIZE) === 0n;
+  return isPaged && reader.size > Number.MAX_SAFE_INTEGER ? 2 ** 62 : Number.MAX_SAFE_INTEGER;
 }
 
 /** What stands in the file: sorted by physical address, without overlaps. */
@@ -177,7 +184,10 @@ function readPieces(
     }
     const length = Math.min(into.length - done, pieces.end[i]! - at);
     const position = at + pieces.delta[i]!;
-    const count = reader.read(position, into.subarray(done, done + length));
+    const part = into.subarray(done, done + length);
+    const count = Number.isSafeInteger(position)
+      ? reader.read(position, part)
+      : readPaged(reader, at, pieces.delta[i]!, part);
     if (count < length) {
       const reason: HoleReason = position + count < reader.size ? 'damaged' : 'incomplete';
       return { reason, address: at + count };
@@ -197,4 +207,13 @@ function markWholePages({ count, start, end }: Pieces, first: number, bits: Uint
     if (from >= last) break;
     setBits(bits, from - first, to - first);
   }
+}
+
+/** Where the file offset of a byte is no exact number, while that of its page is. @returns how many bytes there were */
+function readPaged(reader: Reader, address: number, delta: number, into: Uint8Array): number {
+  const within = address % PAGE_SIZE;
+  const pages = new Uint8Array(Math.ceil((within + into.length) / PAGE_SIZE) * PAGE_SIZE);
+  const count = Math.min(into.length, Math.max(0, reader.read(address - within + delta, pages) - within));
+  into.set(pages.subarray(within, within + count));
+  return count;
 }

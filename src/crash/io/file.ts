@@ -57,7 +57,9 @@ export function openFile(path: string, nextData?: (fd: number, position: number)
 /** /proc/vmcore and /proc/kcore answer with an error where memory cannot be read, a disk where it is damaged. */
 function tryRead(fd: number, into: Uint8Array, from: number, position: number): number {
   try {
-    return readSync(fd, into, from, into.length - from, position);
+    // Node takes a number only below 2^53; beyond it those that are given are exact too: multiples of the page size.
+    const at = Number.isSafeInteger(position) ? position : BigInt(position);
+    return readSync(fd, into, from, into.length - from, at);
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
     if (code === 'EIO' || code === 'EFAULT') return 0;

@@ -5,7 +5,7 @@ export interface Reader {
   /** In bytes. Infinity where it is not known, as of a device. */
   readonly size: number;
   /**
-   * Fills `into` with the bytes from `position` on.
+   * Fills `into` with the bytes from `position` on: below 2^53, or in /proc/kcore a multiple of the page size.
    *
    * @returns how many there were: fewer than asked for only where the source ends or cannot be read further
    */

@@ -86,3 +86,28 @@ test('a header that is cut or asks for too much is refused with its place', () =
     /memory at byte 64: p_filesz of program header 0: expected at most/,
   );
 });
+
+test('offsets beyond 2^53, as /proc/kcore has with 5 levels, are read in whole pages', () => {
+  const base = 2 ** 55;
+  const memory = bytes(0x3000, 7);
+  const file = elfDump([{ paddr: 0x5000, bytes: new Uint8Array(0), memsz: 0 }]);
+  file.writeBigUInt64LE(BigInt(base), 64 + 56 + 8);
+  file.writeBigUInt64LE(0x3000n, 64 + 56 + 32);
+  file.writeBigUInt64LE(0x3000n, 64 + 56 + 40);
+  const reader = memoryReader(file);
+  const source = openDump([
+    {
+      ...reader,
+      size: 2 ** 56,
+      read(position, into) {
+        if (position < base) return reader.read(position, into);
+        assert.equal(position % 4096, 0);
+        return memoryReader(memory).read(position - base, into);
+      },
+    },
+  ]);
+  const into = new Uint8Array(0x1803);
+  assert.equal(source.readPhysical(0x5ffd, into), undefined);
+  assert.deepEqual(into, memory.slice(0xffd, 0xffd + into.length));
+  assert.deepEqual(source.readPhysical(0x7fff, into), { reason: 'missing', address: 0x8000 });
+});
