@@ -224,6 +224,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     else saving.connections[Symbol.dispose]();
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
+    if (outcome === 'kill') reapAll(frozen);
     unhurried();
   };
   try {
@@ -341,7 +342,7 @@ function commit(draft: ImageDraft, outcome: CheckpointOptions['outcome']): void 
 
 function finish(outcome: CheckpointOptions['outcome'], frozen: Frozen, guests: readonly Guest[]): void {
   if (outcome === 'kill') {
-    killAll(frozen);
+    for (const { pid, zombie } of frozen.processes) if (!zombie) kill({ pid, sig: SIGKILL });
     return;
   }
   leaveAll(guests);
@@ -362,9 +363,8 @@ function undo(frozen: Frozen, guests: readonly Guest[]): void {
   frozen.release();
 }
 
-/** Kills parents after their children, so that nobody sees a child end, and reaps what the kernel leaves to a tracer. */
-function killAll({ processes }: Frozen): void {
-  for (const { pid, zombie } of processes) if (!zombie) kill({ pid, sig: SIGKILL });
+/** Waits for the end of what was killed, and reaps what the kernel leaves to a tracer. */
+function reapAll({ processes }: Frozen): void {
   for (const { threads } of processes) {
     for (const thread of [...threads].reverse()) {
       expectEnd(thread.tid);
