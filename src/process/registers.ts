@@ -133,7 +133,7 @@ export function saveRegisters(tracee: Tracee, registers: Registers, clearTidAddr
       remedy: 'leave this process out',
     });
   }
-  const area = readXstate(tracee.tid);
+  const area = tracee.xstate;
   const gpregs = Object.fromEntries(names.map(([field, register]) => [field, registers.get(register)]));
   return {
     clear_tid_addr: BigInt(clearTidAddress),
@@ -174,7 +174,7 @@ export function writeFrame(remote: Remote): void {
   const { tracee, frame } = remote;
   const registers = resumable(tracee.registers);
   const get = (name: RegisterName) => registers.get(name);
-  const area = readXstate(tracee.tid);
+  const area = tracee.xstate;
   const fpstate = Math.ceil(ucontext.size / 64) * 64;
   ucontext.write(
     {

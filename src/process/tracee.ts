@@ -134,6 +134,7 @@ export class Tracee {
   readonly deferred: Uint8Array[] = [];
   #released = false;
   #status: Status | undefined;
+  #xstate: Uint8Array | undefined;
 
   private constructor(pid: number, tid: number, stopSignal: number) {
     this.pid = pid;
@@ -192,6 +193,12 @@ export class Tracee {
   get status(): Status {
     this.#status ??= readStatus(`${this.pid}/task/${this.tid}`);
     return this.#status;
+  }
+
+  /** Its xsave area, as it was when it was asked for first. */
+  get xstate(): Uint8Array {
+    this.#xstate ??= readXstate(this.tid);
+    return this.#xstate;
   }
 
   unblockSignals(): void {
