@@ -55,14 +55,15 @@ export function findPages(pid: number, vmas: readonly VmaEntry[]): Runs {
   if (last === undefined) return { bounds: new Float64Array(0), size };
   const pagemap = new Pagemap(pid);
   try {
-    const scanned = pagemap.scan({
+    const filter = {
       start: kept[0]!.start,
       end: last.end,
       category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
       category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
       category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
       return_mask: 0,
-    });
+    };
+    const scanned = pagemap.scan(filter, kept);
     let at = 0;
     for (const vma of kept) {
       // Programs read the vdso's symbols, and whoever restores compares it with his own.

@@ -169,11 +169,10 @@ export class Tracee {
     }
   }
 
-  /** Lets it go on for some ten microseconds and stops it again: as it is then. @throws what stopped() does */
-  aMomentLater(timeout: number): Tracee {
+  /** Lets it go on for some nanoseconds and stops it again: as it is then. @throws what stopped() does */
+  aMomentLater(moment: number, timeout: number): Tracee {
     cont(this.tid);
-    // Asked to stop before a processor is free for it, it would stop where it is.
-    sleep(MOMENT);
+    sleep(moment);
     interrupt(this.tid);
     return Tracee.stopped(this.pid, this.tid, timeout);
   }
@@ -276,9 +275,6 @@ export class Tracee {
     return this.#released;
   }
 }
-
-/** In nanoseconds. */
-const MOMENT = 10_000;
 
 /** With PTRACE_O_TRACESYSGOOD, ptrace(2). */
 export const SYSCALL_STOP = SIGTRAP | 0x80;

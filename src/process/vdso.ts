@@ -81,36 +81,35 @@ export function entriesOf(vdso: Uint8Array, file: string): Map<string, number> {
 
 /**
  * A thread that is stopped within a function of the vdso would have to finish it in that of another kernel. It is let go on for
- * a moment, again and again, until it is outside: these functions take less than a microsecond. One that job control stopped
- * there stays; its image is restored where the vdso is the same.
+ * a moment, again and again, until it is outside, which these functions take less than a microsecond for; or until it makes a
+ * system call, behind which they have nothing to do but return. One that job control stopped there stays.
  *
  * @param vdso of its process
  * @throws what Tracee.stopped() does
  */
 export function outsideVdso(stopped: Tracee, vdso: () => Range | undefined, timeout: number): Tracee {
   let tracee = stopped;
-  for (let left = MOMENTS; left > 0 && tracee.stopSignal === 0 && isInside(tracee, vdso); left--) {
-    tracee = tracee.aMomentLater(timeout);
+  let moment = 10_000;
+  const deadline = performance.now() + PATIENCE;
+  while (tracee.stopSignal === 0 && isInside(tracee, vdso) && performance.now() < deadline) {
+    const before = tracee.registers.bytes;
+    tracee = tracee.aMomentLater(moment, timeout);
+    // Asked to stop before a processor was free for it, it stops where it was.
+    if (Buffer.compare(before, tracee.registers.bytes) === 0) moment = Math.min(2 * moment, 10_000_000);
   }
   return tracee;
 }
 
-/** A program that does nothing but ask for the time is outside in one of five. */
-const MOMENTS = 500;
+/** In milliseconds, where processors are scarce. Else it takes some tenths: a loop that asks for the time is outside for a fifth. */
+const PATIENCE = 500;
 
 function isInside({ registers }: Tracee, vdso: () => Range | undefined): boolean {
-  // A thread in another system call is not there, and its process need not be looked at.
-  const call = registers.number('orig_rax');
-  if (call >= 0 && !ASKED.has(call)) return false;
+  // In a system call: its process need not be looked at.
+  if (registers.number('orig_rax') >= 0) return false;
   const { start, end } = vdso() ?? { start: 0, end: 0 };
   const at = registers.number('rip');
   return at >= start && at < end;
 }
-
-/** System calls that the functions themselves make. */
-const ASKED: ReadonlySet<number> = new Set([
-  ...[NR.clock_gettime, NR.gettimeofday, NR.time, NR.clock_getres, NR.getcpu, NR.getrandom],
-]);
 
 /** The vdso of a process, looked for when it is asked for first. */
 export function vdsoOf(pid: number): () => Range | undefined {
@@ -169,16 +168,19 @@ export class OldVdso {
     if (this.#filled !== old.length) throw this.#refused('the image does not have the old one');
     const same = Buffer.compare(old, bytes) === 0;
     const start = vma.start - code;
-    const inPlace = (same || hasEntries(old)) && isFree(taken, start, start + size);
-    if (!same || !inPlace) this.#refuseInside(vma);
-    if (inPlace) {
+    const inside = this.#threadsInside(vma);
+    if (isFree(taken, start, start + size) && (same || (inside.length === 0 && hasEntries(old)))) {
       mapKernels(leader, start);
       return;
+    }
+    for (const { tid, offset } of inside) {
+      if (isAtSyscall(old, offset)) continue;
+      throw this.#refused(`that of this kernel is another one, and thread ${tid} stands within it`);
     }
     const at = findRoom([...taken, vma], vma.start, size);
     if (at === undefined) throw this.#refused('there is no room for that of this kernel');
     mapKernels(leader, at);
-    this.#lead(old, at + code);
+    this.#lead(old, at + code, inside);
     const [prot, flags] = [PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE];
     leader.call(NR.mmap, vma.start, old.length, prot, flags, -1, 0);
     leader.run();
@@ -192,7 +194,7 @@ export class OldVdso {
   }
 
   /** Lets the functions of the old one go on in the new one, which begins at `to`. */
-  #lead(old: Uint8Array, to: number): void {
+  #lead(old: Uint8Array, to: number, inside: readonly { readonly tid: number; readonly offset: number }[]): void {
     const { entries } = here();
     const offsets = [...entriesOf(old, `vdso of process ${this.#task.pid}`)].sort(([, a], [, b]) => a - b);
     for (const [i, [name, offset]] of offsets.entries()) {
@@ -201,23 +203,29 @@ export class OldVdso {
       const patch = target === undefined ? CALLS[name]?.() : assemble(...farJump(BigInt(to + target))).bytes;
       if (patch === undefined) throw this.#refused(`this kernel has no ${name}`);
       if (patch.length > room) throw this.#refused(`${name} has ${room} bytes, too few to lead it over`);
+      const under = inside.find((each) => each.offset > offset && each.offset < offset + patch.length);
+      if (under !== undefined) throw this.#refused(`thread ${under.tid} stands at the beginning of ${name}`);
       old.set(patch, offset);
     }
   }
 
-  /** Half a function of the old one and half of the new one make none. */
-  #refuseInside({ start, end }: Range): void {
-    for (const { tid, core } of this.#task.threads) {
-      const at = core.thread_info!.gpregs.ip;
-      if (at < start || at >= end) continue;
-      throw this.#refused(`that of this kernel is another one, and thread ${tid} stands within it`);
-    }
+  /** Threads that are within the old one, and where. */
+  #threadsInside({ start, end }: Range): { readonly tid: number; readonly offset: number }[] {
+    return this.#task.threads
+      .map(({ tid, core }) => ({ tid, at: core.thread_info!.gpregs.ip }))
+      .filter(({ at }) => at >= start && at < end)
+      .map(({ tid, at }) => ({ tid, offset: Number(at) - start }));
   }
 
   #refused(why: string): UnsupportedError {
     const remedy = 'make the image again, or restore it on the kernel on which it was made';
     return new UnsupportedError({ what: 'vdso', pid: this.#task.pid, why, remedy });
   }
+}
+
+/** Whether an instruction of the vdso is a system call, or that behind it: from there on it needs no data of the kernel. */
+function isAtSyscall(vdso: Uint8Array, offset: number): boolean {
+  return [offset, offset - 2].some((at) => vdso[at] === 0x0f && vdso[at + 1] === 0x05);
 }
 
 /** Whether this kernel has all functions of an old vdso in the same places. */

@@ -58,6 +58,8 @@ const VEC = 128;
 let scratch: Region | undefined;
 let zeroPfn: number | undefined;
 
+type Range = { readonly start: number; readonly end: number };
+
 /** The open pagemap of a process. Close it with its disposer. */
 export class Pagemap {
   readonly fd: number;
@@ -77,10 +79,11 @@ export class Pagemap {
   /**
    * Finds pages, by PAGEMAP_SCAN where the kernel has it and else by scanWithoutIoctl().
    *
+   * @param mapped where to look without it, in order: what is between takes no time with it, and for ever without
    * @returns runs of matching pages in order: start, end and categories of each, one after the other
    * @throws SyscallError EINVAL (a category that the kernel does not know)
    */
-  scan(filter: PageFilter): Float64Array {
+  scan(filter: PageFilter, mapped?: readonly Range[]): Float64Array {
     refuseAbsent(filter);
     scratch ??= new Region(CHUNK);
     const { bytes, view, address } = scratch;
@@ -94,7 +97,7 @@ export class Pagemap {
       abi.pm_scan_arg.write(arg, bytes);
       found = ioctl.attempt(args);
       // Before the ioctl was there the file had none.
-      if (found === -Errno.ENOTTY) return this.scanWithoutIoctl(filter);
+      if (found === -Errno.ENOTTY) return this.scanWithoutIoctl(filter, mapped);
       if (found < 0) throw ioctl.error(args, found);
       for (let at = VEC; at < VEC + found * abi.page_region.size; at += abi.page_region.size) {
         start = u64(view, at + abi.page_region.offsets.end);
@@ -112,7 +115,7 @@ export class Pagemap {
    * no huge one; memory that was mapped since the last clear_refs counts as PAGE_IS_SOFT_DIRTY whole; and memory of
    * devices (VmFlags `pf`), which PAGEMAP_SCAN leaves out, is there.
    */
-  scanWithoutIoctl(filter: PageFilter): Float64Array {
+  scanWithoutIoctl(filter: PageFilter, mapped: readonly Range[] = [filter]): Float64Array {
     refuseAbsent(filter);
     const asked = filter.category_mask | filter.category_anyof_mask | filter.return_mask;
     if ((asked & ~IN_PAGEMAP) !== 0)
@@ -121,7 +124,7 @@ export class Pagemap {
     const zero = zeroPfn;
     const { category_inverted, category_mask, category_anyof_mask, return_mask } = filter;
     const runs = new Runs();
-    this.#each(filter.start, filter.end, (chunk, first) => {
+    const look = (chunk: Uint32Array, first: number): void => {
       for (let i = 0, page = first; 2 * i < chunk.length; i++, page += PAGE) {
         const high = chunk[2 * i + 1]!;
         if ((high & (PM_PRESENT | PM_SWAP)) === 0) continue;
@@ -137,7 +140,8 @@ export class Pagemap {
         if (category_anyof_mask !== 0 && (flipped & category_anyof_mask) === 0) continue;
         runs.add(page, page + PAGE, categories & return_mask);
       }
-    });
+    };
+    for (const { start, end } of mapped) this.#each(Math.max(start, filter.start), Math.min(end, filter.end), look);
     return runs.packed();
   }
 
