@@ -34,7 +34,8 @@ interface Component {
 const COMPONENTS: readonly Component[] = [
   { bit: 2, field: 'ymmh_space', width: 4, count: 64 },
   { bit: 3, field: 'bndreg_state', width: 8, count: 8 },
-  { bit: 4, field: 'bndcsr_state', width: 8, count: 2 },
+  // Two registers, and what fills 64 bytes up, as CPUID counts them.
+  { bit: 4, field: 'bndcsr_state', width: 8, count: 8 },
   { bit: 5, field: 'opmask_reg', width: 8, count: 8 },
   { bit: 6, field: 'zmm_upper', width: 8, count: 64 },
   { bit: 7, field: 'hi16_zmm', width: 8, count: 128 },

@@ -15,7 +15,7 @@ import { firstWithMemory } from './sharing.ts';
 import { attachSegments, segmentRanges } from './sysv.ts';
 import { type Made, unmapBut } from './tree.ts';
 import { OldVdso } from './vdso.ts';
-import { finishVma, KERNEL_AREAS, restoreGuard, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
+import { finishVma, KERNEL_AREAS, restoreGuard, restorePlaced, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
 
 /** A range of memory that is not to be touched. */
 interface Hole {
@@ -221,14 +221,20 @@ function placeRings(
 ): void {
   const occupied = [...there];
   for (const vma of rings) {
-    leader.run();
-    const lent = lend(leader, keep, restoring.open(vma.shmid));
-    const mapped = restoreUnplaced(leader, vma, occupied);
-    const closed = leader.call(NR.close, 0);
-    leader.passResult(lent, mapped, 4);
-    leader.passResult(lent, closed, 0);
-    leader.run();
-    if (leader.result(mapped) !== vma.start) {
+    const map = (how: () => number): number => {
+      leader.run();
+      const lent = lend(leader, keep, restoring.open(vma.shmid));
+      const mapped = how();
+      const closed = leader.call(NR.close, 0);
+      leader.passResult(lent, mapped, 4);
+      leader.passResult(lent, closed, 0);
+      leader.run();
+      return leader.result(mapped);
+    };
+    // Before Linux 6.5 (d808459b2e31 "io_uring: Adjust mapping wrt architecture aliasing requirements") an address may be asked for.
+    let at = map(() => restorePlaced(leader, vma));
+    if (at !== vma.start) at = map(() => restoreUnplaced(leader, vma, occupied));
+    if (at !== vma.start) {
       throw new UnsupportedError({
         what: 'io_uring',
         pid: leader.scratch.pid,

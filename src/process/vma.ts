@@ -263,6 +263,12 @@ export function sealVma(remote: Remote, vma: VmaEntry): void {
   if (vma.sealed) remote.call(NR.mseal, vma.start, vma.end - vma.start, 0);
 }
 
+/** Adds the call that maps a file that is still to be given, as one of its arguments, and may refuse. @returns its index */
+export function restorePlaced(remote: Remote, { start, end, prot, pgoff }: VmaEntry): number {
+  const flags = mman.MAP_SHARED | mman.MAP_FIXED_NOREPLACE;
+  return remote.attempt(NR.mmap, start, end - start, prot, flags, 0, pgoff);
+}
+
 /**
  * Adds the calls that map what the kernel places itself (an io_uring refuses any address that is asked for): everywhere
  * else something is in the way for the moment.

@@ -3,13 +3,14 @@ import assert from 'node:assert/strict';
 import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, type TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { type Criu, fetchCriu } from '../../../lab/criu.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { storeToJson } from '../../../src/image/json.ts';
 import { MemoryStore } from '../../../src/image/store.ts';
 import { isRaw } from '../../../src/image/types.ts';
 import { isRoot, rootTest as test } from '../root.ts';
-import { Bench, free, idsBelow } from './target.ts';
+import { Bench, field, free, idsBelow } from './target.ts';
 
 let debian: Criu;
 
@@ -64,8 +65,22 @@ async function move(t: TestContext, saver: Tool, restorer: Tool, file: string, a
   saver.save(target, pid);
   await free(ids);
   restorer.restore(target);
+  await waiting(ids);
   process.kill(pid, 'SIGTERM');
   return target.says(/ok\n|faults\n/);
+}
+
+/**
+ * Waits until all threads that are not stopped have made the system call again in which they were. A signal that comes before would have its handler run
+ * first, and pause(2) wait for ever: tideover sees to that, CRIU does not.
+ */
+async function waiting(ids: readonly number[]): Promise<void> {
+  const left = new Set(ids.filter((id) => !'ZT'.includes(field(id, 'State'))));
+  for (let i = 0; left.size > 0; i++) {
+    assert.ok(i < 2000, `not in a system call: ${[...left]}`);
+    for (const id of left) if (/^\d/.test(readFileSync(`/proc/${id}/syscall`, 'latin1'))) left.delete(id);
+    await setTimeout(5);
+  }
 }
 
 /** CRIU does not keep that an eventfd is a semaphore, nor that SIGTRAP is ignored. */
@@ -126,8 +141,16 @@ test('crit shows every file of a checkpoint, as it is shown here', async (t) => 
   const plain = (text: string) => JSON.parse(text.replaceAll('\\n', ''));
   for (const [i, theirs] of debian.decode(files.map((file) => join(target.image, file))).entries()) {
     const ours = Buffer.from(json.files.get(`${files[i]}.json`)!).toString();
-    assert.deepEqual(plain(ours), plain(theirs), files[i]);
+    assert.deepEqual(asFarAs(plain(ours), plain(theirs)), plain(theirs), files[i]);
   }
   assert.match(debian.crit('show', join(target.image, 'pstree.img')), new RegExp(`"pid": ${pid},`));
   assert.match(debian.crit('x', target.image, 'ps'), /more/);
 });
+
+/** A value without the fields that the other one does not have: crit leaves out those that are not of CRIU. */
+function asFarAs(value: unknown, other: unknown): unknown {
+  if (typeof value !== 'object' || value === null || typeof other !== 'object' || other === null) return value;
+  if (Array.isArray(value)) return value.map((each, i) => asFarAs(each, (other as unknown[])[i]));
+  const known = Object.entries(value).filter(([name]) => name in other);
+  return Object.fromEntries(known.map(([name, each]) => [name, asFarAs(each, other[name as keyof typeof other])]));
+}
