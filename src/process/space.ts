@@ -231,7 +231,7 @@ function placeRings(
       leader.run();
       return leader.result(mapped);
     };
-    // Before Linux 6.5 (d808459b2e31 "io_uring: Adjust mapping wrt architecture aliasing requirements") an address may be asked for.
+    // Kernels in which rings choose no place of their own yet, as 6.1, take an address.
     let at = map(() => restorePlaced(leader, vma));
     if (at !== vma.start) at = map(() => restoreUnplaced(leader, vma, occupied));
     if (at !== vma.start) {
