@@ -27,9 +27,9 @@ static void on_term(int s) { (void)s; term = 1; }
 static void on_alarm(int s) { (void)s; alarms++; }
 static double now(clockid_t c) { struct timespec t; clock_gettime(c, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 
-int main(int c, char **v)
+int main(int argc, char **argv)
 {
-	const double patience = c > 1 ? atof(v[1]) : 3;
+	const double patience = argc > 1 ? atof(argv[1]) : 3;
 	setsid();
 	/* memory */
 	const size_t size = 1 << 20;
