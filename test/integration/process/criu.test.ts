@@ -83,8 +83,8 @@ async function waiting(ids: readonly number[]): Promise<void> {
   }
 }
 
-/** CRIU does not keep that an eventfd is a semaphore, nor that SIGTRAP is ignored. */
-const CRIUS_OWN = /^not as it was: (read\(sem|signal\(SIGTRAP).*\n/gm;
+/** CRIU does not keep that an eventfd is a semaphore, that SIGTRAP is ignored, nor that a timerfd that has gone off will again. */
+const CRIUS_OWN = /^not as it was: (read\(sem|signal\(SIGTRAP|timerfd_gettime\(again).*\n/gm;
 
 const PYTHON = `
 import signal, threading, time, queue
