@@ -95,20 +95,18 @@ export function lookAtWaits(pids: Iterable<number>): Waits {
     if (clock === undefined) continue;
     const slept = Math.max(0, clock.shows - since);
     const guess = clock.at + time - slept;
-    // The clocks of processors leave out what interrupts took.
+    // The clocks of processors leave out what interrupts took, and a thread may have been kept from running before its call.
     const tolerance = Math.max(ALIKE, 0.02 * slept);
-    const distance = (expires: number) => Math.abs(expires - guess);
-    const near = timers.filter((expires) => distance(expires) <= tolerance);
-    const nearest = Math.min(...near.map(distance));
-    // Of those that cannot be told apart the last one: no wait may end too early.
-    const until = Math.max(...near.filter((expires) => distance(expires) <= nearest + ALIKE));
+    const near = timers.filter((expires) => Math.abs(expires - guess) <= tolerance);
+    // Which of them it is cannot be told. No wait may end too early.
+    const until = Math.max(...near);
     if (near.length > 0) found.set(tid, { call, args, until });
   }
   return found;
 }
 
-/** Nanoseconds within which the clocks of processors are not to be trusted. */
-const ALIKE = 20e6;
+/** Nanoseconds by which a guess may be wrong on a busy machine. */
+const ALIKE = 60e6;
 
 function sleeperOf(pid: number, tid: number): Sleeper | undefined {
   const folder = `/proc/${pid}/task/${tid}`;
