@@ -50,7 +50,14 @@ function acceptTask(tree: ImageTree, { pid, ids, mm, threads }: ImageTask): void
     if (kind !== undefined) throw unknown(pid, `mapping ${start.toString(16)}-${end.toString(16)}`, `it is of ${kind}`);
   }
   for (const { tid, core } of threads) {
-    const { creds } = core.thread_core ?? {};
+    const { creds, seccomp_mode, seccomp_filter } = core.thread_core ?? {};
+    if (seccomp_mode === 'filter' && seccomp_filter === undefined) {
+      throw unknown(
+        pid,
+        `thread ${tid}`,
+        'filters on system calls (seccomp) were on, and the image does not say which',
+      );
+    }
     if (core.mtype !== 'X86_64' || core.thread_info === undefined) {
       throw unknown(pid, `thread ${tid}`, `its registers are of ${core.mtype}, this machine's of X86_64`);
     }
