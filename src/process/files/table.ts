@@ -56,9 +56,10 @@ export class FileTables {
   /** What can only be said when all files are known. */
   finish(): void {
     // What is in flight is not known while they run, and may be the other end of what has none.
-    if (!this.#saving.stopped && isAnythingWaiting(this.#saving, this.#kept)) return;
+    const sockets = this.#kept.filter(unix.matches);
+    if (!this.#saving.stopped && isAnythingWaiting(this.#saving, sockets)) return;
     checkPipes(this.#kept);
-    checkUnix(this.#saving, this.#kept);
+    checkUnix(this.#saving, sockets);
   }
 
   [Symbol.dispose](): void {

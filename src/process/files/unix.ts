@@ -83,15 +83,16 @@ export function saveUnixQueues(saving: Saving, files: readonly OpenFile[], keep:
 }
 
 /** Whether something waits in sockets: it may be descriptors. */
-export function isAnythingWaiting(saving: Saving, files: readonly OpenFile[]): boolean {
-  return files.some(({ stat }) => (socketsNow(saving).get(Number(stat.stx_ino))?.receiveQueue ?? 0) > 0);
+export function isAnythingWaiting(saving: Saving, sockets: readonly OpenFile[]): boolean {
+  return sockets.some(({ stat }) => (socketsNow(saving).get(Number(stat.stx_ino))?.receiveQueue ?? 0) > 0);
 }
 
 /** @throws UnsupportedError for a socket that is connected with one outside the tree */
-export function checkUnix(saving: Saving, files: readonly OpenFile[]): void {
+export function checkUnix(saving: Saving, sockets: readonly OpenFile[]): void {
+  if (sockets.length === 0) return;
   const now = socketsNow(saving);
   const known = new Map(saving.files.flatMap(({ usk }) => (usk === undefined ? [] : [[usk.ino, usk] as const])));
-  for (const file of files) {
+  for (const file of sockets) {
     const entry = known.get(Number(file.stat.stx_ino));
     if (entry === undefined) continue;
     if (now.get(entry.ino)!.pending.some((client) => !known.has(client))) {
