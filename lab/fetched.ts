@@ -22,12 +22,17 @@ export interface Fetched {
  * Fetches them once; a later call of any process finds them in the cache.
  * @param packages the first names the folder in the cache, and its version is that of all
  */
-export async function fetchPrograms(...packages: readonly [string, ...string[]]): Promise<Fetched> {
+export function fetchPrograms(...packages: readonly [string, ...string[]]): Promise<Fetched> {
+  return fetchFrom('', ...packages);
+}
+
+/** The same out of one suite and those that begin as it does. */
+export async function fetchFrom(suite: string, ...packages: readonly [string, ...string[]]): Promise<Fetched> {
   const [name] = packages;
-  const newest = await newestOf(name);
+  const newest = await newestOf(name, suite);
   // Without the epoch, which no path of Debian's has either.
   const root = join(cacheDirectory(), name, newest.version.replace(/^\d+:/, ''));
-  if (!existsSync(root)) await exclusively(name, (scratch) => unpackAll(packages, scratch, root));
+  if (!existsSync(root)) await exclusively(name, (scratch) => unpackAll(suite, packages, scratch, root));
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu');
   const loader = join(root, 'usr/lib64/ld-linux-x86-64.so.2');
   return {
@@ -37,20 +42,20 @@ export async function fetchPrograms(...packages: readonly [string, ...string[]])
   };
 }
 
-async function newestOf(name: string): Promise<Available> {
-  const versions = await available(name, (found) => found === name);
+async function newestOf(name: string, suite: string): Promise<Available> {
+  const versions = (await available(name, (found) => found === name)).filter((each) => each.suite.startsWith(suite));
   const newest = versions.sort((a, b) => compareVersions(a.version, b.version)).at(-1);
-  if (newest === undefined) throw new Error(`${name} is in none of the archive's suites`);
+  if (newest === undefined) throw new Error(`${name} is in none of the archive's suites ${suite}`.trimEnd());
   return newest;
 }
 
 /** The programs and the libraries that they need, and those that these need. */
-async function unpackAll(packages: readonly string[], scratch: string, root: string): Promise<void> {
+async function unpackAll(suite: string, packages: readonly string[], scratch: string, root: string): Promise<void> {
   if (existsSync(root)) return;
   const unpacked = join(scratch, 'root');
   const wanted = [...packages];
   for (const name of wanted) {
-    const version = await newestOf(name);
+    const version = await newestOf(name, suite);
     const paragraph = await record(name, version.version);
     const directory = join(scratch, name);
     mkdirSync(directory);
