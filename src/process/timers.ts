@@ -50,11 +50,12 @@ function saveIntervalTimer(remote: Remote, which: number): () => IntervalTimer {
 }
 
 function restoreIntervalTimer(remote: Remote, which: number, { isec, iusec, vsec, vusec }: IntervalTimer): void {
-  if (vsec === 0 && vusec === 0) return;
-  const value = itimerval.write({
-    it_interval: { tv_sec: isec, tv_usec: iusec },
-    it_value: { tv_sec: vsec, tv_usec: vusec },
-  });
+  const it_interval = { tv_sec: isec, tv_usec: iusec };
+  const left = { tv_sec: vsec, tv_usec: vusec };
+  const over = vsec === 0 && vusec === 0;
+  if (over && isec === 0 && iusec === 0) return;
+  // Between going off and the delivery of its signal nothing is left; with that it would begin anew (dequeue_signal() of the kernel).
+  const value = itimerval.write({ it_interval, it_value: over ? it_interval : left });
   remote.call(NR.setitimer, which, remote.put(value), 0);
 }
 
