@@ -98,8 +98,8 @@ export function lookAtWaits(pids: Iterable<number>): Waits {
     // The clocks of processors leave out what interrupts took, and a thread may have been kept from running before its call.
     const tolerance = Math.max(ALIKE, 0.02 * slept);
     const near = timers.filter((expires) => Math.abs(expires - guess) <= tolerance);
-    // Which of them it is cannot be told. No wait may end too early.
-    const until = Math.max(...near);
+    // Which of several it is cannot be told, and a busy kernel may leave one out of its list. No wait may end too early.
+    const until = Math.max(...near) + (near.length > 1 ? ALIKE : 0);
     if (near.length > 0) found.set(tid, { call, args, until });
   }
   return found;
