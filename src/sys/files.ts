@@ -5,8 +5,10 @@
  *
  * A `buf` is bytes, which are copied, or an address in a Region, which is what bulk data needs.
  */
+
 import * as abi from '../abi/fcntl.ts';
 import * as statAbi from '../abi/stat.ts';
+import { viewOf } from '../abi/struct.ts';
 import { textOf } from '../abi/text.ts';
 import { cstring, dirfd, flags, hex, input, int, octal, oneOf, output, syscall, word } from './syscall.ts';
 
@@ -123,4 +125,11 @@ export function readlink(pathname: string): string {
     const length = readlinkat({ dirfd: abi.AT_FDCWD, pathname, buf, bufsiz });
     if (length < bufsiz) return textOf(buf.subarray(0, length));
   }
+}
+
+/** What a request answers as an int: how many bytes wait, with FIONREAD or SIOCOUTQ. */
+export function ioctlInt(fd: number, request: number): number {
+  const arg = new Uint8Array(4);
+  ioctl({ fd, request, arg });
+  return viewOf(arg).getInt32(0, true);
 }

@@ -5,7 +5,7 @@ import { FIONREAD } from '../../abi/poll.ts';
 import { FormatError, UnsupportedError } from '../../errors.ts';
 import type { inotify_wd_entry } from '../../image/messages/descriptors.ts';
 import type { Value } from '../../image/proto.ts';
-import { close, ioctl, open_by_handle_at, openat, read, readlink } from '../../sys/files.ts';
+import { close, ioctlInt, open_by_handle_at, openat, read, readlink } from '../../sys/files.ts';
 import { inotify_add_watch, inotify_init1, inotify_rm_watch } from '../../sys/inotify.ts';
 import { readMountinfo } from '../../sys/mountinfo.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
@@ -18,7 +18,7 @@ export const inotify: FileKind = {
   matches: ({ link }) => link === 'anon_inode:inotify',
 
   save(file) {
-    if (file.local >= 0 && waiting(file.local) > 0) {
+    if (file.local >= 0 && ioctlInt(file.local, FIONREAD) > 0) {
       throw refused(
         file,
         'events wait to be read, which cannot be put back',
@@ -41,12 +41,6 @@ export const inotify: FileKind = {
     return fd;
   },
 };
-
-function waiting(fd: number): number {
-  const count = new Uint8Array(4);
-  ioctl({ fd, request: FIONREAD, arg: count });
-  return new DataView(count.buffer).getInt32(0, true);
-}
 
 /** Numbers are given in order, so that watches are made and taken away until the one that is wanted comes. */
 function addWatch(fd: number, { wd, mask, f_handle }: Watch, next: number): number {

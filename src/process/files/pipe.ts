@@ -15,7 +15,7 @@ import { S_IFIFO, S_IFMT } from '../../abi/stat.ts';
 import { UnsupportedError } from '../../errors.ts';
 import type { pipe_data_entry } from '../../image/messages/descriptors.ts';
 import type { Value } from '../../image/proto.ts';
-import { close, fcntl, ioctl, openat, pipe2, read, tee, write } from '../../sys/files.ts';
+import { close, fcntl, ioctlInt, openat, pipe2, read, tee, write } from '../../sys/files.ts';
 import { poll } from '../../sys/poll.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 
@@ -105,9 +105,7 @@ export const fifo: FileKind = {
 function saveContent(file: OpenFile, pipe_id: number, into: PipeData[]): void {
   if (into.some(({ entry }) => entry.pipe_id === pipe_id)) return;
   const size = fcntl({ fd: file.local, cmd: F_GETPIPE_SZ, arg: 0 });
-  const there = new Uint8Array(4);
-  ioctl({ fd: file.local, request: FIONREAD, arg: there });
-  const count = new DataView(there.buffer).getInt32(0, true);
+  const count = ioctlInt(file.local, FIONREAD);
   if (count === 0) {
     into.push({ entry: { pipe_id, bytes: 0, size }, bytes: new Uint8Array(0) });
     return;

@@ -7,13 +7,12 @@
 import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
-import { viewOf } from '../../abi/struct.ts';
 import * as tcp from '../../abi/tcp.ts';
 import { FormatError } from '../../errors.ts';
 import type { tcp_stream_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { fileName, images } from '../../image/types.ts';
-import { close, fcntl as control, ioctl } from '../../sys/files.ts';
+import { close, fcntl as control, ioctlInt } from '../../sys/files.ts';
 import { type Connection, lockPackets, PacketLock, unlockPackets } from '../../sys/nftables.ts';
 import { Region } from '../../sys/region.ts';
 import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsockopt } from '../../sys/socket.ts';
@@ -109,18 +108,12 @@ function option(fd: number, name: number): number {
   return getOption(fd, so.IPPROTO_TCP, name) >>> 0;
 }
 
-function queued(fd: number, request: number): number {
-  const arg = new Uint8Array(4);
-  ioctl({ fd, request, arg });
-  return viewOf(arg).getInt32(0, true);
-}
-
 function readStream(fd: number): Omit<TcpStream, 'ino'> {
   const info = tcp.tcp_info.read(getOptionBytes(fd, so.IPPROTO_TCP, tcp.TCP_INFO, tcp.tcp_info.size));
   const window = tcp.tcp_repair_window.read(
     getOptionBytes(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_WINDOW, tcp.tcp_repair_window.size),
   );
-  const [inq_len, outq_len, unsq_len] = [FIONREAD, so.SIOCOUTQ, so.SIOCOUTQNSD].map((request) => queued(fd, request));
+  const [inq_len, outq_len, unsq_len] = [FIONREAD, so.SIOCOUTQ, so.SIOCOUTQNSD].map((request) => ioctlInt(fd, request));
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_RECV_QUEUE);
   const inq_seq = option(fd, tcp.TCP_QUEUE_SEQ);
   const received = peek(fd, inq_len!);

@@ -1,7 +1,7 @@
 import * as so from '../../abi/socket.ts';
 import { TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN } from '../../abi/tcp.ts';
 import { UnsupportedError } from '../../errors.ts';
-import { close, ioctl } from '../../sys/files.ts';
+import { close, ioctlInt } from '../../sys/files.ts';
 import { Messages } from '../../sys/message.ts';
 import { type UnixSocket, unixSockets } from '../../sys/sock_diag.ts';
 import { accept4, getOption, listen, shutdown, socket, socketpair } from '../../sys/socket.ts';
@@ -113,20 +113,13 @@ export function checkUnix(saving: Saving, sockets: readonly OpenFile[]): void {
         'save a tree that has both ends, or have the program close it',
       );
     }
-    if (peer.state === TCP_LISTEN && outgoing(file.local) > 0) {
+    if (peer.state === TCP_LISTEN && ioctlInt(file.local, so.SIOCOUTQ) > 0) {
       throw refuse(file, 'what it has sent waits in a connection that is not accepted yet', 'try again in a moment');
     }
     if (entry.type === so.SOCK_DGRAM && peer.peer !== entry.ino && peer.name.length === 0) {
       throw refuse(file, 'it is connected to a socket that has no name', 'have the program bind that one');
     }
   }
-}
-
-/** Bytes that were sent and not read: SIOCOUTQ of unix(7). */
-function outgoing(fd: number): number {
-  const arg = new Uint8Array(4);
-  ioctl({ fd, request: so.SIOCOUTQ, arg });
-  return new DataView(arg.buffer).getInt32(0, true);
 }
 
 /** The sockets of an image by inode. */

@@ -3,7 +3,7 @@ import { FIONREAD } from '../../abi/poll.ts';
 import { SCM_RIGHTS, SO_SNDBUFFORCE, SOCK_DGRAM, SOL_SOCKET } from '../../abi/socket.ts';
 import type { sk_packet_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
-import { close, ioctl } from '../../sys/files.ts';
+import { close, ioctlInt } from '../../sys/files.ts';
 import type { Messages } from '../../sys/message.ts';
 import { setOption } from '../../sys/socket.ts';
 import { peekQueue } from './socket.ts';
@@ -28,7 +28,7 @@ export function saveQueue(
   messages: Messages,
   keep: (fd: number) => number,
 ): Packet[] {
-  const size = type === SOCK_DGRAM ? undefined : waiting(local);
+  const size = type === SOCK_DGRAM ? undefined : ioctlInt(local, FIONREAD);
   return peekQueue(local, size, messages).map(({ bytes, descriptors }) => {
     try {
       const rights = descriptors.map(keep);
@@ -38,12 +38,6 @@ export function saveQueue(
       for (const fd of descriptors) close({ fd });
     }
   });
-}
-
-function waiting(fd: number): number {
-  const arg = new Uint8Array(4);
-  ioctl({ fd, request: FIONREAD, arg });
-  return new DataView(arg.buffer).getInt32(0, true);
 }
 
 /**
