@@ -45,6 +45,7 @@ export class FileTables {
   /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. */
   saveQueues(root: number): void {
     this.#saving.tcpStreams.push(...this.#saving.connections.save(root));
+    if (!this.#kept.some(unix.matches)) return;
     const self = pidfd_open({ pid: process.pid, flags: 0 });
     try {
       saveUnixQueues(this.#saving, this.#kept, (fd) => this.#saveDescriptor(process.pid, self, fd).id);
