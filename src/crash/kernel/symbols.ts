@@ -1,6 +1,7 @@
 /** Names of addresses and addresses of names, of the kernel and of its modules. */
 import type { Kallsyms } from './kallsyms.ts';
 import { contains, type Module } from './modules.ts';
+import type { Frame } from './unwind.ts';
 
 export interface SymbolPlace {
   readonly name: string;
@@ -50,6 +51,13 @@ export class Symbols {
     const place = module.symbols?.lookup(address, region.start + BigInt(region.size));
     const offset = Number(address - region.start);
     return { ...(place ?? { name: '', offset, size: region.size }), module: module.name };
+  }
+
+  /** Of a frame of a stack. Where a call returns to may be the next function already: the call itself is looked up. */
+  ofFrame({ pc, interrupted }: Frame): SymbolPlace | undefined {
+    if (interrupted) return this.lookup(pc);
+    const place = this.lookup(pc - 1n);
+    return place === undefined ? undefined : { ...place, offset: place.offset + 1 };
   }
 
   /** Whether code may run there: the kernel's text, its text of boot time, or a module. */

@@ -58,15 +58,8 @@ function stackOf(kernel: Kernel, task: Task): Stack {
   return stack ?? { frames: [], end: 'unknown', why: 'its stack is not in the dump' };
 }
 
-/** Where a call returns to may be the next function already: the call itself is looked up. */
-function placeOf(kernel: Kernel, { pc, interrupted }: Frame) {
-  if (interrupted) return kernel.symbols.lookup(pc);
-  const place = kernel.symbols.lookup(pc - 1n);
-  return place === undefined ? undefined : { ...place, offset: place.offset + 1 };
-}
-
 function frameJson(kernel: Kernel, frame: Frame) {
-  const place = placeOf(kernel, frame);
+  const place = kernel.symbols.ofFrame(frame);
   return {
     pc: hex(frame.pc),
     symbol: place?.name || null,
@@ -80,7 +73,7 @@ function frameJson(kernel: Kernel, frame: Frame) {
 function lines(kernel: Kernel, { pid, address, cpu, comm }: Task, stack: Stack): string[] {
   const head = `PID: ${pid}  TASK: ${address.toString(16)}  CPU: ${cpu}  COMMAND: ${JSON.stringify(comm)}`;
   const frames = stack.frames.flatMap((frame, i) => {
-    const symbol = symbolText(placeOf(kernel, frame)) ?? '(unknown)';
+    const symbol = symbolText(kernel.symbols.ofFrame(frame)) ?? '(unknown)';
     const line = `${`#${i}`.padStart(3)} [${frame.sp.toString(16)}] ${symbol} at ${frame.pc.toString(16)}`;
     const isFirstRescued = frame.rescued && !stack.frames[i - 1]?.rescued;
     return [
