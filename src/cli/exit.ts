@@ -55,6 +55,8 @@ function exitOf(error: TideoverError): ExitCode {
   if (error instanceof SyscallError) return missingRight.has(error.errnoName) ? 3 : 1;
   if (error instanceof PartialError) return 4;
   if (error instanceof FormatError || error instanceof VerifyError || error instanceof HoleError) return 5;
+  // No room, for the system lacks what there would be room in.
+  if (error.cause instanceof UnsupportedError) return 3;
   return 1;
 }
 

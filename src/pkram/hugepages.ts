@@ -44,7 +44,7 @@ const MAX_RANGES = 400;
 export class HugePageMedium extends MappedMedium implements Medium {
   readonly name: string;
   readonly writable: boolean;
-  whyFull: string | undefined;
+  whyFull: UnsupportedError | undefined;
   readonly #files: PageFiles;
   readonly #lock: number;
   readonly #avoid: readonly Range[];
@@ -122,7 +122,7 @@ export class HugePageMedium extends MappedMedium implements Medium {
       return true;
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
-      this.whyFull = error.why;
+      this.whyFull = error;
       return false;
     }
   }

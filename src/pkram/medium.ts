@@ -6,6 +6,7 @@
  *     backing    |  range 2  |        | range 0 |   | range 1 |
  *     addresses  | range 0 | range 1 |  range 2  |
  */
+import type { UnsupportedError } from '../errors.ts';
 
 /** A part of the backing, in whole pages. */
 export interface MediumRange {
@@ -38,8 +39,8 @@ export interface Medium {
   sync(): void;
   /** Adds at least so many bytes at the end. @returns false where there is no more */
   grow(bytes: number): boolean;
-  /** For messages: why it did not grow, where that is not plain. */
-  readonly whyFull?: string | undefined;
+  /** Why it did not grow, where that is not plain: for messages, or what the system lacks. */
+  readonly whyFull?: string | UnsupportedError | undefined;
   /** The content is of no more use: a backing that can gives its memory back. It may read as anything afterwards. */
   release(address: number, length: number): void;
   close(): void;

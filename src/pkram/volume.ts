@@ -167,9 +167,9 @@ export class Volume {
     }
     const run = this.#space.free <= kept ? undefined : this.#space.allocate(Math.min(count, this.#space.free - kept));
     if (run !== undefined) return run;
-    throw new NoRoomError(
-      `${this.medium.name}: there is no room: ${this.used} bytes are in use, and ${this.medium.whyFull ?? 'no more are to be had'}`,
-    );
+    const { name, whyFull: why = 'no more are to be had' } = this.medium;
+    const [reason, cause] = typeof why === 'string' ? [why, undefined] : [`${why.why}; ${why.remedy}`, why];
+    throw new NoRoomError(`${name}: there is no room: ${this.used} bytes are in use, and ${reason}`, { cause });
   }
 
   /** Takes a page for metadata of a node. @returns its address @throws NoRoomError */

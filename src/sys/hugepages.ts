@@ -1,6 +1,7 @@
 /** Huge pages of 2 MiB, their pool and their file system: Documentation/admin-guide/mm/hugetlbpage.rst. Needs CONFIG_HUGETLBFS. */
-import { mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, rmdirSync, writeFileSync } from 'node:fs';
 import { AT_FDCWD, LOCK_EX, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
+import { UnsupportedError } from '../errors.ts';
 import { close, flock, openat } from './files.ts';
 import { mount, umount2 } from './mount.ts';
 import { readMountinfo } from './mountinfo.ts';
@@ -61,9 +62,16 @@ export function isHugePageMount(directory: string): boolean {
   return readMountinfo('self').some(({ mountPoint, type }) => mountPoint === directory && type === 'hugetlbfs');
 }
 
-/** Mounts a file system of huge pages on a directory, for root alone, where none is. @throws EPERM, ENODEV (no huge pages) */
+/** Mounts a file system of huge pages on a directory, for root alone, where none is. @throws UnsupportedError (no huge pages), EPERM */
 export function mountHugePages(directory: string): void {
   if (isHugePageMount(directory)) return;
+  if (!existsSync(POOL)) {
+    throw new UnsupportedError({
+      what: 'memory in huge pages',
+      why: `this kernel has none of 2 MiB: ${POOL} does not exist`,
+      remedy: 'use a kernel with CONFIG_HUGETLBFS=y',
+    });
+  }
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   const data = Buffer.from('pagesize=2M,mode=0700\0');
   mount({ source: 'tideover', target: directory, filesystemtype: 'hugetlbfs', mountflags: 0, data });

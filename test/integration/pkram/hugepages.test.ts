@@ -8,9 +8,10 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { overlaps } from '../../../src/mem/range.ts';
-import { HugePageMedium, openPkram, type Pkram } from '../../../src/pkram/index.ts';
+import { HugePageMedium, NoRoomError, openPkram, type Pkram } from '../../../src/pkram/index.ts';
 import { PageFiles } from '../../../src/pkram/pagefiles.ts';
 import { isHugePageMount, readHugePagePool, withSurplusHugePages } from '../../../src/sys/hugepages.ts';
+import { mount } from '../../../src/sys/mount.ts';
 import { asRoot } from '../root.ts';
 
 const HUGE = 2 << 20;
@@ -184,8 +185,42 @@ describe('huge pages', asRoot, () => {
     assert.deepEqual(fs.readdirSync(folder), ['lock']);
     const medium = HugePageMedium.open({ folder, create: true });
     assert.equal(medium.grow(2 ** 50), false);
-    assert.match(medium.whyFull!, /^\d{9} huge pages of 2 MiB are missing/);
+    assert.match(medium.whyFull!.why, /^\d{9} huge pages of 2 MiB are missing/);
     medium.close();
+  });
+
+  it('that run out while it grows are said to be missing, and what is saved stays', () => {
+    const data = Buffer.from('pagesize=2M,size=16M\0');
+    mount({ source: 'test', target: folder, filesystemtype: 'hugetlbfs', mountflags: 0, data });
+    const pkram = openPkram(HugePageMedium.open({ folder, create: true }));
+    const kept = randomBytes(2 * HUGE);
+    save(pkram, 'kept', kept);
+    assert.throws(
+      () => save(pkram, 'large', new Uint8Array(16 << 20)),
+      (error) => {
+        assert.ok(error instanceof NoRoomError && error.cause instanceof UnsupportedError);
+        assert.match(error.message, /\d huge pages of 2 MiB are missing.*reserve them/);
+        return true;
+      },
+    );
+    assert.deepEqual(
+      pkram.nodes().map(({ name, fault }) => [name, fault]),
+      [['kept', undefined]],
+    );
+    pkram.close();
+    const again = openPkram(HugePageMedium.open({ folder }));
+    const load = again.prepareLoad('kept', { verify: true });
+    assert.deepEqual(Buffer.from(load.prepareLoadObject()!.readAll()), kept);
+    again.close();
+  });
+
+  it('that the kernel does not have at all are a refusal', () => {
+    const program = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
+    const hide = 'mount -t tmpfs none /sys/kernel/mm/hugepages && exec "$@"';
+    const args = ['-m', 'sh', '-c', hide, 'sh', process.execPath, program, 'pkram', 'init', '-m', 'memory'];
+    const { status, stderr } = spawnSync('unshare', args, { encoding: 'utf8' });
+    assert.equal(status, 3, stderr);
+    assert.match(stderr, /this kernel has none of 2 MiB.*CONFIG_HUGETLBFS/);
   });
 
   function withMedium<T>(use: (pkram: Pkram) => T): T {

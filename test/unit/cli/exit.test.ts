@@ -3,6 +3,7 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { exitCodes, failure, UsageError } from '../../../src/cli/exit.ts';
 import { FormatError, PartialError, SyscallError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
+import { NoRoomError } from '../../../src/pkram/errors.ts';
 
 function systemError(act: () => void): unknown {
   try {
@@ -13,12 +14,15 @@ function systemError(act: () => void): unknown {
   throw new Error('it did not fail');
 }
 
+const noPages = new UnsupportedError({ what: 'huge pages', why: '7 are missing', remedy: 'reserve them' });
 const cases: [name: string, error: unknown, exit: number][] = [
   ['usage', new UsageError('no such thing'), 2],
   ['call not permitted', new SyscallError('ptrace', 'ptrace(pid=1)', 1), 3],
   ['call not there', new SyscallError('kexec_load', 'kexec_load()', 38), 3],
   ['call failed', new SyscallError('write', 'write(fd=3)', 28), 1],
   ['cannot be saved', new UnsupportedError({ what: 'io_uring', why: 'busy', remedy: 'wait' }), 3],
+  ['no room', new NoRoomError('the limit is reached'), 1],
+  ['no room for lack of huge pages', new NoRoomError('there is no room', { cause: noPages }), 3],
   ['partial change', new PartialError('restore', '2 of 3 processes are restored and stopped'), 4],
   ['damaged', new FormatError({ file: 'x', field: 'magic', expected: 'a', found: 'b' }), 5],
   ['differs', new VerifyError('checksum', 'a', 'b'), 5],
