@@ -6,7 +6,7 @@
  * First everything is looked at while it runs: what cannot be saved is said then, and the code is warm when the processes are
  * stopped.
  */
-import { readlinkSync } from 'node:fs';
+import { existsSync, readlinkSync } from 'node:fs';
 import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, UnsupportedError } from '../errors.ts';
@@ -96,6 +96,7 @@ function lookAt(options: CheckpointOptions): number {
         const status = readStatus(pid);
         if (status.State === 'Z') {
           refuseLeaderless(pid);
+          if (pid === options.pid) throw hasEnded(pid, status.PPid);
           continue;
         }
         refuseForeign(pid);
@@ -169,6 +170,15 @@ function refuseOneself(pid: number): void {
   }
 }
 
+function hasEnded(pid: number, parent: number): UnsupportedError {
+  return new UnsupportedError({
+    what: 'process tree',
+    pid,
+    why: 'its root has ended and only waits for its parent to see that',
+    remedy: `save the tree of its parent: -t ${parent}`,
+  });
+}
+
 /** Namespaces other than ours. */
 function refuseForeign(pid: number): void {
   for (const name of ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const) {
@@ -180,6 +190,15 @@ function refuseForeign(pid: number): void {
       remedy: `run tideover within it: nsenter --${name} -t ${pid}`,
     });
   }
+  // What unshare(2) with CLONE_NEWTIME has made is for children alone; a kernel without these namespaces has neither.
+  const [own, childrens] = ['time', 'time_for_children'].map((name) => `/proc/${pid}/ns/${name}`) as [string, string];
+  if (!existsSync(childrens) || readlinkSync(own) === readlinkSync(childrens)) return;
+  throw new UnsupportedError({
+    what: 'time namespace',
+    pid,
+    why: 'its children would be in another one than it itself (unshare(2)), and namespaces cannot be saved yet',
+    remedy: 'let it enter that one (setns(2)) before',
+  });
 }
 
 function refuseSession(pid: number, tree: ReadonlySet<number>, options: CheckpointOptions): void {

@@ -238,7 +238,7 @@ function placeRings(
       throw new UnsupportedError({
         what: 'io_uring',
         pid: leader.scratch.pid,
-        why: `the kernel does not map it at 0x${vma.start.toString(16)}`,
+        why: `the kernel maps it at 0x${at.toString(16)}, not at 0x${vma.start.toString(16)}`,
         remedy: 'report it, with the kernel',
       });
     }

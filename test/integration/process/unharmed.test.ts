@@ -144,6 +144,8 @@ const UNKEPT = {
   leader: /a thread leader that has ended/,
   lease: /lock \(1: LEASE/,
   ring: /an event descriptor is registered/,
+  clocks: /time namespace: its children would be in another one/,
+  ended: /its root has ended/,
   outside: /shared descriptors: process \d+, its parent, has the very same/,
 };
 

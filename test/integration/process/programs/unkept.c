@@ -13,7 +13,12 @@
 #include <sys/prctl.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
+
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
 
 static volatile char selector;
 static int semaphores = -1;
@@ -47,6 +52,14 @@ int main(int c, char **v)
 	} else if (!strcmp(v[1], "lease")) {
 		int file = open("leased", O_CREAT | O_RDONLY, 0600);
 		if (fcntl(file, F_SETLEASE, F_RDLCK)) return 1;
+	} else if (!strcmp(v[1], "clocks")) {
+		if (unshare(CLONE_NEWTIME)) return 1;
+	} else if (!strcmp(v[1], "ended")) {
+		int pid = fork();
+		if (pid == 0) return 0;
+		siginfo_t info;
+		waitid(P_PID, pid, &info, WEXITED | WNOWAIT);
+		printf("child %d\n", pid);
 	} else if (!strcmp(v[1], "outside")) {
 		/* The parent is outside of the tree that is saved. */
 		int pid = clone(wait_for_ever, stack + sizeof stack, CLONE_FILES | SIGCHLD, 0);
