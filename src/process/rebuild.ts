@@ -64,7 +64,7 @@ export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt
     leader.reserve(1000, 64 * 1024);
     kindOfType(type)?.finish?.(restoring.entry(id), fd, leader, restoring);
   }
-  for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock);
+  for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock, restoring);
   leader.run();
   const cores = task.threads.map((thread) => thread.core);
   const common = restoreCommonFilters(leader, cores, restoring.filters);

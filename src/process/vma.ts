@@ -283,18 +283,23 @@ export function restoreUnplaced(
 ): number {
   const taken = [...occupied, vma].sort((a, b) => a.start - b.start);
   const gaps: { start: number; end: number }[] = [];
-  let at = LOWEST;
+  let at = MMAP_MIN_ADDR;
   for (const { start, end } of [...taken, { start: HIGHEST, end: HIGHEST }]) {
     if (start > at) gaps.push({ start: at, end: start });
     at = Math.max(at, end);
   }
   const flags = mman.MAP_PRIVATE | mman.MAP_ANONYMOUS | mman.MAP_NORESERVE | mman.MAP_FIXED_NOREPLACE;
+  // Only the privileged may map below, and have to: there, too, is room for a ring then.
+  remote.attempt(NR.mmap, LOWEST, MMAP_MIN_ADDR - LOWEST, mman.PROT_NONE, flags, -1, 0);
   for (const { start, end } of gaps) remote.call(NR.mmap, start, end - start, mman.PROT_NONE, flags, -1, 0);
   const index = remote.call(NR.mmap, 0, vma.end - vma.start, vma.prot, mman.MAP_SHARED, 0, vma.pgoff);
+  remote.call(NR.munmap, LOWEST, MMAP_MIN_ADDR - LOWEST);
   for (const { start, end } of gaps) remote.call(NR.munmap, start, end - start);
   return index;
 }
 
-/** vm.mmap_min_addr as kernels are built, and the end of what programs can have. */
-const LOWEST = 0x1_0000;
+/** Linux 6.1 (io_uring/io_uring.c) places rings from here on, and may go below vm.mmap_min_addr, here as kernels are built. */
+const LOWEST = 0x1000;
+const MMAP_MIN_ADDR = 0x1_0000;
+/** The end of what programs can have. */
 const HIGHEST = 0x7fff_ffff_f000;

@@ -77,13 +77,16 @@ export function saveOwner(file: OpenFile): Owner {
 const PID_TYPES = [0, 1, 2];
 
 /** It may be a process that is still to be made. */
-export function restoreOwner(restoring: Restoring, fd: number, { signum, pid_type, pid }: Owner): void {
+export function restoreOwner(restoring: Restoring, fd: number, owner: Owner): void {
+  if (owner.pid !== 0) restoring.onceMade(() => putOwner(fd, owner));
+}
+
+/** Of a file that has no owner. */
+export function putOwner(fd: number, { signum, pid_type, pid }: Owner): void {
   if (pid === 0) return;
-  restoring.onceMade(() => {
-    const type = PID_TYPES.indexOf(pid_type);
-    control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid }) });
-    if (signum !== 0) control({ fd, cmd: fcntl.F_SETSIG, arg: signum });
-  });
+  const type = PID_TYPES.indexOf(pid_type);
+  control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid }) });
+  if (signum !== 0) control({ fd, cmd: fcntl.F_SETSIG, arg: signum });
 }
 
 /** Sets the status flags that fcntl(2) F_SETFL can set, where they are not as wanted. */

@@ -184,7 +184,7 @@ test('huge pages of hugetlbfs', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
-test('watches of files, and processes as descriptors', async (t) => {
+test('watches of files, leases on files, and processes as descriptors', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('watches'));
   await target.says('ready');

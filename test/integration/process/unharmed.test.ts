@@ -142,7 +142,6 @@ const UNKEPT = {
   dispatch: /PR_SET_SYSCALL_USER_DISPATCH/,
   fanotify: /fanotify/,
   leader: /a thread leader that has ended/,
-  lease: /lock \(1: LEASE/,
   ring: /an event descriptor is registered/,
   clocks: /time namespace: its children would be in another one/,
   ended: /its root has ended/,

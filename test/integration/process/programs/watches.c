@@ -1,4 +1,4 @@
-/* inotify and pidfd: of files, a deleted one beside, of a child, a zombie, itself and one that is gone. Checks them on SIGTERM. */
+/* inotify, leases and pidfd: of files, a deleted one beside, of a child, a zombie, itself and one that is gone. Checks them on SIGTERM. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,15 @@ static int bad;
 #define CHECK(what) do { if (!(what)) { printf("not as it was: %s (line %d, errno %d)\n", #what, __LINE__, errno); bad++; } } while (0)
 static volatile sig_atomic_t term;
 static void on_term(int s) { (void)s; term = 1; }
+static volatile sig_atomic_t broken, broken_fd;
+static void on_break(int s, siginfo_t *info, void *c) { (void)s; (void)c; broken++; broken_fd = info->si_fd; }
+static int lease(const char *name, int flags, int type)
+{
+	int fd = open(name, flags | O_CREAT, 0600);
+	CHECK(fcntl(fd, F_SETLEASE, type) == 0 && fcntl(fd, F_SETSIG, SIGRTMIN + 1) == 0);
+	return fd;
+}
+static int is_held(const char *name, int flags) { return open(name, flags | O_NONBLOCK) < 0 && errno == EAGAIN; }
 static int open_pid(pid_t pid, int flags) { return syscall(SYS_pidfd_open, pid, flags); }
 static int of(int fd)
 {
@@ -55,8 +64,19 @@ int main(void)
 	waitid(P_PID, zombie, &info, WEXITED | WNOWAIT);
 	waitpid(gone, 0, 0);
 	CHECK(of(lost) == -1);
+	struct sigaction act = { .sa_sigaction = on_break, .sa_flags = SA_SIGINFO };
+	sigaction(SIGRTMIN + 1, &act, 0);
+	int leased = lease("leased", O_RDONLY, F_RDLCK), down = lease("down", O_RDONLY, F_WRLCK), lost_lease = lease("lost lease", O_RDONLY, F_RDLCK);
+	CHECK(is_held("down", O_RDONLY) && broken == 1 && broken_fd == down && is_held("lost lease", O_WRONLY) && broken == 2);
 	printf("ready\n"); fflush(stdout);
 	while (!term) pause();
+
+	CHECK(broken == 2 && fcntl(leased, F_GETLEASE) == F_RDLCK && fcntl(down, F_GETLEASE) == F_RDLCK && fcntl(lost_lease, F_GETLEASE) == F_UNLCK);
+	CHECK(fcntl(leased, F_GETOWN) == getpid() && fcntl(down, F_GETOWN) == getpid() && fcntl(lost_lease, F_GETSIG) == SIGRTMIN + 1);
+	CHECK(is_held("leased", O_WRONLY) && broken == 3 && broken_fd == leased && is_held("lost lease", O_RDWR));
+	CHECK(fcntl(down, F_SETLEASE, F_RDLCK) == 0 && fcntl(lost_lease, F_SETLEASE, F_UNLCK) == 0);
+	int reader = open("down", O_RDONLY | O_NONBLOCK), writer = open("lost lease", O_WRONLY | O_NONBLOCK);
+	CHECK(reader >= 0 && writer >= 0);
 
 	CHECK(read(watch, buffer, sizeof buffer) < 0 && errno == EAGAIN);
 	int fd = open("watched/file", O_WRONLY);
