@@ -3,10 +3,12 @@ import {
   chmodSync,
   chownSync,
   ftruncateSync,
+  lchownSync,
   linkSync,
   mkdirSync,
   rmdirSync,
   rmSync,
+  symlinkSync,
   unlinkSync,
   utimesSync,
 } from 'node:fs';
@@ -296,9 +298,18 @@ export class Restoring {
       let times: [number, number] | undefined;
       for (const record of records(source)) {
         if (isRecord(record, ghost_file_entry)) {
-          const { mode, uid, gid, size, atim, mtim, rdev } = record.value;
-          path = this.#createGhost(id, name, mode & S_IFMT, rdev ?? 0);
-          if ((mode & S_IFMT) === S_IFREG) {
+          const { mode, uid, gid, size, atim, mtim, rdev, symlnk_target } = record.value;
+          if (symlnk_target !== undefined) {
+            path = this.#createGhost(id, name, false, (at) => symlinkSync(symlnk_target, at));
+            lchownSync(path, uid, gid);
+            continue;
+          }
+          const kind = mode & S_IFMT;
+          path = this.#createGhost(id, name, kind === S_IFDIR, (at) => {
+            if (kind === S_IFDIR) mkdirSync(at);
+            else mknodat({ dirfd: AT_FDCWD, pathname: at, mode: kind | 0o600, dev: rdev ?? 0 });
+          });
+          if (kind === S_IFREG) {
             fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
             if (size !== undefined) ftruncateSync(fd, size);
             if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
@@ -331,16 +342,14 @@ export class Restoring {
   }
 
   /** Under its own name, so that it is seen under that after it is deleted again; or, if that is taken, under one beside it. */
-  #createGhost(id: number, name: string, kind: number, dev: number): string {
-    const directory = kind === S_IFDIR;
+  #createGhost(id: number, name: string, directory: boolean, create: (path: string) => void): string {
     const before = [...this.#made].find(([key]) => key.startsWith(`ghost ${id} `))?.[1] as string | undefined;
     // The directory that it was in may be gone as well.
     const parents = mkdirSync(dirname(name), { recursive: true });
     if (parents !== undefined) this.atEnd(() => rmSync(parents, { recursive: true }));
     const make = (path: string): string => {
       if (before !== undefined && !directory) linkSync(before, path);
-      else if (directory) mkdirSync(path);
-      else mknodat({ dirfd: AT_FDCWD, pathname: path, mode: kind | 0o600, dev });
+      else create(path);
       this.atEnd(() => (directory ? rmdirSync(path) : unlinkSync(path)));
       return path;
     };

@@ -3,8 +3,17 @@
 import { rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Errno } from '../abi/errno.ts';
-import { AT_FDCWD, AT_SYMLINK_FOLLOW, O_CLOEXEC, O_RDONLY, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
-import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
+import {
+  AT_FDCWD,
+  AT_SYMLINK_FOLLOW,
+  AT_SYMLINK_NOFOLLOW,
+  O_CLOEXEC,
+  O_PATH,
+  O_RDONLY,
+  SEEK_DATA,
+  SEEK_HOLE,
+} from '../abi/fcntl.ts';
+import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
@@ -180,7 +189,7 @@ export class Saving {
       }
       refuse('its path does not lead to it now, and it has other names', 'give --link-remap, or give it its name back');
     }
-    if (![S_IFREG, S_IFDIR, S_IFIFO, S_IFCHR].includes(kind)) {
+    if (![S_IFREG, S_IFDIR, S_IFIFO, S_IFCHR, S_IFLNK].includes(kind)) {
       refuse('it was deleted, and files of this kind cannot be made again yet', 'close it');
     }
     // Holes are not saved.
@@ -202,6 +211,7 @@ export class Saving {
           atim: { tv_sec: BigInt(stat.stx_atime.tv_sec), tv_usec: Math.floor(stat.stx_atime.tv_nsec / 1000) },
           mtim: { tv_sec: BigInt(stat.stx_mtime.tv_sec), tv_usec: Math.floor(stat.stx_mtime.tv_nsec / 1000) },
           ...(kind === S_IFREG ? { chunks: true, size: stat.stx_size } : {}),
+          ...(kind === S_IFLNK ? { symlnk_target: targetOf(file.at) } : {}),
           ...(kind === S_IFCHR ? { rdev: (stat.stx_rdev_major << 8) | stat.stx_rdev_minor } : {}),
         },
         pieces: kind === S_IFREG ? readPieces(file.at, stat.stx_size) : [],
@@ -235,7 +245,7 @@ export class Saving {
 /** Whether a path leads to the very file. */
 function leadsTo(path: string, stat: Statx): boolean {
   try {
-    const there = attributes(AT_FDCWD, path);
+    const there = attributes(AT_FDCWD, path, (stat.stx_mode & S_IFMT) === S_IFLNK ? AT_SYMLINK_NOFOLLOW : 0);
     return (
       there.stx_ino === stat.stx_ino &&
       there.stx_dev_major === stat.stx_dev_major &&
@@ -243,6 +253,16 @@ function leadsTo(path: string, stat: Statx): boolean {
     );
   } catch {
     return false;
+  }
+}
+
+/** Where a symbolic link points to which a link of /proc leads. */
+function targetOf(at: string): string {
+  const fd = openat({ dirfd: AT_FDCWD, pathname: at, flags: O_PATH | O_CLOEXEC, mode: 0 });
+  try {
+    return readlink('', fd);
+  } finally {
+    close({ fd });
   }
 }
 

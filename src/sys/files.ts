@@ -118,11 +118,11 @@ export function attributes(directory: number, pathname: string, flags = 0): stat
   return statAbi.statx.read(statxbuf);
 }
 
-/** Where a symbolic link points, also one of /proc/PID. */
-export function readlink(pathname: string): string {
+/** Where a symbolic link points, also one of /proc/PID; with an empty path the one that `directory` is a descriptor of. */
+export function readlink(pathname: string, directory = abi.AT_FDCWD): string {
   for (let bufsiz = 512; ; bufsiz *= 4) {
     const buf = new Uint8Array(bufsiz);
-    const length = readlinkat({ dirfd: abi.AT_FDCWD, pathname, buf, bufsiz });
+    const length = readlinkat({ dirfd: directory, pathname, buf, bufsiz });
     if (length < bufsiz) return textOf(buf.subarray(0, length));
   }
 }

@@ -127,7 +127,7 @@ export const ghost_chunk_entry = message('ghost_chunk_entry', {
   off: [2, u64n, required],
 });
 
-/** flag: 1 fcntl(2), 2 flock(2), 4 F_OFD_SETLK, 8 F_SETLEASE; type: F_RDLCK, F_WRLCK; len 0 is to the end. */
+/** flag: 1 fcntl(2), 2 flock(2), 4 F_OFD_SETLK, 8 F_SETLEASE; type: F_RDLCK, F_WRLCK, F_UNLCK, + 4: a lease that is broken; len 0 is to the end. */
 export const file_lock_entry = message('file_lock_entry', {
   flag: [1, u32, required],
   type: [2, u32, required],

@@ -39,7 +39,7 @@ export type FileLock = Value<typeof file_lock_entry>;
 const FL_POSIX = 1;
 const FL_FLOCK = 2;
 const FL_OFD = 4;
-const FL_LEASE = 32;
+const FL_LEASE = 8;
 const KINDS: Readonly<Record<string, number>> = { POSIX: FL_POSIX, FLOCK: FL_FLOCK, OFDLCK: FL_OFD, LEASE: FL_LEASE };
 const TYPES: Readonly<Record<string, number>> = { READ: F_RDLCK, WRITE: F_WRLCK, UNLCK: F_UNLCK };
 /** Beside the type that a lease is to have: somebody waits for that. */

@@ -46,7 +46,7 @@ const changes: readonly [file: string, from: RegExp, to: string, says: RegExp][]
   ],
   ['mm-PID.img.json', /"status":545/, '"status":33313', /PID: mapping .* it is of a shadow stack/],
   ['pagemap-PID.img.json', /"flags":4/, '"flags":1', /process PID: pages at 0x[0-9a-f]+: they are in an earlier image/],
-  ['filelocks.img.json', /"flag":2/, '"flag":8', /process PID, descriptor \d+: lock of kind 8/],
+  ['filelocks.img.json', /"flag":2/, '"flag":16', /process PID, descriptor \d+: lock of kind 16/],
   [
     'files.img.json',
     /"type":"EVENTFD"/,

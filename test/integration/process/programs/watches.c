@@ -66,6 +66,9 @@ int main(void)
 	CHECK(of(lost) == -1);
 	struct sigaction act = { .sa_sigaction = on_break, .sa_flags = SA_SIGINFO };
 	sigaction(SIGRTMIN + 1, &act, 0);
+	CHECK(symlink("nowhere", "lost link") == 0);
+	int alias = open("watched/link", O_PATH | O_NOFOLLOW), lost_alias = open("lost link", O_PATH | O_NOFOLLOW);
+	CHECK(alias >= 0 && lost_alias >= 0 && unlink("lost link") == 0);
 	int leased = lease("leased", O_RDONLY, F_RDLCK), down = lease("down", O_RDONLY, F_WRLCK), lost_lease = lease("lost lease", O_RDONLY, F_RDLCK);
 	CHECK(is_held("down", O_RDONLY) && broken == 1 && broken_fd == down && is_held("lost lease", O_WRONLY) && broken == 2);
 	printf("ready\n"); fflush(stdout);
@@ -73,6 +76,8 @@ int main(void)
 
 	CHECK(broken == 2 && fcntl(leased, F_GETLEASE) == F_RDLCK && fcntl(down, F_GETLEASE) == F_RDLCK && fcntl(lost_lease, F_GETLEASE) == F_UNLCK);
 	CHECK(fcntl(leased, F_GETOWN) == getpid() && fcntl(down, F_GETOWN) == getpid() && fcntl(lost_lease, F_GETSIG) == SIGRTMIN + 1);
+	CHECK(readlinkat(alias, "", buffer, 64) == 4 && !memcmp(buffer, "file", 4) && readlinkat(lost_alias, "", buffer, 64) == 7 && !memcmp(buffer, "nowhere", 7));
+	CHECK(access("lost link", F_OK) < 0 && (fcntl(lost_alias, F_GETFL) & O_PATH));
 	CHECK(is_held("leased", O_WRONLY) && broken == 3 && broken_fd == leased && is_held("lost lease", O_RDWR));
 	CHECK(fcntl(down, F_SETLEASE, F_RDLCK) == 0 && fcntl(lost_lease, F_SETLEASE, F_UNLCK) == 0);
 	int reader = open("down", O_RDONLY | O_NONBLOCK), writer = open("lost lease", O_WRONLY | O_NONBLOCK);
