@@ -22,6 +22,8 @@ const packagesFor = {
   kernels: ['kmod', 'xz-utils', 'zstd'],
   /** what the integration tests compile, run and look at */
   'programs under test': ['gcc', 'libc6-dev', 'python3', 'gdb'],
+  /** pages are looked at in a real browser */
+  browser: ['chromium', 'fonts-dejavu-core'],
   /** to compare our codecs with */
   'compression libraries': ['liblzo2-2', 'libsnappy1v5', 'python3'],
   /** Documentation/process/changes.rst of the kernel */

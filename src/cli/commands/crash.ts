@@ -15,6 +15,7 @@ import { mount } from './crash/mount.ts';
 import { p } from './crash/p.ts';
 import { ps } from './crash/ps.ts';
 import { rd } from './crash/rd.ts';
+import { report } from './crash/report.ts';
 import { search } from './crash/search.ts';
 import { struct } from './crash/struct.ts';
 import { sym } from './crash/sym.ts';
@@ -28,6 +29,7 @@ export const crash: Command = command({
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
   commands: [
+    report,
     info,
     sys,
     ps,
