@@ -8,17 +8,22 @@ import { summarise } from '../kernel/summary.ts';
 import type { Task } from '../kernel/tasks.ts';
 import type { Stack } from '../kernel/unwind.ts';
 import { readUsage } from '../kernel/usage.ts';
+import type { Verdict } from '../why/verdict.ts';
+import { noWaits } from '../why/waits.ts';
 import type { FrameFacts, LogLine, MemoryPicture, ModuleRow, Report, StackGroup, TaskFacts } from './report.ts';
+import { verdictFacts } from './verdictfacts.ts';
+import { waitPictureOf } from './waitpicture.ts';
 
 const SHOWN_SLABS = 10;
 
-export function collectReport(kernel: Kernel): Report {
+/** @param verdict what is said of the crash, where that is known */
+export function collectReport(kernel: Kernel, verdict?: Verdict): Report {
   const { gaps, source } = kernel;
   const { utsname, ...facts } = summarise(kernel);
   const stacks = gaps.try('stacks', () => stackGroups(kernel)) ?? [];
   const crashed = new Set(stacks.filter((each) => each.crashed).flatMap(({ frames }) => frames.map((f) => f.module)));
   return {
-    dump: source.file,
+    dump: source.file.replace(/^.*\//, ''),
     system: {
       nodename: 'nodename' in utsname ? utsname.nodename : undefined,
       release: utsname.release,
@@ -32,8 +37,8 @@ export function collectReport(kernel: Kernel): Report {
       taints: facts.taints,
     },
     panic: facts.panic,
-    verdict: undefined,
-    waits: { nodes: [], edges: [] },
+    verdict: verdict && verdictFacts(verdict),
+    waits: waitPictureOf(verdict?.waits ?? noWaits),
     log: gaps.try('log', () => logLines(kernel)) ?? [],
     stacks,
     memory: gaps.try('use of memory', () => memoryPicture(kernel)),

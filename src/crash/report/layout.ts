@@ -2,8 +2,8 @@
 import type { WaitEdge, WaitGraph } from './report.ts';
 
 /** In the picture's units, which are CSS pixels. */
-export const NODE = { width: 190, height: 56 } as const;
-const GAP = { x: 74, y: 22 } as const;
+export const NODE = { width: 184, height: 56 } as const;
+const GAP = { x: 92, y: 22 } as const;
 const MARGIN = 16;
 /** Below the nodes, for each arrow that leads back. */
 const LANE = 26;

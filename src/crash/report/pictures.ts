@@ -4,8 +4,8 @@ import { layOut, NODE } from './layout.ts';
 import { type MemoryPicture, memoryKinds, type WaitEdge, type WaitGraph } from './report.ts';
 
 /** Characters that fit in a node of the graph, in its two lines. */
-const TITLE_LENGTH = 22;
-const DETAIL_LENGTH = 27;
+const TITLE_LENGTH = 20;
+const DETAIL_LENGTH = 25;
 const BAR = { width: 1000, height: 40 } as const;
 
 /** Who waits for what. Tasks are rounded, locks are not; what is red is a deadlock. */

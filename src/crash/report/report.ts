@@ -137,6 +137,8 @@ export interface WaitGraph {
   readonly nodes: readonly WaitNode[];
   /** By the nodes' ids, from who waits to what is waited for, and from there to who holds it. */
   readonly edges: readonly WaitEdge[];
+  /** Arrows that the picture has no room for. */
+  readonly left: number;
 }
 
 export interface WaitNode {

@@ -14,7 +14,7 @@ export function waitSection({ waits }: Report): Section | undefined {
     id: 'waits',
     title: 'Who waits for what',
     content: html`${deadlock ? html`<p class="alarm">There is a deadlock: what is drawn in red waits in a circle, and can never go on.</p>` : undefined}<div class="scroll picture" tabindex="0" role="region" aria-label="Picture of who waits for what">${waitPicture(waits)}</div>
-<details><summary>As text</summary><ul>${sentences.map(({ text, deadlock }) => html`<li>${text}${deadlock ? html` <strong>(deadlock)</strong>` : undefined}</li>`)}</ul></details>`,
+<details><summary>As text</summary><ul>${sentences.map(({ text, deadlock }) => html`<li>${text}${deadlock ? html` <strong>(deadlock)</strong>` : undefined}</li>`)}</ul></details>${waits.left > 0 ? html`<p class="quiet">${waits.left} more arrows are left out: there is no room for them.</p>` : undefined}`,
   };
 }
 

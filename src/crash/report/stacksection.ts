@@ -7,8 +7,9 @@ import type { FrameFacts, Report, StackGroup, TaskFacts } from './report.ts';
 const SHOWN_TASKS = 500;
 /** Names of commands in the line of a group. */
 const SHOWN_NAMES = 5;
-/** How a task comes to wait, which says nothing of what it waits for. */
-const WAITING = /^(?:__)?(?:schedule|context_switch|preempt_schedule|io_schedule|cond_resched)/;
+/** How a task comes to wait or a kernel to stop, which says nothing of what for or why. */
+const COMMON =
+  /^(?:(?:__)?(?:schedule|context_switch|preempt_schedule|io_schedule|cond_resched)|(?:__)?crash_kexec|v?panic$|nmi_panic|oops_|die|exc_|asm_exc_|page_fault_oops|kernelmode_fixup_or_oops|bad_area|do_user_addr_fault|no_context)/;
 
 export function stackSection({ stacks }: Report): Section | undefined {
   if (stacks.length === 0) return undefined;
@@ -40,7 +41,7 @@ function groupOf({ tasks, frames, why, crashed }: StackGroup): Html {
 <summary><span class="badge">${tasks.length}</span>${states.map((state) => html`<span class="state s-${state}">${state}</span>`)}${crashed ? html`<span class="state crash">crashed</span>` : undefined}<span class="where mono">${placeOf(frames)}</span><span class="who">${comms.slice(0, SHOWN_NAMES).join(', ')}${more}</span></summary>
 <div class="body">
 ${tasks.length === 1 ? oneTask(tasks[0]!) : taskTable(tasks)}
-${frames.length === 0 ? html`<p class="quiet">No kernel stack: ${why ?? 'it was in user space, or has ended'}.</p>` : html`<ol class="frames mono" start="0">${frames.map(frameOf)}</ol>${why === undefined ? undefined : html`<p class="quiet">The stack goes on, and cannot be followed: ${why}.</p>`}`}
+${frames.length === 0 ? html`<p class="quiet">No kernel stack: ${why ?? 'it was in user space, or has ended'}.</p>` : html`<ol class="frames mono" start="0">${frames.map((frame, i) => frameOf(frame, frames[i - 1]))}</ol>${why === undefined ? undefined : html`<p class="quiet">The stack goes on, and cannot be followed: ${why}.</p>`}`}
 </div>
 </details>
 `;
@@ -49,7 +50,7 @@ ${frames.length === 0 ? html`<p class="quiet">No kernel stack: ${why ?? 'it was 
 /** The function that says most of what the task did. */
 function placeOf(frames: readonly FrameFacts[]): string {
   const names = frames.map(({ symbol }) => symbol?.replace(/\+0x[0-9a-f]+$/, '') ?? '?');
-  return names.find((name) => !WAITING.test(name)) ?? names[0] ?? 'in user space';
+  return names.find((name) => !COMMON.test(name)) ?? names[0] ?? 'no kernel stack';
 }
 
 function oneTask({ pid, comm, cpu, address, running }: TaskFacts): Html {
@@ -64,9 +65,8 @@ function taskTable(tasks: readonly TaskFacts[]): Html {
   return html`<div class="scroll" tabindex="0" role="region" aria-label="Tasks with this stack"><table><thead><tr><th scope="col" class="n">PID</th><th scope="col">Command</th><th scope="col">State</th><th scope="col" class="n">CPU</th><th scope="col">Task</th></tr></thead><tbody>${rows}</tbody></table></div>${rest > 0 ? html`<p class="quiet">and ${rest} more, which <span class="mono">tideover crash ps</span> lists.</p>` : undefined}`;
 }
 
-function frameOf({ pc, symbol, module, interrupted, rescued }: FrameFacts): Html {
-  const notes = [interrupted ? 'interrupted here' : '', rescued ? 'found by looking through the stack' : ''].filter(
-    Boolean,
-  );
+function frameOf({ pc, symbol, module, interrupted, rescued }: FrameFacts, before: FrameFacts | undefined): Html {
+  const found = rescued && before?.rescued !== true ? 'from here on found by looking through the stack' : '';
+  const notes = [interrupted ? 'interrupted here' : '', found].filter(Boolean);
   return html`<li>${symbol ?? '(no symbol)'}${module === undefined ? undefined : html` <span class="module">${module}</span>`} <span class="pc">${pc}</span>${notes.length === 0 ? undefined : html` <span class="quiet">${notes.join(', ')}</span>`}</li>`;
 }

@@ -80,10 +80,10 @@ input { width: min(22rem, 100%); }
 .chunk { content-visibility: auto; contain-intrinsic-size: auto 4000px; }
 .l { padding: 0 0.9rem 0 8.6rem; text-indent: -7.7rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 .l:target { background: var(--amber-ground); outline: 1px solid var(--amber); }
-.t { display: inline-block; width: 7rem; text-indent: 0; text-align: right; color: var(--quiet); user-select: none; margin-right: 0.3rem; }
+.t { display: inline-block; width: 7rem; text-indent: 0; text-align: right; color: var(--quiet); margin-right: 0.3rem; }
 .l0 .m, .l1 .m, .l2 .m, .l3 .m { color: var(--red); font-weight: 600; }
 .l4 .m { color: var(--amber); }
-.l .quiet { font-size: 0; }
+.l .quiet { font-size: 0; user-select: none; }
 mark { background: var(--mark); color: inherit; border-radius: 2px; }
 
 .stack { border: 1px solid var(--line); border-radius: 6px; margin-bottom: 0.45rem; }
@@ -127,7 +127,7 @@ th, td { padding: 0.28rem 0.9rem 0.28rem 0; border-bottom: 1px solid var(--line)
 .kind-5 { fill: var(--k5); } .kind-6 { fill: var(--k6); } .kind-7 { fill: var(--k7); } .kind-8 { fill: var(--k8); }
 
 .picture { background: var(--code); border: 1px solid var(--line); border-radius: 6px; margin-bottom: 0.8rem; }
-.waits { display: block; margin: auto; max-width: none; }
+.waits { display: block; margin: auto; min-width: min(48rem, max-content); max-width: 100%; height: auto; }
 .node rect { fill: var(--card); stroke: var(--stripe); stroke-width: 1.5; }
 .node.lock rect { fill: var(--code); stroke-dasharray: 5 3; }
 .node.deadlock rect { stroke: var(--red); stroke-width: 2.2; }
