@@ -67,6 +67,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
         const one = made.find((each) => each.task === task)!;
+        spaces.inherit(one);
         const first = !spaces.isInherited(task);
         if (first) makeChildren(one, tree, hole, made);
         if (!task.isZombie) spaces.fill(one);

@@ -58,17 +58,28 @@ export class Spaces {
     return true;
   }
 
+  /** Takes away what a process was made with, as a copy of its parent, and is not to have; before it has children of its own. */
+  inherit({ task, leader }: Made): void {
+    const parent = this.#parentOf(task);
+    if (parent === undefined || firstWithMemory(this.#restoring.tree.tasks, task) !== task) return;
+    const kept = task.isZombie ? [] : this.#inheritance(task, parent);
+    unmapBut(leader, [this.#hole, ...kept.map(({ start, end }) => ({ address: start, size: end - start }))]);
+    leader.run();
+  }
+
+  /** The parent of a process that was made when its parent had its memory. */
+  #parentOf(task: ImageTask): ImageTask | undefined {
+    const parent = this.#restoring.tree.tasks.find(({ pid }) => pid === task.ppid);
+    return parent !== undefined && this.#inherited.has(parent) ? parent : undefined;
+  }
+
   /** Mappings and what is in them. */
   fill({ task, leader }: Made): void {
     const { tree } = this.#restoring;
     if (firstWithMemory(tree.tasks, task) !== task) return;
     const mm = task.mm!;
-    const parent = tree.tasks.find(({ pid }) => pid === task.ppid);
-    const inherited: VmaEntry[] = [];
-    if (parent !== undefined && this.#inherited.has(parent)) {
-      inherited.push(...this.#inheritance(task, parent));
-      unmapBut(leader, [this.#hole, ...inherited.map(({ start, end }) => ({ address: start, size: end - start }))]);
-    }
+    const parent = this.#parentOf(task);
+    const inherited = parent === undefined ? [] : this.#inheritance(task, parent);
     const image = new MemoryImage(this.#store, task.pid);
     const { runs } = image;
     acceptPages(runs, task.pid);

@@ -21,7 +21,7 @@ import { flock } from '../../../src/sys/files.ts';
 import { readHugePagePool } from '../../../src/sys/hugepages.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench } from './target.ts';
+import { Bench, program } from './target.ts';
 
 function bench(t: TestContext): Bench {
   const made = new Bench();
@@ -243,84 +243,34 @@ test('a stream from one to the other', async (t) => {
 
 test('a process of another user', async (t) => {
   const target = bench(t);
-  const pid = target.start('python3', ['-c', USER], { uid: 65534, gid: 65534 });
+  const pid = target.start('python3', [program('user.py')], { uid: 65534, gid: 65534 });
   await target.says('ready');
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
-
-const USER = `
-import os, signal, sys
-signal.signal(signal.SIGTERM, lambda *_: None)
-print('ready', flush=True)
-signal.pause()
-ids = os.getresuid() + os.getresgid()
-caps = [line for line in open('/proc/self/status') if line.startswith('CapEff')][0].split()[1]
-try:
-    os.setuid(0)
-    print('root again', flush=True)
-except PermissionError:
-    print('ok' if set(ids) == {65534} and int(caps, 16) == 0 else 'faults', flush=True)
-`;
 
 test('python3 with threads', async (t) => {
   const target = bench(t);
-  const pid = target.start('python3', ['-c', PYTHON]);
+  const pid = target.start('python3', [program('threads.py')]);
   await target.says('ready');
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
-
-const PYTHON = `
-import signal, threading, time, queue
-done = threading.Event()
-signal.signal(signal.SIGTERM, lambda *_: done.set())
-counts = [0] * 4
-work = queue.Queue()
-def run(i):
-    while not done.is_set():
-        counts[i] += 1
-        work.put(i)
-        time.sleep(0.002)
-threads = [threading.Thread(target=run, args=(i,), name=f'worker {i}') for i in range(4)]
-for thread in threads: thread.start()
-time.sleep(0.2)
-print('ready', flush=True)
-done.wait()
-for thread in threads: thread.join()
-print('ok' if work.qsize() == sum(counts) else 'faults', flush=True)
-`;
 
 test('sqlite in the middle of a transaction', async (t) => {
   const target = bench(t);
-  const pid = target.start('python3', ['-c', SQLITE]);
+  const pid = target.start('python3', [program('sqlite.py')]);
   await target.says('ready');
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
-const SQLITE = `
-import signal, sqlite3
-signal.signal(signal.SIGTERM, lambda *_: None)
-db = sqlite3.connect('data.db', isolation_level=None)
-db.execute('create table t (n integer)')
-db.execute('begin exclusive')
-for n in range(5000): db.execute('insert into t values (?)', (n,))
-print('ready', flush=True)
-signal.pause()
-for n in range(5000, 6000): db.execute('insert into t values (?)', (n,))
-db.execute('commit')
-total = sqlite3.connect('data.db').execute('select count(*), sum(n) from t').fetchone()
-check = db.execute('pragma integrity_check').fetchone()
-print('ok' if total == (6000, 6000 * 5999 // 2) and check == ('ok',) else 'faults', flush=True)
-`;
-
 test('Node with timers and files, whose rings are idle', async (t) => {
   const target = bench(t);
-  const pid = target.start(process.execPath, ['--input-type=module', '-e', NODE]);
+  const pid = target.start(process.execPath, [program('timers.mjs')]);
   await target.says('ready');
   await setTimeout(300);
   await target.moveOn(pid);
@@ -329,39 +279,11 @@ test('Node with timers and files, whose rings are idle', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
-const NODE = `
-import { readFile, writeFile } from 'node:fs/promises';
-let [n, good, term, late] = [0, true, false, 0];
-process.on('SIGTERM', () => { term = true; });
-const hour = setTimeout(() => { good = false; }, 3600_000);
-const timer = setInterval(async () => {
-  const mine = ++n;
-  await writeFile('counter' + mine, String(mine));
-  if ((await readFile('counter' + mine, 'utf8')) !== String(mine)) good = false;
-  if (!term) return;
-  clearInterval(timer);
-  clearTimeout(hour);
-  const code = await crypto.subtle.digest('SHA-256', new Uint8Array(1 << 20));
-  console.log(good && n > 5 && code.byteLength === 32 ? 'ok' : 'faults');
-}, 10);
-console.log('ready');
-`;
-
 test('make -j2 in the middle of compiling', async (t) => {
   const target = bench(t);
-  const pid = target.start('sh', ['-c', MAKE]);
+  const pid = target.start('sh', [program('make.sh')]);
   await target.says('ready');
-  await setTimeout(700);
   await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/, 60), /ok\n$/);
 });
-
-const MAKE = `
-for i in $(seq 1 12); do
-  { for j in $(seq 1 250); do echo "int f_\${i}_$j(int x) { int s = 0; for (int k = 0; k < x; k++) s += k * $j; return s; }"; done; } > f$i.c
-done
-echo "int main(void) { return f_7_3(4) == 18 ? 0 : 1; }" > main.c
-printf 'OBJECTS = $(patsubst %%.c,%%.o,$(wildcard *.c))\\nprogram: $(OBJECTS)\\n\\tgcc -o $@ $^\\n%%.o: %%.c\\n\\tgcc -O2 -w -c -o $@ $<\\n' > Makefile
-echo ready
-make -j2 > make.log 2>&1 && ./program && [ $(ls *.o | wc -l) = 13 ] && echo ok || { cat make.log; echo faults; }
-`;

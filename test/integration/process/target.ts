@@ -11,6 +11,11 @@ const programs = new URL('programs/', import.meta.url).pathname;
 /** Descriptors that this process got from whoever started it are not the program's business. */
 const ALONE = 'import os, sys; os.closerange(3, 65536); os.execvp(sys.argv[1], sys.argv[1:])';
 
+/** Path of a program of programs/ that is a script. */
+export function program(name: string): string {
+  return join(programs, name);
+}
+
 /** Everything of one test, removed and ended by dispose(). */
 export class Bench {
   readonly folder = mkdtempSync(join(tmpdir(), 'tideover-process-'));
