@@ -13,7 +13,7 @@ import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
 import { boot } from './boot.ts';
 import { cacheDirectory, exclusively, requireRoom } from './cache.ts';
 import { run, say } from './command.ts';
-import { emptyDisk } from './disk.ts';
+import { emptyDisk, type OwnDisk } from './disk.ts';
 import { type Kernel, type KernelName, kernel as kernelNamed } from './kernels.ts';
 import { modulesArchive } from './modules-archive.ts';
 import { requirePackages } from './packages.ts';
@@ -35,8 +35,8 @@ export interface Dumps {
 }
 
 /** MB: of the guest, and of that for its capture kernel. */
-const MEMORY = 512;
-const CRASH_MEMORY = 192;
+export const MEMORY = 512;
+export const CRASH_MEMORY = 192;
 const DUMP_MS = 300_000;
 const scripts = ['capture', 'workload', 'truth'] as const;
 
@@ -70,7 +70,7 @@ export async function dumps({ kernel: name, cpus = 1, levels = 4 }: DumpOptions)
 
 async function make(kernel: Kernel, cpus: number, levels: 4 | 5, folder: string): Promise<void> {
   await requirePackages('guest root');
-  const disk = emptyDisk(MEMORY * 2 ** 20);
+  const disk = captureDisk();
   const vm = await boot({
     kernel,
     cpus,
@@ -92,18 +92,35 @@ async function make(kernel: Kernel, cpus: number, levels: 4 | 5, folder: string)
     await dumpByQemu(vm, 'kdump-zlib', join(folder, 'qemu.kdump'));
     await vm.qmp('cont');
     void vm.run('echo c >/proc/sysrq-trigger').catch(() => {});
-    const [, size] = await vm.waitFor(/lab: vmcore has (\d+) bytes/, DUMP_MS);
-    await vm.exited;
-    truncateSync(disk.path, Number(size));
-    await run(['cp', '--sparse=always', disk.path, join(folder, 'vmcore')]);
-    chmodSync(join(folder, 'vmcore'), 0o600);
+    await disk.saveTo(vm, join(folder, 'vmcore'));
   } finally {
     await vm.close();
     disk.remove();
   }
 }
 
-async function loadCapture(vm: Vm, kernel: Kernel, folder: string): Promise<void> {
+/** The disk that a capture kernel writes to, which is the machine's first. */
+export interface CaptureDisk extends OwnDisk {
+  /** Waits until the machine, which is crashing, has ended. */
+  saveTo(vm: Vm, path: string): Promise<void>;
+}
+
+export function captureDisk(): CaptureDisk {
+  const disk = emptyDisk(MEMORY * 2 ** 20);
+  return {
+    ...disk,
+    async saveTo(vm, path) {
+      const [, size] = await vm.waitFor(/lab: vmcore has (\d+) bytes/, DUMP_MS);
+      await vm.exited;
+      truncateSync(disk.path, Number(size));
+      await run(['cp', '--sparse=always', disk.path, path]);
+      chmodSync(path, 0o600);
+    },
+  };
+}
+
+/** Loads the capture kernel of a guest. @param folder for what is made on the way */
+export async function loadCapture(vm: Vm, kernel: Kernel, folder: string): Promise<void> {
   writeFileSync(join(folder, 'capture'), await captureRoot(kernel));
   await vm.copyIn(kernel.vmlinuz, '/tmp/vmlinuz');
   await vm.copyIn(join(folder, 'capture'), '/tmp/capture');
@@ -125,11 +142,11 @@ async function captureRoot(kernel: Kernel): Promise<Uint8Array> {
   return Buffer.concat([common, await modulesArchive(kernel, [])]);
 }
 
-async function dumpByQemu(vm: Vm, format: 'elf' | 'kdump-zlib', path: string): Promise<void> {
+export async function dumpByQemu(vm: Vm, format: 'elf' | 'kdump-zlib', path: string): Promise<void> {
   await vm.qmp('dump-guest-memory', { paging: false, protocol: `file:${path}`, format });
   chmodSync(path, 0o600);
 }
 
-function guestFile(name: string): string {
+export function guestFile(name: string): string {
   return join(import.meta.dirname, 'guest', name);
 }

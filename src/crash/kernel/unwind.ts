@@ -16,6 +16,8 @@ export interface Registers {
   readonly sp: bigint;
   readonly bp: bigint;
   readonly others?: Partial<Record<OrcRegister, bigint>>;
+  /** All of them by the names of user_regs_struct, where they were saved as a whole. */
+  readonly all?: Readonly<Record<string, bigint>>;
 }
 
 export interface Frame {
@@ -24,6 +26,8 @@ export interface Frame {
   readonly sp: bigint;
   /** `pc` is the next instruction of code that was interrupted; otherwise it is where a call returns to. */
   readonly interrupted: boolean;
+  /** Of code that was interrupted, as the processor and the kernel saved them. */
+  readonly registers?: Readonly<Record<string, bigint>>;
   /** Found by looking through the stack, above what could not be unwound. */
   readonly rescued?: true;
 }
@@ -96,12 +100,14 @@ export class Unwinder {
     let { ip: pc, sp, bp } = start;
     let others = start.others ?? {};
     let interrupted = startInterrupted;
+    let saved = start.all;
     let switches = 0;
     const stop = (why: string): Stack => ({ frames, end: 'unknown', why });
     try {
       while (frames.length < MAX_FRAMES) {
         if (pc === 0n) return { frames, end: 'end' };
-        frames.push({ pc, sp, interrupted });
+        frames.push({ pc, sp, interrupted, ...(saved !== undefined && { registers: saved }) });
+        saved = undefined;
         const entry = this.#entry(pc, interrupted);
         if (entry === undefined) return stop(`no unwind entry for 0x${pc.toString(16)}`);
         if (entry.type === 'end') return { frames, end: 'end' };
@@ -118,7 +124,7 @@ export class Unwinder {
           const registers = readRegisters(this.#memory.read(from, PT_REGS_SIZE));
           if (registers.user) return { frames, end: 'user', user: registers };
           ({ ip: pc, sp, bp } = registers);
-          [others, interrupted] = [registers.others ?? {}, true];
+          [others, interrupted, saved] = [registers.others ?? {}, true, registers.all];
         } else {
           // Only ip, cs, flags, sp and ss, as the processor pushed them.
           const [ip, cs, previous] = [0n, 8n, 24n].map((at) => this.#memory.u64(from + at)) as [bigint, bigint, bigint];
@@ -200,11 +206,15 @@ export class Unwinder {
 export function readRegisters(bytes: Uint8Array): Registers & { readonly user: boolean } {
   const view = viewOf(bytes);
   const get = (name: keyof typeof user_regs_struct.offsets) => view.getBigUint64(user_regs_struct.offsets[name], true);
+  const names = Object.keys(user_regs_struct.offsets) as (keyof typeof user_regs_struct.offsets)[];
   return {
     ip: get('rip'),
     sp: get('rsp'),
     bp: get('rbp'),
     others: { ax: get('rax'), dx: get('rdx'), di: get('rdi'), r10: get('r10'), r13: get('r13') },
+    all: Object.fromEntries(
+      names.filter((name) => user_regs_struct.offsets[name] < PT_REGS_SIZE).map((name) => [name, get(name)]),
+    ),
     user: (get('cs') & 3n) !== 0n,
   };
 }

@@ -1,0 +1,51 @@
+/** Builds the module fault.c for one of Debian's kernels, out of the headers that belong to it; kept in the cache. */
+import { createHash } from 'node:crypto';
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { download, record } from '../apt.ts';
+import { cacheDirectory, exclusively } from '../cache.ts';
+import { run, say } from '../command.ts';
+import type { Kernel } from '../kernels.ts';
+import { requirePackages } from '../packages.ts';
+
+const files = ['fault.c', 'Makefile'] as const;
+
+/** Path of fault.ko. Its types (BTF) are in it. @throws CommandError */
+export async function faultModule(kernel: Kernel): Promise<string> {
+  const hash = createHash('sha256').update(kernel.version);
+  for (const file of files) hash.update(readFileSync(join(import.meta.dirname, file)));
+  const path = join(cacheDirectory(), 'modules', `fault-${kernel.release}-${hash.digest('hex').slice(0, 12)}.ko`);
+  if (existsSync(path)) return path;
+  return exclusively('fault', async (scratch) => {
+    if (existsSync(path)) return path;
+    await requirePackages('kernel build');
+    const headers = await unpackHeaders(kernel, scratch);
+    const source = join(scratch, 'source');
+    mkdirSync(source);
+    for (const file of files) copyFileSync(join(import.meta.dirname, file), join(source, file));
+    say(`building a module for kernel ${kernel.release}`);
+    await run(['make', '-C', headers, `M=${source}`, 'CC=gcc', 'CROSS_COMPILE=', 'modules']);
+    mkdirSync(dirname(path), { recursive: true });
+    renameSync(join(source, 'fault.ko'), path);
+    return path;
+  });
+}
+
+/** The folder that modules are built with. */
+async function unpackHeaders({ release, version }: Kernel, scratch: string): Promise<string> {
+  const root = join(scratch, 'root');
+  const name = `linux-headers-${release}`;
+  const depends = (await record(name, version))?.get('depends') ?? '';
+  const others = depends.match(/\blinux-(?:headers-[^\s,|(]+-common|kbuild-[^\s,|(]+)/g) ?? [];
+  for (const each of [name, ...others]) {
+    const directory = join(scratch, each);
+    mkdirSync(directory);
+    const sha256 = (await record(each, version))?.get('sha256') ?? '';
+    await run(['dpkg-deb', '-x', await download({ package: each, version, suite: '', sha256 }, directory), root]);
+  }
+  // The one path that is not relative.
+  const folder = join(root, 'usr', 'src', name);
+  const makefile = join(folder, 'Makefile');
+  writeFileSync(makefile, readFileSync(makefile, 'utf8').replaceAll('/usr/src/', `${join(root, 'usr', 'src')}/`));
+  return folder;
+}
