@@ -14,29 +14,30 @@ import { boot } from './boot.ts';
 import { cacheDirectory, exclusively, requireRoom } from './cache.ts';
 import { say } from './command.ts';
 import { CRASH_MEMORY, captureDisk, dumpByQemu, guestFile, loadCapture, MEMORY } from './dumps.ts';
-import { faultModule } from './fault/build.ts';
+import { faultModule, faultProgram } from './fault/build.ts';
 import { type Kernel, type KernelName, kernel as kernelNamed } from './kernels.ts';
 import type { Vm } from './vm.ts';
 
 interface Scenario {
   readonly kernel: KernelName;
   readonly cpus: number;
-  /** Needs lab/fault. */
-  readonly module?: true;
+  /** What it needs of lab/fault: the module, or the program. */
+  readonly needs?: 'module' | 'program';
   readonly capture?: true;
 }
 
 /** What each does is in lab/guest/crash. */
 const scenarios = {
   /** Tasks of a module that wait for each other, objects that it has lost, and then a NULL pointer. */
-  oops: { kernel: '6.12', cpus: 2, module: true, capture: true },
+  oops: { kernel: '6.12', cpus: 2, needs: 'module', capture: true },
   /** A corrupted list, which ends a thread, and later a soft lockup. */
-  spin: { kernel: '6.12', cpus: 2, module: true },
+  spin: { kernel: '6.12', cpus: 2, needs: 'module' },
   /** A stack that is used up. */
-  recurse: { kernel: '6.12', cpus: 1, module: true },
+  recurse: { kernel: '6.12', cpus: 1, needs: 'module' },
   /** A hung task: it writes to a file system that is frozen. */
   hang: { kernel: '6.18', cpus: 1 },
-  oom: { kernel: '7.2', cpus: 2 },
+  /** Too little memory, while tasks wait for locks that a thread holds. */
+  oom: { kernel: '7.2', cpus: 2, needs: 'program' },
 } as const satisfies Record<string, Scenario>;
 
 export type Cause = keyof typeof scenarios;
@@ -54,7 +55,9 @@ export async function crashDump(cause: Cause): Promise<CrashDump> {
   const scenario: Scenario = scenarios[cause];
   const kernel = await kernelNamed(scenario.kernel);
   const hash = createHash('sha256').update(JSON.stringify([1, kernel.version, MEMORY, CRASH_MEMORY, scenario]));
-  for (const file of ['capture', 'crash', 'truth', '../fault/fault.c']) hash.update(readFileSync(guestFile(file)));
+  const needed = { module: ['../fault/fault.c'], program: ['../fault/user.c'] };
+  const files = ['capture', 'crash', 'truth', ...(scenario.needs === undefined ? [] : needed[scenario.needs])];
+  for (const file of files) hash.update(readFileSync(guestFile(file)));
   const key = `${cause}-${kernel.release}-${hash.digest('hex').slice(0, 12)}`;
   const folder = join(cacheDirectory(), 'dumps', key);
   if (!existsSync(folder)) {
@@ -85,7 +88,8 @@ async function make(cause: Cause, scenario: Scenario, kernel: Kernel, folder: st
   });
   try {
     if (disk !== undefined) await loadCapture(vm, kernel, scratch);
-    if (scenario.module) await vm.copyIn(await faultModule(kernel), '/tmp/fault.ko');
+    if (scenario.needs === 'module') await vm.copyIn(await faultModule(kernel), '/tmp/fault.ko');
+    if (scenario.needs === 'program') await vm.copyIn(await faultProgram(scratch), '/tmp/user');
     for (const script of ['crash', 'truth']) await vm.copyIn(guestFile(script), `/tmp/${script}`);
     await vm.check(`sh /tmp/crash prepare ${cause}`, { timeout: DUMP_MS });
     await vm.check('sh /tmp/truth /tmp/truths', { timeout: DUMP_MS });

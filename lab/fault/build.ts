@@ -1,4 +1,4 @@
-/** Builds the module fault.c for one of Debian's kernels, out of the headers that belong to it; kept in the cache. */
+/** Builds what makes kernels die: the module fault.c for one of Debian's, and the program user.c. */
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
@@ -10,7 +10,7 @@ import { requirePackages } from '../packages.ts';
 
 const files = ['fault.c', 'Makefile'] as const;
 
-/** Path of fault.ko. Its types (BTF) are in it. @throws CommandError */
+/** Path of fault.ko, built with the headers that belong to the kernel and kept in the cache. Its types (BTF) are in it. */
 export async function faultModule(kernel: Kernel): Promise<string> {
   const hash = createHash('sha256').update(kernel.version);
   for (const file of files) hash.update(readFileSync(join(import.meta.dirname, file)));
@@ -48,4 +48,12 @@ async function unpackHeaders({ release, version }: Kernel, scratch: string): Pro
   const makefile = join(folder, 'Makefile');
   writeFileSync(makefile, readFileSync(makefile, 'utf8').replaceAll('/usr/src/', `${join(root, 'usr', 'src')}/`));
   return folder;
+}
+
+/** Makes the program in a folder and returns its path. It needs no library. */
+export async function faultProgram(folder: string): Promise<string> {
+  await requirePackages('programs under test');
+  const path = join(folder, 'user');
+  await run(['gcc', '-O1', '-static', '-pthread', '-o', path, join(import.meta.dirname, 'user.c')]);
+  return path;
 }

@@ -107,7 +107,7 @@ static int fault_deadlock(void)
 	return 0;
 }
 
-static noinline int fault_oops(struct fault_request *request)
+static noinline __noclone int fault_oops(struct fault_request *request)
 {
 	return request->done(request);
 }

@@ -23,12 +23,14 @@ import { sys } from './crash/sys.ts';
 import { task } from './crash/task.ts';
 import { vm } from './crash/vm.ts';
 import { vtop } from './crash/vtop.ts';
+import { why } from './crash/why.ts';
 
 export const crash: Command = command({
   name: 'crash',
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
   commands: [
+    why,
     report,
     info,
     sys,
