@@ -7,9 +7,10 @@ import { incompatibilities } from '../image/info.ts';
 import * as area from '../image/messages/memory.ts';
 import type { PageRuns } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
-import type { IdsEntry, ImageTask, ImageTree } from '../image/tree.ts';
+import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { readMachine } from '../sys/machine.ts';
+import { refuseNamespaces } from './namespaces.ts';
 
 /** @throws UnsupportedError, or FormatError for an image of no process */
 export function acceptImage(store: ImageStore, tree: ImageTree, shellJob: boolean): void {
@@ -38,12 +39,7 @@ export function acceptImage(store: ImageStore, tree: ImageTree, shellJob: boolea
 }
 
 function acceptTask(tree: ImageTree, { pid, ids, mm, threads }: ImageTask): void {
-  const root = tree.inventory.root_ids;
-  for (const name of NAMESPACES) {
-    const of = (entry: IdsEntry | undefined) => entry?.[`${name}_ns_id`] ?? 0;
-    if (of(ids) === of(root) || of(root) === 0) continue;
-    throw unknown(pid, `${name} namespace`, 'the process had one of its own');
-  }
+  refuseNamespaces(tree, pid, ids);
   if (mm!.aios.length > 0) throw unknown(pid, 'asynchronous I/O', 'the process had rings of io_setup(2)');
   for (const { status, start, end } of mm!.vmas) {
     const kind = [...UNKNOWN_AREAS].find(([bit]) => (status & bit) !== 0)?.[1];
@@ -80,9 +76,6 @@ export function acceptPages(runs: PageRuns, pid?: number): void {
     remedy: `make an image in one, without ${parent ? '--prev-images-dir' : '--lazy-pages'}, or restore it with CRIU`,
   });
 }
-
-/** Of task_kobj_ids_entry; that of time is made anew for every tree. */
-const NAMESPACES = ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const;
 
 const UNKNOWN_AREAS: ReadonlyMap<number, string> = new Map([
   [area.VMA_AREA_SOCKET, 'a packet socket'],

@@ -6,7 +6,6 @@
  * First everything is looked at while it runs: what cannot be saved is said then, and the code is warm when the processes are
  * stopped.
  */
-import { existsSync, readlinkSync } from 'node:fs';
 import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, UnsupportedError } from '../errors.ts';
@@ -17,8 +16,10 @@ import { readStat, readStatus } from '../sys/stat.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
 import { FileTables, isGone } from './files/table.ts';
-import { childrenOf, type Frozen, freezeTree } from './freeze.ts';
+import { childrenOf, type Frozen, freezeTree, threadsOf } from './freeze.ts';
 import { endIdle, startIdle } from './idle.ts';
+import { saveIpc } from './ipc.ts';
+import { Namespaces } from './namespaces.ts';
 import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
 import { refuseLeaderless, refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
@@ -26,7 +27,8 @@ import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
 import { enterAll, Guest, leaveAll, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
-import { expectEnd } from './tracee.ts';
+import { neverEnds, reapEach } from './tracee.ts';
+import { saveNames } from './uts.ts';
 import { afterVfork } from './vfork.ts';
 import { lookAtWaits } from './waits.ts';
 import { memoryOf, writeImage, writeStatistics } from './write.ts';
@@ -85,9 +87,10 @@ function lookAt(options: CheckpointOptions): number {
   refuseOneself(options.pid);
   afterVfork(() => treeOf(options.pid), options.timeout);
   let size = 0;
-  const saving = new Saving(options, false);
+  const namespaces = new Namespaces(options.pid);
+  const saving = new Saving(options, namespaces, false);
   const tables = new FileTables(saving);
-  const objects = new SharedObjects();
+  const objects = new SharedObjects(namespaces);
   const members: Member[] = [];
   try {
     const pids = new Set(treeOf(options.pid));
@@ -99,10 +102,13 @@ function lookAt(options: CheckpointOptions): number {
           if (pid === options.pid) throw hasEnded(pid, status.PPid);
           continue;
         }
-        refuseForeign(pid);
-        refuseRunning(pid, pids);
+        namespaces.check(pid);
+        for (const tid of threadsOf(pid).slice(1)) namespaces.check(`${pid}/task/${tid}`);
+        namespaces.within(() => refuseRunning(pid, pids));
         refuseSession(pid, pids, options);
-        const { ids, pages } = saveOutside({ pid, umask: status.Umask }, saving, tables, objects);
+        const { ids, pages } = namespaces.within(() =>
+          saveOutside({ pid, umask: status.Umask }, saving, tables, objects),
+        );
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });
         size += pages.size;
       } catch (error) {
@@ -111,8 +117,11 @@ function lookAt(options: CheckpointOptions): number {
         if (pid === options.pid) readStat(pid);
       }
     }
-    tables.finish();
-    finishSysv(saving, pids);
+    namespaces.within(() => {
+      tables.finish();
+      if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
+      finishSysv(saving, pids);
+    });
     checkPidfds(saving, pids);
     checkSharing(members);
     return size;
@@ -179,28 +188,6 @@ function hasEnded(pid: number, parent: number): UnsupportedError {
   });
 }
 
-/** Namespaces other than ours. */
-function refuseForeign(pid: number): void {
-  for (const name of ['pid', 'net', 'ipc', 'uts', 'mnt', 'user', 'cgroup'] as const) {
-    if (readlinkSync(`/proc/${pid}/ns/${name}`) === readlinkSync(`/proc/self/ns/${name}`)) continue;
-    throw new UnsupportedError({
-      what: `${name} namespace`,
-      pid,
-      why: 'it is another one than ours, and namespaces cannot be saved yet',
-      remedy: `run tideover within it: nsenter --${name} -t ${pid}`,
-    });
-  }
-  // What unshare(2) with CLONE_NEWTIME has made is for children alone; a kernel without these namespaces has neither.
-  const [own, childrens] = ['time', 'time_for_children'].map((name) => `/proc/${pid}/ns/${name}`) as [string, string];
-  if (!existsSync(childrens) || readlinkSync(own) === readlinkSync(childrens)) return;
-  throw new UnsupportedError({
-    what: 'time namespace',
-    pid,
-    why: 'its children would be in another one than it itself (unshare(2)), and namespaces cannot be saved yet',
-    remedy: 'let it enter that one (setns(2)) before',
-  });
-}
-
 function refuseSession(pid: number, tree: ReadonlySet<number>, options: CheckpointOptions): void {
   if (options.shellJob) return;
   const { session } = readStat(pid);
@@ -219,9 +206,10 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  */
 function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
-  const saving = new Saving(options, true);
+  const namespaces = new Namespaces(pid);
+  const saving = new Saving(options, namespaces, true);
   const tables = new FileTables(saving);
-  const objects = new SharedObjects();
+  const objects = new SharedObjects(namespaces);
   const guests: Guest[] = [];
   const snapshots: Snapshot[] = [];
   saving.waits = lookAtWaits(treeOf(pid));
@@ -239,7 +227,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
   let [done, stopped] = [false, 0];
   const letGo = (): void => {
     done = true;
-    if (outcome === 'kill') saving.connections.leave(pid);
+    if (outcome === 'kill') namespaces.within(() => saving.connections.leave(saving.ids.inside(pid)));
     else saving.connections[Symbol.dispose]();
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
@@ -249,15 +237,21 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
   try {
     const clocks = clocksOf(pid);
     // Objects are compared and memory is listed before any of it is ours.
-    const outside = frozen.processes.map((process) =>
-      process.zombie
-        ? undefined
-        : saveOutside({ pid: process.pid, umask: process.status.Umask }, saving, tables, objects),
+    const outside = namespaces.within(() =>
+      frozen.processes.map((process) =>
+        process.zombie
+          ? undefined
+          : saveOutside({ pid: process.pid, umask: process.status.Umask }, saving, tables, objects),
+      ),
     );
-    tables.saveQueues(pid);
-    tables.finish();
     const tree = new Set(frozen.processes.map((process) => process.pid));
-    finishSysv(saving, tree);
+    namespaces.within(() => {
+      tables.saveQueues(pid);
+      tables.finish();
+      if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
+      finishSysv(saving, tree);
+      if (namespaces.has('uts')) saving.uts = saveNames();
+    });
     checkPidfds(saving, tree);
     for (const [i, process] of frozen.processes.entries()) {
       if (!process.zombie) guests.push(new Guest(process, outside[i]!.vmas));
@@ -265,7 +259,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     enterAll(guests);
     let next = 0;
     const asked = frozen.processes.map((process, i) =>
-      process.zombie ? () => saveZombie(process) : saveTask(guests[next++]!, outside[i]!, saving),
+      process.zombie ? () => saveZombie(process, saving) : saveTask(guests[next++]!, outside[i]!, saving),
     );
     const tasks = asked.map((answer) => answer());
     const memory = memoryOf(tasks, saving);
@@ -338,7 +332,7 @@ function keepMemory(
       each.hold(room);
       continue;
     }
-    const guest = guests.find(({ process }) => process.pid === each.name)!;
+    const guest = guests.find(({ process }) => process.pid === each.of)!;
     const snapshot = guest.process.status.Seccomp === 0 ? Snapshot.of(guest.remotes[0]!) : undefined;
     if (snapshot === undefined) return false;
     snapshots.push(snapshot);
@@ -384,10 +378,8 @@ function undo(frozen: Frozen, guests: readonly Guest[]): void {
 
 /** Waits for the end of what was killed, and reaps what the kernel leaves to a tracer. */
 function reapAll({ processes }: Frozen): void {
-  for (const { threads } of processes) {
-    for (const thread of [...threads].reverse()) {
-      expectEnd(thread.tid);
-      thread.forget();
-    }
-  }
+  const threads = processes.flatMap((process) => process.threads);
+  const [left] = reapEach(threads.map(({ tid }) => tid).reverse());
+  if (left !== undefined) throw neverEnds(left);
+  for (const thread of threads) thread.forget();
 }

@@ -134,6 +134,8 @@ export class HeldMemory {
 /** What belongs to a process alone. */
 export class ProcessMemory implements Memory {
   readonly name: number;
+  /** The process itself. */
+  readonly of: number;
   readonly runs: Runs;
   readonly #vmas: readonly VmaEntry[];
   /** Whose memory is read. */
@@ -142,8 +144,10 @@ export class ProcessMemory implements Memory {
   #held: Uint8Array | undefined;
   #isHeld: (vma: VmaEntry) => boolean = () => false;
 
-  constructor(pid: number, runs: Runs, vmas: readonly VmaEntry[]) {
-    this.name = pid;
+  /** @param pid whose it is, @param name its id in the image */
+  constructor({ pid, name }: { pid: number; name: number }, runs: Runs, vmas: readonly VmaEntry[]) {
+    this.name = name;
+    this.of = pid;
     this.#pid = pid;
     this.runs = runs;
     this.#vmas = vmas;

@@ -29,6 +29,8 @@ import { credentialsOf, restoreCredentials, sameCredentials } from './credential
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
 import { restoreLock } from './files/locks.ts';
+import { threadsOf } from './freeze.ts';
+import { withInnerId } from './ids.ts';
 import { restoreLimits } from './limits.ts';
 import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
@@ -112,7 +114,8 @@ export function leave({ task, leader, remotes }: Rebuilt, elapsed: number): void
     const registers = restoreGeneral(core.thread_info!);
     const left = core.thread_core?.attributes?.call_left;
     if (left !== undefined) goOnWaiting(remote, registers, Math.max(1, left - 1e6 * elapsed));
-    else if (registers.number('orig_rax') >= 0) interrupted(registers, codeAt(task.pid, registers.number('rip')));
+    else if (registers.number('orig_rax') >= 0)
+      interrupted(registers, codeAt(remote.scratch.pid, registers.number('rip')));
     restoreXstate(remote.tracee.tid, core.thread_info!);
     remote.tracee.registers = registers;
     remote.tracee.sigmask = core.thread_core?.blk_sigset ?? core.tc?.blk_sigset ?? 0n;
@@ -133,25 +136,25 @@ function codeAt(pid: number, address: number): Uint8Array {
 }
 
 /** The scratch memory goes, when all that share it have left it. */
-export function clear({ task, leader }: Rebuilt, tree: ImageTree, hole: { address: number; size: number }): void {
+export function clear({ task, pid, leader }: Rebuilt, tree: ImageTree, hole: { address: number; size: number }): void {
   if (firstWithMemory(tree.tasks, task) !== task) return;
   const doorstep = new Doorstep(
-    task.pid,
-    readMaps(task.pid).find(({ path }) => path === '[vdso]'),
+    pid,
+    readMaps(pid).find(({ path }) => path === '[vdso]'),
   );
   try {
     const result = doorstep.call(leader.tracee, NR.munmap, hole.address, hole.size);
-    if (result !== 0) throw new PartialError('restore', `scratch memory stays in process ${task.pid}`);
+    if (result !== 0) throw new PartialError('restore', `scratch memory stays in process ${pid}`);
   } finally {
     doorstep[Symbol.dispose]();
   }
 }
 
 /** Lets it go on, or stop. @param stopped also where it was running */
-export function letGo({ task, remotes }: Rebuilt, stopped: boolean): void {
+export function letGo({ task, pid, remotes }: Rebuilt, stopped: boolean): void {
   const { tc } = task.threads[0]!.core;
   if (stopped || tc!.task_state === TASK_STOPPED) {
-    kill({ pid: task.pid, sig: tc!.stop_signo || 19 });
+    kill({ pid, sig: tc!.stop_signo || 19 });
   }
   for (const { tracee } of remotes) tracee.letGo();
 }
@@ -202,7 +205,7 @@ function installDescriptors(leader: Remote, task: ImageTask, restoring: Restorin
 
 const THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
 
-function makeThreads({ task, leader, scratch, slot }: Made): Remote[] {
+function makeThreads({ task, pid, inner, leader, scratch, slot }: Made): Remote[] {
   const others = task.threads.slice(1);
   const made: Remote[] = [];
   for (const [i, { tid }] of others.entries()) {
@@ -210,8 +213,9 @@ function makeThreads({ task, leader, scratch, slot }: Made): Remote[] {
     leader.run();
     const result = leader.result(index);
     if (result !== tid) throw notMade(leader.error(index, result), tid);
-    expectStop(tid, ({ event }) => event === PTRACE_EVENT_STOP);
-    const tracee = Tracee.found(task.pid, tid);
+    const here = inner ? withInnerId(threadsOf(pid), tid)! : tid;
+    expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
+    const tracee = Tracee.found(pid, here);
     tracee.blockSignals(scratch.endSignal);
     made.push(new Remote(tracee, scratch, slot + i + 1));
   }

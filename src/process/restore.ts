@@ -16,6 +16,7 @@ import { acceptImage } from './acceptance.ts';
 import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
+import { NewNamespaces, ownNamespaces } from './namespaces.ts';
 import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
@@ -54,15 +55,19 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   acceptImage(store, tree, options.shellJob);
   const restoring = new Restoring(store, tree, options.connections ?? 'kept');
   const made: Made[] = [];
+  const own = ownNamespaces(tree);
   const asBefore = reapOrphans();
+  let namespaces: NewNamespaces | undefined;
   try {
+    namespaces = new NewNamespaces(own);
     restoring.prepareShared();
     openEverything(tree, restoring);
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
       const began = performance.now();
-      enterTime(makeRoot(tree, { hole, keep, sibling: options.sibling === true }, made).leader, store);
+      const how = { sibling: options.sibling === true, inner: own.has('pid') };
+      enterTime(makeRoot(tree, { hole, keep, ...how }, made).leader, store);
       const spaces = new Spaces(restoring, store, keep, hole);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
@@ -73,12 +78,13 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         if (!task.isZombie) spaces.fill(one);
         if (!first) makeChildren(one, tree, hole, made);
       }
+      for (const { task, pid } of made) restoring.noteProcess(task.pid, pid);
       makeGroups(made);
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      for (const { task } of options.ignoreCgroups ? [] : live)
-        restoreCgroups(task.pid, task.threads[0]!.core.tc!.cgroups);
+      for (const { task, pid } of options.ignoreCgroups ? [] : live)
+        restoreCgroups(pid, task.threads[0]!.core.tc!.cgroups);
       for (const one of live) spaces.finish(one);
       for (const one of live) standIn(one, restoring, keep);
       const processes = live.map((one) => rebuild(one, restoring, keep));
@@ -86,16 +92,16 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const process of processes) leave(process, performance.now() - began);
       for (const process of processes) clear(process, tree, hole);
       restoring.ready();
-      options.beforeGoing?.(tree.tasks[0]!.pid);
+      namespaces.outside(() => options.beforeGoing?.(made[0]!.pid));
       restoring[Symbol.dispose]();
-      const unguard = live.length > 1 ? guardOver(live.map(({ task }) => task.pid)) : undefined;
+      const unguard = live.length > 1 ? guardOver(live.map(({ pid }) => pid)) : undefined;
       for (const process of processes) letGo(process, options.stopped);
       unguard?.();
     } finally {
       close({ fd: keep });
     }
     return {
-      pid: tree.tasks[0]!.pid,
+      pid: made[0]!.pid,
       processes: tree.tasks.length,
       threads: tree.tasks.reduce((sum, { threads }) => sum + threads.length, 0),
     };
@@ -106,6 +112,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   } finally {
     asBefore();
     restoring[Symbol.dispose]();
+    namespaces?.[Symbol.dispose]();
     for (const { scratch } of made) scratch[Symbol.dispose]();
   }
 }

@@ -44,10 +44,12 @@ import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
 import type { Packet } from './files/unixqueue.ts';
+import { restoreIpcLimits, restoreQueues } from './ipc.ts';
+import { OURS, ownNamespaces } from './namespaces.ts';
 import { fillFile } from './pages.ts';
 import type { Filter } from './seccomp.ts';
 import { fillSegment, restoreSemaphores, type Segment } from './sysv.ts';
-import { NAMESPACES } from './task.ts';
+import { restoreNames } from './uts.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
@@ -70,6 +72,10 @@ export class Restoring {
   readonly #lasts: (() => void)[] = [];
   readonly #failures: (() => void)[] = [];
   readonly #segments: readonly Segment[];
+  /** Number of the IPC namespace. */
+  readonly #ipc: number;
+  /** Processes that were made, by their ids in the image. */
+  readonly #here = new Map<number, number>();
   /** By the id of a file without its name: the deleted one that is made again, or the one that has its other name. */
   readonly #ghosts: ReadonlyMap<number, number>;
   readonly #links: ReadonlyMap<number, number>;
@@ -80,7 +86,8 @@ export class Restoring {
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;
-    this.#segments = this.#withBytes(images.IPCNS_SHM, NAMESPACES.ipc_ns_id).map(({ entry }) => entry);
+    this.#ipc = tree.tasks[0]!.ids?.ipc_ns_id ?? OURS.ipc_ns_id;
+    this.#segments = this.#withBytes(images.IPCNS_SHM, this.#ipc).map(({ entry }) => entry);
     const byPipe = (list: PipeData[]) => new Map(list.map((each) => [each.entry.pipe_id, each]));
     this.pipesData = byPipe(this.#withBytes(images.PIPES_DATA));
     this.fifosData = byPipe(this.#withBytes(images.FIFO_DATA));
@@ -132,6 +139,16 @@ export class Restoring {
     const fd = kind.restore(entry, this);
     this.#open.set(id, fd);
     return fd;
+  }
+
+  /** Notes a process that was made. @param inside its id in the image */
+  noteProcess(inside: number, here: number): void {
+    this.#here.set(inside, here);
+  }
+
+  /** The id that a process or group of the image has here; one that is not in the image has it as well. */
+  here(inside: number): number {
+    return this.#here.get(inside) ?? inside;
   }
 
   /** What was made for a key when it was asked for first. */
@@ -200,7 +217,7 @@ export class Restoring {
   segment(id: number): Segment {
     const found = this.#segments.find(({ desc }) => desc.id === id);
     if (found !== undefined) return found;
-    const file = fileName(images.IPCNS_SHM, NAMESPACES.ipc_ns_id);
+    const file = fileName(images.IPCNS_SHM, this.#ipc);
     throw new FormatError({ file, field: 'id', expected: `segment ${id}`, found: 'none' });
   }
 
@@ -238,7 +255,8 @@ export class Restoring {
 
   /** All shared memory of the image, in the order of its contents there: a stream is read once. */
   prepareShared(): void {
-    for (const set of this.#withBytes(images.IPCNS_SEM, NAMESPACES.ipc_ns_id)) restoreSemaphores(this, set);
+    this.#fillNamespaces();
+    for (const set of this.#withBytes(images.IPCNS_SEM, this.#ipc)) restoreSemaphores(this, set);
     const order = this.#store
       .names()
       .flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? [])
@@ -256,6 +274,17 @@ export class Restoring {
       if (memfd === undefined) this.shared(shmid);
       else this.open([...this.tree.files.values()].find((each) => each.memfd?.inode_id === memfd.inode_id)!.id);
     }
+  }
+
+  /** Puts what they had into the new namespaces that this thread is in. */
+  #fillNamespaces(): void {
+    const own = ownNamespaces(this.tree);
+    const { uts_ns_id } = this.tree.tasks[0]!.ids ?? OURS;
+    if (own.has('uts')) restoreNames(entryOf(this.#store, images.UTSNS, uts_ns_id!));
+    if (!own.has('ipc')) return;
+    restoreIpcLimits(entryOf(this.#store, images.IPC_VAR, this.#ipc));
+    const queues = fileName(images.IPCNS_MSG, this.#ipc);
+    if (this.#store.has(queues)) withSource(this.#store, queues, restoreQueues);
   }
 
   /** Closes and removes what was only made for the sake of restoring. */

@@ -24,8 +24,12 @@ import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
+import { Ids } from './ids.ts';
+import type { IpcNamespace } from './ipc.ts';
+import type { Namespaces } from './namespaces.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
+import type { Names } from './uts.ts';
 import type { Waits } from './waits.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -68,6 +72,8 @@ const DELETED = ' (deleted)';
 export class Saving {
   readonly options: SaveOptions;
   readonly stopped: boolean;
+  readonly namespaces: Namespaces;
+  readonly ids: Ids;
   readonly files: FileEntry[] = [];
   readonly remaps: Value<typeof remap_file_path_entry>[] = [];
   readonly ghosts = new Map<string, Ghost>();
@@ -91,6 +97,9 @@ export class Saving {
   /** System V shared memory by id, with how many mappings of it were seen, and how many there are at all. */
   readonly segments = new Map<number, { readonly entry: Segment; mappings: number; readonly attached: number }>();
   semaphores: readonly Semaphores[] = [];
+  /** Of namespaces that the tree has for itself. */
+  ipc: IpcNamespace | undefined;
+  uts: Names | undefined;
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
   /** Names that were made for files without one. */
@@ -100,8 +109,10 @@ export class Saving {
   #lastId = 0;
 
   /** @param stopped what is saved is stopped; else it is only looked at */
-  constructor(options: SaveOptions, stopped: boolean) {
+  constructor(options: SaveOptions, namespaces: Namespaces, stopped: boolean) {
     this.options = options;
+    this.namespaces = namespaces;
+    this.ids = new Ids(namespaces.has('pid'));
     this.stopped = stopped;
   }
 

@@ -148,8 +148,9 @@ export class Spaces {
     const had = (at: number) =>
       there!.present(at, at + 1) > 0 && inherited.some(({ start, end }) => at >= start && at < end);
     const vdso = new OldVdso(task);
+    const { pid } = leader.scratch;
     const fill = (to: number, from: number, length: number) =>
-      inherited.length > 0 ? fillWhereOther(task.pid, to, from, length, had) : fillMemory(task.pid, to, from, length);
+      inherited.length > 0 ? fillWhereOther(pid, to, from, length, had) : fillMemory(pid, to, from, length);
     try {
       eachPart(image, (to, from, length) => vdso.take(to, from, length, fill));
       vdso.place(leader, { start: address, end: address + size });

@@ -26,13 +26,13 @@ export type Semaphores = { entry: Value<typeof ipc_sem_entry>; bytes: Uint8Array
 const PAGE = 4096;
 const PERMISSIONS = 0o777;
 
-function describe(object: SysvObject, id: number): Value<typeof ipc_desc_entry> {
+export function describeSysv(object: SysvObject, id: number): Value<typeof ipc_desc_entry> {
   const { key, uid, gid, cuid, cgid, perms } = object;
   return { key: key! >>> 0, uid: uid!, gid: gid!, cuid: cuid!, cgid: cgid!, mode: perms!, id };
 }
 
 /** A mapping of a segment: its inode is the id. @param link that leads to it @returns the id */
-export function saveSegment(saving: Saving, vma: FlaggedVma, link: string): number {
+export function saveSegment(saving: Saving, vma: Pick<FlaggedVma, 'inode'>, link: string): number {
   const id = Number(vma.inode);
   const known = saving.segments.get(id);
   if (known !== undefined) {
@@ -48,7 +48,7 @@ export function saveSegment(saving: Saving, vma: FlaggedVma, link: string): numb
     });
   }
   const entry: Segment = {
-    desc: describe(object, id),
+    desc: describeSysv(object, id),
     size: object.size!,
     in_pagemaps: true,
     changed: BigInt(object.ctime!),
@@ -65,6 +65,7 @@ export function saveSegment(saving: Saving, vma: FlaggedVma, link: string): numb
  * @throws UnsupportedError where others have a segment too, who would go on with it
  */
 export function finishSysv(saving: Saving, tree: ReadonlySet<number>): void {
+  const own = saving.namespaces.has('ipc');
   for (const { entry, mappings, attached } of saving.segments.values()) {
     if (attached <= mappings) continue;
     throw new UnsupportedError({
@@ -73,17 +74,17 @@ export function finishSysv(saving: Saving, tree: ReadonlySet<number>): void {
       remedy: 'save a tree that has all of them',
     });
   }
-  saving.semaphores = listSysv('sem').flatMap((object) => saveSemaphores(object, tree) ?? []);
+  saving.semaphores = listSysv('sem').flatMap((object) => saveSemaphores(object, own ? undefined : tree) ?? []);
 }
 
-/** A set of semaphores, if one of the tree was the last to change one of them. */
-function saveSemaphores(object: SysvObject, tree: ReadonlySet<number>): Semaphores | undefined {
+/** A set of semaphores, if one of the tree was the last to change one of them. @param tree all sets are saved if it is not given */
+function saveSemaphores(object: SysvObject, tree?: ReadonlySet<number>): Semaphores | undefined {
   const [semid, nsems] = [object.semid!, object.nsems!];
   const last = Array.from({ length: nsems }, (_, semnum) => semctl.attempt({ semid, semnum, cmd: abi.GETPID, arg: 0 }));
-  if (!last.some((pid) => tree.has(pid))) return undefined;
+  if (tree !== undefined && !last.some((pid) => tree.has(pid))) return undefined;
   const bytes = new Uint8Array(2 * nsems);
   semctl({ semid, semnum: 0, cmd: abi.GETALL, arg: bytes });
-  return { entry: { desc: describe(object, semid), nsems }, bytes };
+  return { entry: { desc: describeSysv(object, semid), nsems }, bytes };
 }
 
 /** Finds or makes a segment. @returns a descriptor by which it can be filled */
@@ -161,7 +162,7 @@ export function restoreSemaphores(restoring: Restoring, { entry, bytes }: Semaph
 }
 
 /** What IPC_SET reads: a struct shmid64_ds or semid64_ds, of at most 112 bytes, of which it takes user, group and mode. */
-function owner({ uid, gid, mode }: Value<typeof ipc_desc_entry>): Uint8Array {
+export function owner({ uid, gid, mode }: Value<typeof ipc_desc_entry>): Uint8Array {
   const set = new Uint8Array(112);
   set.set(abi.ipc64_perm.write({ uid, gid, mode: mode & PERMISSIONS }));
   return set;

@@ -19,6 +19,7 @@ import type { Descriptor, FileTables } from './files/table.ts';
 import type { FrozenProcess } from './freeze.ts';
 import { saveLimits } from './limits.ts';
 import { saveMm, saveVmas } from './mm.ts';
+import type { NamespaceIds, Namespaces } from './namespaces.ts';
 import { ObjectSet } from './objects.ts';
 import { findPages, type Runs } from './pages.ts';
 import { refuseExecutable, refuseStopped } from './refused.ts';
@@ -33,6 +34,8 @@ import { timeLeft } from './waits.ts';
 
 /** The entries of one process. A zombie has but `cores` and its place in the tree. */
 export interface SavedTask {
+  /** Ids are those of the image, but for this one. */
+  readonly host: number;
   readonly pid: number;
   readonly ppid: number;
   readonly pgid: number;
@@ -50,21 +53,20 @@ export interface SavedTask {
 /** Numbers of kernel objects: processes that share one have the same number. */
 export class SharedObjects {
   readonly #sets = [KCMP_VM, KCMP_FILES, KCMP_FS, KCMP_SIGHAND].map((type) => new ObjectSet<number>(type));
+  readonly #namespaces: NamespaceIds;
   #last = 0;
+
+  constructor({ ids }: Namespaces) {
+    this.#namespaces = ids;
+  }
 
   of(pid: number): IdsEntry {
     const [vm_id, files_id, fs_id, sighand_id] = this.#sets.map((set) =>
       set.find({ pid, index: 0 }, () => ++this.#last),
     );
-    return { vm_id: vm_id!, files_id: files_id!, fs_id: fs_id!, sighand_id: sighand_id!, ...NAMESPACES };
+    return { vm_id: vm_id!, files_id: files_id!, fs_id: fs_id!, sighand_id: sighand_id!, ...this.#namespaces };
   }
 }
-
-/** All processes of an image are in one set of namespaces: others are refused. */
-export const NAMESPACES = {
-  ...{ pid_ns_id: 1, net_ns_id: 2, ipc_ns_id: 3, uts_ns_id: 4 },
-  ...{ mnt_ns_id: 5, user_ns_id: 6, cgroup_ns_id: 7, time_ns_id: 8 },
-} as const;
 
 /** The memory and the helpers that a stopped process gets for as long as it is saved. */
 export class Guest {
@@ -207,7 +209,7 @@ export function saveOutside(
  */
 export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => SavedTask {
   const { process, remotes } = guest;
-  const { pid, ppid, status, threads } = process;
+  const { pid, status, threads } = process;
   const leader = remotes[0]!;
   const actions = saveActions(leader);
   const mm = saveMm(leader, outside.vmas, saving);
@@ -215,7 +217,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
   const reaper = leader.room(4);
   leader.call(NR.prctl, PR_GET_CHILD_SUBREAPER, reaper.address, 0, 0, 0);
   const barriers = leader.attempt(NR.membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0);
-  const timers = saveTimers(leader);
+  const timers = saveTimers(leader, saving.ids);
   const answers = remotes.map((remote) => {
     const answer = saveThread(remote);
     remote.start();
@@ -229,8 +231,9 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     const [mmEntry, rlimits, timersEntry] = [mm(), limits(), timers()];
     const registrations = leader.result(barriers);
     const subreaper = reaper.bytes[0] !== 0;
-    const saved = answers.map((answer, i) => ({ tid: threads[i]!.tid, core: answer() }));
-    for (const [i, { tid, core }] of saved.entries()) {
+    const saved = answers.map((answer, i) => ({ tid: saving.ids.inside(threads[i]!.tid), core: answer() }));
+    for (const [i, { core }] of saved.entries()) {
+      const { tid } = threads[i]!;
       const left = timeLeft(threads[i]!, saving.waits, saving.stoppedAt);
       if (left !== undefined) core.thread_core!.attributes!.call_left = left;
       if (core.thread_core!.seccomp_mode === 'filter') core.thread_core!.seccomp_filter = saveFilters(pid, tid, saving);
@@ -255,14 +258,13 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
       ...(stopped === 0 ? {} : { stop_signo: stopped }),
       ...(stat.exit_signal === SIGCHLD ? {} : { exit_signal: stat.exit_signal }),
     };
-    const { pgrp: pgid, session: sid } = stat;
-    return { pid, ppid, pgid, sid, zombie: false, threads: saved, mm: mmEntry, ...outside };
+    return { ...placeOf(process, saving), zombie: false, threads: saved, mm: mmEntry, ...outside };
   };
 }
 
 /** A process that ended and that nobody has waited for. */
-export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
-  const { exit_code, exit_signal, comm, pgrp: pgid, session: sid } = readStat(pid);
+export function saveZombie(process: FrozenProcess, saving: Saving): SavedTask {
+  const { exit_code, exit_signal, comm } = readStat(process.pid);
   const tc = {
     ...{
       task_state: TASK_DEAD,
@@ -279,5 +281,11 @@ export function saveZombie({ pid, ppid }: FrozenProcess): SavedTask {
   const core: CoreEntry = { mtype: 'X86_64', tc };
   const ids = { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0 };
   const pages = { bounds: new Float64Array(0), size: 0 };
-  return { pid, ppid, pgid, sid, zombie: true, threads: [{ tid: pid, core }], ids, vmas: [], pages };
+  const place = placeOf(process, saving);
+  return { ...place, zombie: true, threads: [{ tid: place.pid, core }], ids, vmas: [], pages };
+}
+
+/** The parent of the root is not in the image. */
+function placeOf({ pid, ppid }: FrozenProcess, { ids }: Saving) {
+  return { host: pid, pid: ids.inside(pid), ppid: ids.inside(ppid), ...ids.groupOf(pid) };
 }

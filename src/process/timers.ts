@@ -12,6 +12,7 @@ import { FormatError } from '../errors.ts';
 import type { itimer_entry, posix_timer_entry, task_timers_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
 import { readProcText } from '../sys/proc.ts';
+import type { Ids } from './ids.ts';
 import type { Remote } from './remote.ts';
 
 type Timers = Value<typeof task_timers_entry>;
@@ -19,11 +20,11 @@ type IntervalTimer = Value<typeof itimer_entry>;
 type PosixTimer = Value<typeof posix_timer_entry>;
 
 /** Asks for all timers of a process. */
-export function saveTimers(remote: Remote): () => Timers {
+export function saveTimers(remote: Remote, ids: Ids): () => Timers {
   const [real, virt, prof] = [ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF].map((which) =>
     saveIntervalTimer(remote, which),
   );
-  const posix = listPosixTimers(remote.scratch.pid).map((timer) => savePosixTimer(remote, timer));
+  const posix = listPosixTimers(remote.scratch.pid, ids).map((timer) => savePosixTimer(remote, timer));
   return () => ({ real: real!(), virt: virt!(), prof: prof!(), posix: posix.map((each) => each()) });
 }
 
@@ -65,7 +66,7 @@ type ListedTimer = Omit<PosixTimer, 'overrun' | 'isec' | 'insec' | 'vsec' | 'vns
 const NOTIFY: Readonly<Record<string, number>> = { signal: 0, none: 1, thread: 2 };
 
 /** /proc/PID/timers of CONFIG_CHECKPOINT_RESTORE, one block of four lines a timer. */
-function listPosixTimers(pid: number): ListedTimer[] {
+function listPosixTimers(pid: number, ids: Ids): ListedTimer[] {
   const file = `/proc/${pid}/timers`;
   const text = readProcText(file);
   const pattern = /ID: (\d+)\nsignal: (\d+)\/([0-9a-f]+)\nnotify: (\w+)\/(tid|pid)\.(\d+)\nClockID: (-?\d+)\n/g;
@@ -77,7 +78,7 @@ function listPosixTimers(pid: number): ListedTimer[] {
       it_sigev_notify: NOTIFY[notify!]! | (whom === 'tid' ? SIGEV_THREAD_ID : 0),
       sival_ptr: BigInt(`0x${value}`),
     };
-    return whom === 'tid' ? { ...timer, notify_thread_id: Number(number) } : timer;
+    return whom === 'tid' ? { ...timer, notify_thread_id: ids.inside(Number(number)) } : timer;
   });
   if (found.length !== (text.match(/^ID:/gm)?.length ?? 0)) {
     throw new FormatError({

@@ -3,12 +3,13 @@
  * signal. If this process is killed meanwhile, the kernel lets its tracees go on where their registers point; so
  * code of ours that runs in one ends by going back there (doorstep.ts, src/asm/batch.ts).
  */
+import { Errno } from '../abi/errno.ts';
 import * as abi from '../abi/ptrace.ts';
 import { SIGTRAP, siginfo } from '../abi/signal.ts';
 import { viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
 import type { WaitStatus } from '../abi/wait.ts';
-import { TideoverError, UnsupportedError } from '../errors.ts';
+import { SyscallError, TideoverError, UnsupportedError } from '../errors.ts';
 import { sleep, tgkill } from '../sys/process.ts';
 import {
   cont,
@@ -17,6 +18,7 @@ import {
   getSiginfo,
   getSigmask,
   interrupt,
+  PATIENCE,
   ptrace,
   seize,
   setRegset,
@@ -325,7 +327,37 @@ export function expectEnd(tid: number, stop: (status: Stopped) => void = () => u
   }
 }
 
-function neverEnds(tid: number): UnsupportedError {
+/**
+ * Waits until killed tracees have ended, in whatever order they do: the last thread of the init of a PID namespace waits in the kernel
+ * until all others there are reaped, also those of its own process.
+ *
+ * @returns those that do not
+ */
+export function reapEach(tids: readonly number[]): number[] {
+  let left = [...tids];
+  const until = performance.now() + PATIENCE;
+  for (let pause = 0; left.length > 0 && performance.now() < until; ) {
+    const still = left.filter((tid) => !hasEnded(tid, pause));
+    // Nobody has to be waited for as long as there is somebody to be reaped.
+    pause = still.length < left.length ? 0 : 1;
+    left = still;
+  }
+  return left;
+}
+
+/** @param timeout in milliseconds */
+function hasEnded(tid: number, timeout: number): boolean {
+  try {
+    const status = waitTracee(tid, timeout);
+    return status !== undefined && status.kind !== 'stopped';
+  } catch (error) {
+    // It is no tracee or child of ours any more.
+    if (error instanceof SyscallError && error.errno === Errno.ECHILD) return true;
+    throw error;
+  }
+}
+
+export function neverEnds(tid: number): UnsupportedError {
   return new UnsupportedError({
     what: `thread ${tid}`,
     why: `what tideover does in it does not come to an end (see /proc/${tid}/stack)`,

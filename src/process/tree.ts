@@ -23,7 +23,7 @@ import {
   PTRACE_O_TRACEEXEC,
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.ts';
-import { CLONE_CLEAR_SIGHAND, CLONE_PARENT, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
+import { CLONE_CLEAR_SIGHAND, CLONE_NEWPID, CLONE_PARENT, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
@@ -38,9 +38,20 @@ import { prctl, sleep } from '../sys/process.ts';
 import { cont, interrupt, seize } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
+import { childrenOf, threadsOf } from './freeze.ts';
+import { withInnerId } from './ids.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
 import { makerOf, withMemory } from './sharing.ts';
-import { expectEnd, expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegisters } from './tracee.ts';
+import {
+  expectEnd,
+  expectStop,
+  goToSyscall,
+  readRegisters,
+  reapEach,
+  SYSCALL_STOP,
+  Tracee,
+  writeRegisters,
+} from './tracee.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
 export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
@@ -48,6 +59,10 @@ export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 *
 /** A process that is being made. */
 export interface Made {
   readonly task: ImageTask;
+  /** Its id here. */
+  readonly pid: number;
+  /** Whether its id in the image is one of another PID namespace. */
+  readonly inner: boolean;
   readonly scratch: Scratch;
   readonly leader: Remote;
   /** Of the leader in the scratch memory; those of its threads follow. */
@@ -67,19 +82,26 @@ export function findHole(tree: ImageTree): { address: number; size: number } {
   return { address, size };
 }
 
+interface RootOptions {
+  /** It becomes a child of our parent. */
+  readonly sibling: boolean;
+  /** It is the init of a new PID namespace. */
+  readonly inner: boolean;
+}
+
 /**
  * Makes the root, with nothing but scratch memory. It is a tracee that dies with this process, as all that it makes.
  *
- * @param with `keep`: descriptor that the root inherits; `sibling`: it becomes a child of our parent
+ * @param with `keep`: descriptor that the root inherits
  * @param made gets it
  * @throws UnsupportedError (an id is taken), SyscallError EPERM
  */
 export function makeRoot(
   tree: ImageTree,
-  { hole, keep, sibling }: { hole: { address: number; size: number }; keep: number; sibling: boolean },
+  { hole, keep, ...how }: { hole: { address: number; size: number }; keep: number } & RootOptions,
   made: Made[],
 ): Made {
-  const root = bareRoot(tree, hole, sibling);
+  const root = bareRoot(tree, hole, how);
   made.push(root);
   const { leader } = root;
   // The standard descriptors of this process are not close-on-exec.
@@ -113,14 +135,15 @@ export function makeChildren(parent: Made, tree: ImageTree, hole: { address: num
   };
   const make = (child: ImageTask): void => {
     const { maker, flags } = makerOf(tree.tasks, child);
-    const by = made.find((each) => each.task === maker)?.leader;
+    const by = made.find((each) => each.task === maker);
     if (by === undefined) throw new UnsupportedError(lateMaker(child.pid, maker.pid));
     // A sibling's signal is taken over; clone3(2) allows none then.
     cloneAs(by, child.pid, flags | CLONE_PTRACE, (flags & CLONE_PARENT) === 0 ? exitSignal(child) : 0);
-    const tracee = Tracee.stoppedChild(child.pid, child.pid);
+    const pid = childHere(parent, child.pid);
+    const tracee = Tracee.stoppedChild(pid, pid);
     const { slot, slots } = slotsOf(child, tree);
-    const scratch = new Scratch(child.pid, hole.address, makeLayout, slots, endSignal(child));
-    made.push({ task: child, scratch, leader: new Remote(tracee, scratch, slot), slot });
+    const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(child));
+    made.push({ task: child, pid, inner: parent.inner, scratch, leader: new Remote(tracee, scratch, slot), slot });
     tracee.blockSignals(scratch.endSignal);
   };
   for (const child of children.filter(early)) make(child);
@@ -167,13 +190,18 @@ export function addClone(remote: Remote, id: number, flags: number, exit_signal:
   return remote.attempt(NR.clone3, remote.put(args), args.length);
 }
 
-function cloneAs(remote: Remote, id: number, flags: number, exit_signal: number): void {
+/** The id here of a child that was just made. */
+function childHere({ pid, inner }: Made, id: number): number {
+  return inner ? withInnerId(childrenOf(pid, [pid]), id)! : id;
+}
+
+function cloneAs({ leader: remote, inner }: Made, id: number, flags: number, exit_signal: number): void {
   for (let left = ATTEMPTS; ; left--) {
     const index = addClone(remote, id, flags, exit_signal);
     remote.run();
     const result = remote.result(index);
     if (result === id) return;
-    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
+    if (result !== -Errno.EEXIST || left === 0 || inner || !isGoing(id)) throw notMade(remote.error(index, result), id);
     sleep(WAIT);
   }
 }
@@ -201,15 +229,15 @@ export function notMade(error: SyscallError, id: number): Error {
 }
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
-function bareRoot(tree: ImageTree, hole: { address: number; size: number }, sibling: boolean): Made {
+function bareRoot(tree: ImageTree, hole: { address: number; size: number }, how: RootOptions): Made {
   const task = tree.tasks[0]!;
-  const tracee = makeScratch(() => cloneRoot(task.pid, sibling), hole);
+  const tracee = makeScratch(() => cloneRoot(task.pid, how), hole);
   const { pid } = tracee;
   const { slot, slots } = slotsOf(task, tree);
   const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
   scratch.install();
   tracee.blockSignals(scratch.endSignal);
-  return { task, scratch, leader: new Remote(tracee, scratch, slot), slot };
+  return { task, pid, inner: how.inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
 }
 
 /**
@@ -237,10 +265,10 @@ export function makeScratch(clone: () => number, hole: { address: number; size: 
 }
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
-function cloneRoot(pid: number, sibling: boolean): number {
+function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
-      const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
+      const flags = CLONE_VM | CLONE_CLEAR_SIGHAND | (inner ? CLONE_NEWPID : 0);
       // A sibling ends with our signal, and would be told of the end of our parent.
       const how = sibling
         ? { flags: flags | CLONE_PARENT, exit_signal: 0 }
@@ -343,31 +371,32 @@ export function makeGroups(made: readonly Made[]): void {
   for (const { task } of members) {
     if (here.has(task.pgid) || helpers.has(task.pgid)) continue;
     const parent = made.find((each) => each.task.sid === task.sid)!;
-    cloneAs(parent.leader, task.pgid, CLONE_PTRACE, 0);
-    const tracee = Tracee.stoppedChild(task.pgid, task.pgid);
+    cloneAs(parent, task.pgid, CLONE_PTRACE, 0);
+    const pid = childHere(parent, task.pgid);
+    const tracee = Tracee.stoppedChild(pid, pid);
     const { address, endSignal } = parent.scratch;
-    const scratch = new Scratch(task.pgid, address, makeLayout, 1, endSignal);
+    const scratch = new Scratch(pid, address, makeLayout, 1, endSignal);
     const leader = new Remote(tracee, scratch, 0);
     tracee.blockSignals(endSignal);
     leader.call(NR.setpgid, 0, 0);
     leader.run();
-    helpers.set(task.pgid, { task: parent.task, scratch, leader, slot: 0 });
+    helpers.set(task.pgid, { task: parent.task, pid, inner: parent.inner, scratch, leader, slot: 0 });
   }
   for (const one of members) if (one.task.pgid !== one.task.pid) join(one);
-  for (const [pid, { leader, scratch, task }] of helpers) {
+  for (const [pgid, { leader, scratch, task, pid }] of helpers) {
     leader.call(NR.exit_group, 0);
     leader.start();
     expectEnd(pid, () => cont(pid));
     scratch[Symbol.dispose]();
     const parent = made.find((each) => each.task === task)!.leader;
-    parent.call(NR.wait4, pid, 0, __WALL, 0);
+    parent.call(NR.wait4, pgid, 0, __WALL, 0);
     parent.run();
   }
 }
 
 /** Lets those end that had ended, in the way they did. */
 export function makeZombies(made: readonly Made[]): void {
-  for (const { task, leader } of made) {
+  for (const { task, pid, leader } of made) {
     if (!task.isZombie) continue;
     const code = task.threads[0]!.core.tc!.exit_code;
     const signal = code & 0x7f;
@@ -376,9 +405,9 @@ export function makeZombies(made: readonly Made[]): void {
     // Signals are blocked in it as in all; its last one is let through.
     leader.tracee.unblockSignals();
     leader.start();
-    expectEnd(task.pid, (status) => {
+    expectEnd(pid, (status) => {
       if (status.event === 0 && status.signal !== signal) throw doesNotKill(task.pid, code);
-      cont(task.pid, status.event === 0 ? signal : 0);
+      cont(pid, status.event === 0 ? signal : 0);
     });
     leader.tracee.forget();
     const parent = made.find((each) => each.task.pid === task.ppid);
@@ -420,26 +449,18 @@ export function reapOrphans(): () => void {
  * @throws PartialError with the processes that stay all the same
  */
 export function killMade(made: readonly Made[], cause: unknown): void {
-  for (const { task } of made) {
+  const threads = made.map(({ pid }) => {
     try {
-      process.kill(task.pid, 'SIGKILL');
+      const all = threadsOf(pid);
+      process.kill(pid, 'SIGKILL');
+      return all;
     } catch {
       // It is gone already.
+      return [pid];
     }
-  }
-  const left: number[] = [];
-  const wait = (tid: number): void => {
-    try {
-      expectEnd(tid);
-    } catch (error) {
-      // ECHILD: it was not made yet, or is reaped.
-      if (!(error instanceof SyscallError)) left.push(tid);
-    }
-  };
-  // As their tracer. A leader is reaped after its threads.
-  for (const { task } of [...made].reverse()) for (const { tid } of [...task.threads].reverse()) wait(tid);
-  // As their parent, which is gone: see reapOrphans().
-  for (const { task } of made) wait(task.pid);
+  });
+  // As their tracer, and then as their parent, which is gone: see reapOrphans().
+  const left = [...reapEach(threads.flat().reverse()), ...reapEach(made.map(({ pid }) => pid))];
   if (left.length === 0) return;
   const state = `${left.join(', ')} of the restored tree cannot be ended, and goes when the kernel lets it`;
   throw new PartialError('restore', state, { cause });

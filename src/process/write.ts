@@ -3,9 +3,10 @@ import { ImageWriter, writeEntries } from '../image/file.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
+import { OURS } from './namespaces.ts';
 import { FileMemory, type Memory, ProcessMemory, type Runs, writePagemap, writePages } from './pages.ts';
 import { dataRanges, type Saving } from './saving.ts';
-import { NAMESPACES, type SavedTask } from './task.ts';
+import type { SavedTask } from './task.ts';
 
 export interface Collected {
   readonly tasks: readonly SavedTask[];
@@ -20,10 +21,10 @@ export function memoryOf(tasks: readonly SavedTask[], saving: Saving): Memory[] 
     ({ shmid, fd, size }) => new FileMemory(`shmem-${shmid}`, fd, sharedRuns(fd, size)),
   );
   const spaces = new Set<number>();
-  for (const { pid, ids, zombie, vmas, pages } of tasks) {
+  for (const { host, pid, ids, zombie, vmas, pages } of tasks) {
     if (zombie || spaces.has(ids.vm_id)) continue;
     spaces.add(ids.vm_id);
-    memory.push(new ProcessMemory(pid, pages, vmas));
+    memory.push(new ProcessMemory({ pid: host, name: pid }, pages, vmas));
   }
   return memory;
 }
@@ -64,7 +65,7 @@ export function writeImage(draft: ImageDraft, { tasks, saving, clocks, memory }:
     {
       img_version: 2,
       fdinfo_per_id: true,
-      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...NAMESPACES },
+      root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...OURS },
       ns_per_id: true,
       lsmtype: 'NO_LSM',
       dump_uptime: tv_sec * 1_000_000,
@@ -112,8 +113,21 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
     writeEntries(draft.create(fileName(images.SECCOMP)), images.SECCOMP, [{ seccomp_filters: saving.filters }]);
   }
   const segments = [...saving.segments.values()].map(({ entry }) => ({ entry, bytes: new Uint8Array(0) }));
-  writeWithBytes(draft, images.IPCNS_SHM, segments, NAMESPACES.ipc_ns_id);
-  writeWithBytes(draft, images.IPCNS_SEM, saving.semaphores, NAMESPACES.ipc_ns_id);
+  const { ipc_ns_id, uts_ns_id } = saving.namespaces.ids;
+  if (saving.uts !== undefined) {
+    writeEntries(draft.create(fileName(images.UTSNS, uts_ns_id)), images.UTSNS, [saving.uts]);
+  }
+  if (saving.ipc !== undefined) {
+    writeEntries(draft.create(fileName(images.IPC_VAR, ipc_ns_id)), images.IPC_VAR, [saving.ipc.limits]);
+    const writer = new ImageWriter(draft.create(fileName(images.IPCNS_MSG, ipc_ns_id)), images.IPCNS_MSG);
+    for (const { entry, messages } of saving.ipc.queues) {
+      writer.entry(entry);
+      for (const message of messages) writer.inner(message.entry, message.bytes);
+    }
+    writer.close();
+  }
+  writeWithBytes(draft, images.IPCNS_SHM, segments, ipc_ns_id);
+  writeWithBytes(draft, images.IPCNS_SEM, saving.semaphores, ipc_ns_id);
   for (const { ino, ...stream } of tcpStreams) writeWithBytes(draft, images.TCP_STREAM, [stream], ino);
   if (memfds.size > 0) {
     writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);

@@ -58,7 +58,7 @@ export function detach(tid: number, signal = 0): void {
 }
 
 /** How long a tracee may take to report something if nothing else is said, in ms: whatever it does, it then hangs. */
-const PATIENCE = 300_000;
+export const PATIENCE = 300_000;
 /**
  * Waits for what a tracee reports next.
  *

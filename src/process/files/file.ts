@@ -10,6 +10,7 @@ import type { file_entry } from '../../image/messages/files.ts';
 import type { Value } from '../../image/proto.ts';
 import type { Fdinfo } from '../../sys/fdinfo.ts';
 import { fcntl as control } from '../../sys/files.ts';
+import type { Ids } from '../ids.ts';
 import type { Remote } from '../remote.ts';
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
@@ -33,6 +34,7 @@ export interface OpenFile {
   readonly info: Fdinfo;
   /** O_*, without O_CLOEXEC. */
   readonly flags: number;
+  readonly ids: Ids;
 }
 
 export interface FileKind {
@@ -69,7 +71,7 @@ export function saveOwner(file: OpenFile): Owner {
     euid: view.getUint32(4, true),
     signum: control({ fd: file.local, cmd: fcntl.F_GETSIG, arg: 0 }),
     pid_type: PID_TYPES[type]!,
-    pid,
+    pid: file.ids.inside(pid),
   };
 }
 
@@ -78,14 +80,14 @@ const PID_TYPES = [0, 1, 2];
 
 /** It may be a process that is still to be made. */
 export function restoreOwner(restoring: Restoring, fd: number, owner: Owner): void {
-  if (owner.pid !== 0) restoring.onceMade(() => putOwner(fd, owner));
+  if (owner.pid !== 0) restoring.onceMade(() => putOwner(restoring, fd, owner));
 }
 
 /** Of a file that has no owner. */
-export function putOwner(fd: number, { signum, pid_type, pid }: Owner): void {
+export function putOwner(restoring: Restoring, fd: number, { signum, pid_type, pid }: Owner): void {
   if (pid === 0) return;
   const type = PID_TYPES.indexOf(pid_type);
-  control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid }) });
+  control({ fd, cmd: fcntl.F_SETOWN_EX, arg: fcntl.f_owner_ex.write({ type, pid: restoring.here(pid) }) });
   if (signum !== 0) control({ fd, cmd: fcntl.F_SETSIG, arg: signum });
 }
 

@@ -112,7 +112,7 @@ function restoreLease(remote: Remote, { pid, fd, type }: FileLock, restoring: Re
       throw new UnsupportedError({ what: `lease on ${restoring.entry(id).reg!.name}`, pid, fd, why, remedy });
     }
   }
-  putOwner(local, fown);
+  putOwner(restoring, local, fown);
 }
 
 function range({ type, start, len }: FileLock): Uint8Array {

@@ -7,6 +7,7 @@ import { __WALL } from '../../abi/wait.ts';
 import { UnsupportedError } from '../../errors.ts';
 import { clone3 } from '../../sys/clone.ts';
 import { kill, pidfd_open, wait4 } from '../../sys/process.ts';
+import { withChildrenIn } from '../namespaces.ts';
 import type { Saving } from '../saving.ts';
 import { type FileKind, infoLine, restoreOwner, saveOwner } from './file.ts';
 
@@ -16,8 +17,10 @@ export const pidfd: FileKind = {
   matches: ({ link }) => link === 'anon_inode:[pidfd]',
 
   save(file, saving) {
-    const nspid = Number(infoLine(file, 'Pid'));
-    saving.pidfds.push({ pid: file.pid, fd: file.fd, of: nspid });
+    const of = Number(infoLine(file, 'Pid'));
+    saving.pidfds.push({ pid: file.pid, fd: file.fd, of });
+    // Of one that is gone there is no id any more.
+    const nspid = of > 0 ? Number(infoLine(file, 'NSpid').split('\t').at(-1)) : of;
     // Two that are of one process have one inode, also when it is gone (pidfs, Linux 6.9).
     return {
       pidfd: {
@@ -33,7 +36,13 @@ export const pidfd: FileKind = {
   restore(entry, restoring) {
     const { ino, flags, nspid, fown } = entry.pidfd!;
     const pid =
-      nspid > 0 ? nspid : restoring.once(`gone process ${ino}`, () => shortLived((end) => restoring.atEnd(end)));
+      nspid > 0
+        ? restoring.here(nspid)
+        : restoring.once(`gone process ${ino}`, () =>
+            withChildrenIn(restoring.here(restoring.tree.tasks[0]!.pid), () =>
+              shortLived((end) => restoring.atEnd(end)),
+            ),
+          );
     const of = (flags & O_EXCL) === 0 ? 0 : PIDFD_THREAD;
     const fd = pidfd_open({ pid, flags: of | ((flags & O_NONBLOCK) === 0 ? 0 : PIDFD_NONBLOCK) });
     restoreOwner(restoring, fd, fown);

@@ -70,7 +70,10 @@ export class FileTables {
   #saveDescriptor(pid: number, pidfd: number, fd: number): Descriptor {
     const info = readFdinfo(pid, fd);
     const described = ({ id, type }: { id: number; type: FileType }): Descriptor => {
-      for (const lock of saveLocks(pid, fd, info, this.#saving.options.fileLocks)) this.#saving.addLock(id, lock);
+      const { ids, options } = this.#saving;
+      for (const lock of saveLocks(pid, fd, info, options.fileLocks)) {
+        this.#saving.addLock(id, { ...lock, pid: ids.inside(pid) });
+      }
       return { id, flags: (info.flags & O_CLOEXEC) === 0 ? 0 : FD_CLOEXEC, type, fd };
     };
     const last = this.#last.get(fd);
@@ -91,7 +94,8 @@ export class FileTables {
         this.#known.set(key, same);
       }
       const found = same.find({ pid, index: fd }, () => {
-        const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags };
+        const { ids } = this.#saving;
+        const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags, ids };
         const kind = kindOf(file);
         kind.check?.(file, this.#saving);
         if (kind === pipe || kind === unix) {

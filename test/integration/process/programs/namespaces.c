@@ -1,0 +1,132 @@
+/*
+ * A tree in namespaces of its own: the letters of the first argument say which (p PID, u UTS, i IPC, t time). Prints the id of its
+ * init, whose parent goes. On SIGTERM says what is not as it was.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ipc.h>
+#include <sys/msg.h>
+#include <sys/sem.h>
+#include <sys/shm.h>
+#include <sys/syscall.h>
+#include <sys/utsname.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+static int bad;
+#define CHECK(what) do { if (!(what)) { printf("not as it was: %s (line %d, errno %d)\n", #what, __LINE__, errno); bad++; } } while (0)
+static volatile sig_atomic_t term;
+static void on_term(int s) { (void)s; term = 1; }
+static struct { long type; char text[32]; } message;
+static char letters[32];
+#define HAS(letter) (strchr(letters, letter) != 0)
+
+static long setting(const char *path, long value)
+{
+	FILE *file = fopen(path, value < 0 ? "r" : "w");
+	long found = -1;
+	if (value < 0) CHECK(file && fscanf(file, "%ld", &found) == 1);
+	else CHECK(file && fprintf(file, "%ld", value) > 0);
+	if (file) fclose(file);
+	return found;
+}
+
+static pid_t tid;
+static int go[2];
+static void *thread(void *none) { char byte; tid = syscall(SYS_gettid); CHECK(read(go[0], &byte, 1) == 1); CHECK(tid == syscall(SYS_gettid)); return none; }
+
+static double seconds(clockid_t clock) { struct timespec now; clock_gettime(clock, &now); return now.tv_sec + now.tv_nsec / 1e9; }
+
+static int init(void)
+{
+	pthread_t other;
+	struct utsname names;
+	int status, queue = -1, kept = -1, sems = -1, pipes[2];
+	setsid();
+	signal(SIGTERM, on_term);
+	CHECK(pipe(go) == 0 && pipe(pipes) == 0);
+	pid_t self = getpid(), child = fork();
+	if (!child) { char byte; for (int i = 0; i < 3; i++) if (!fork()) { pause(); _exit(0); } _exit(read(pipes[0], &byte, 1) == 1 && getppid() == self ? 7 : 1); }
+	pid_t ended = fork();
+	if (!ended) _exit(5);
+	pthread_create(&other, 0, thread, 0);
+	if (HAS('p')) CHECK(self == 1 && child == 2);
+	if (HAS('u')) CHECK(sethostname("kept.example", 12) == 0 && setdomainname("domain", 6) == 0);
+	if (HAS('i')) {
+		setting("/proc/sys/kernel/msgmnb", 30000);
+		setting("/proc/sys/kernel/shm_rmid_forced", 0);
+		// Numbers that a new namespace does not begin with.
+		CHECK(shmctl(shmget(5, 4096, IPC_CREAT), IPC_RMID, 0) == 0 && msgctl(msgget(5, IPC_CREAT), IPC_RMID, 0) == 0);
+		queue = msgget(77, IPC_CREAT | 0640);
+		for (int i = 1; i <= 3; i++) { message.type = i; int length = sprintf(message.text, "message %d", i); CHECK(msgsnd(queue, &message, length, 0) == 0); }
+		kept = shmget(78, 8192, IPC_CREAT | 0600);
+		char *memory = shmat(kept, 0, 0);
+		strcpy(memory + 4096, "nobody has it attached"); shmdt(memory);
+		sems = semget(79, 2, IPC_CREAT | 0600);
+		// Who changed one last, and has threads, may have something to undo.
+		pid_t setter = fork();
+		if (!setter) _exit(semctl(sems, 1, SETVAL, 9));
+		CHECK(waitpid(setter, &status, 0) == setter && status == 0);
+	}
+	double before = seconds(CLOCK_BOOTTIME);
+	if (HAS('t')) CHECK(before > 999999);
+	usleep(50000);
+	printf("ready\n"); fflush(stdout);
+
+	while (!term) pause();
+
+	CHECK(getpid() == self && (!HAS('p') || getppid() == 0) && getsid(0) == self);
+	CHECK(write(go[1], "x", 1) == 1 && pthread_join(other, 0) == 0);
+	CHECK(waitpid(ended, &status, 0) == ended && WIFEXITED(status) && WEXITSTATUS(status) == 5);
+	CHECK(kill(child, 0) == 0 && write(pipes[1], "x", 1) == 1);
+	CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 7);
+	if (HAS('p')) {
+		// Its children are those of the init now.
+		CHECK(kill(-1, SIGKILL) == 0);
+		for (int i = 0; i < 3; i++) CHECK(wait(&status) > 0 && WIFSIGNALED(status));
+		pid_t next = fork();
+		if (!next) _exit(0);
+		CHECK(next > 1 && next < 30 && waitpid(next, 0, 0) == next);
+	}
+	CHECK(uname(&names) == 0);
+	if (HAS('u')) CHECK(!strcmp(names.nodename, "kept.example") && !strcmp(names.domainname, "domain"));
+	if (HAS('i')) {
+		CHECK(setting("/proc/sys/kernel/msgmnb", -1) == 30000);
+		CHECK(msgget(77, 0) == queue && shmget(78, 0, 0) == kept && semget(79, 0, 0) == sems);
+		struct msqid_ds about;
+		CHECK(msgctl(queue, IPC_STAT, &about) == 0 && about.msg_qnum == 3 && about.msg_qbytes == 30000 && (about.msg_perm.mode & 0777) == 0640);
+		CHECK(msgrcv(queue, &message, 32, 2, IPC_NOWAIT) == 9 && !memcmp(message.text, "message 2", 9));
+		CHECK(msgrcv(queue, &message, 32, 0, IPC_NOWAIT) == 9 && !memcmp(message.text, "message 1", 9) && message.type == 1);
+		CHECK(msgrcv(queue, &message, 32, 0, IPC_NOWAIT) == 9 && message.type == 3 && msgrcv(queue, &message, 32, 0, IPC_NOWAIT) < 0);
+		char *memory = shmat(kept, 0, 0);
+		CHECK(memory != (void *)-1 && !strcmp(memory + 4096, "nobody has it attached"));
+		CHECK(semctl(sems, 1, GETVAL) == 9);
+	}
+	if (HAS('t')) CHECK(seconds(CLOCK_BOOTTIME) >= before && seconds(CLOCK_BOOTTIME) < before + 600);
+	printf(bad ? "%d faults\n" : "ok\n", bad); fflush(stdout);
+	return bad;
+}
+
+int main(int argc, char **argv)
+{
+	if (argc > 1) strncpy(letters, argv[1], sizeof letters - 1);
+	int flags = (HAS('p') ? CLONE_NEWPID : 0) | (HAS('u') ? CLONE_NEWUTS : 0) | (HAS('i') ? CLONE_NEWIPC : 0) | (HAS('t') ? 0x80 : 0);
+	if (unshare(flags)) { printf("unshare: %s\nfaults\n", strerror(errno)); return 1; }
+	if (HAS('t')) {
+		FILE *offsets = fopen("/proc/self/timens_offsets", "w");
+		CHECK(offsets && fprintf(offsets, "monotonic 1000000 0\nboottime 1000000 0\n") > 0);
+		if (offsets) fclose(offsets);
+	}
+	pid_t child = fork();
+	if (!child) return init();
+	printf("init %d\n", child); fflush(stdout);
+	_exit(0);
+}
