@@ -24,6 +24,8 @@ const packagesFor = {
   'programs under test': ['gcc', 'libc6-dev', 'make', 'python3', 'gdb'],
   /** pages are looked at in a real browser */
   browser: ['chromium', 'fonts-dejavu-core'],
+  /** terminals and what runs in them */
+  terminals: ['bsdutils', 'tmux', 'vim-tiny'],
   /** to compare our codecs with */
   'compression libraries': ['liblzo2-2', 'libsnappy1v5', 'python3'],
   /** Documentation/process/changes.rst of the kernel */

@@ -15,8 +15,9 @@ import { getpriority, kill, setpriority } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
-import { FileTables, isGone } from './files/table.ts';
+import { FileTables } from './files/table.ts';
 import { childrenOf, type Frozen, freezeTree, threadsOf } from './freeze.ts';
+import { isGone } from './gone.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { saveIpc } from './ipc.ts';
 import { Namespaces } from './namespaces.ts';
@@ -38,8 +39,6 @@ export interface CheckpointOptions extends SaveOptions {
   readonly pid: number;
   /** What becomes of the processes: `kill`, go on (`run`), or stay stopped as by SIGSTOP (`stop`). */
   readonly outcome: 'kill' | 'run' | 'stop';
-  /** The tree may be of a session or process group whose leader is not in it. */
-  readonly shellJob: boolean;
   /** For each thread to stop, in milliseconds. */
   readonly timeout: number;
   /** Called when the image is complete and the processes are still stopped; if it throws, they go on. */
@@ -118,7 +117,7 @@ function lookAt(options: CheckpointOptions): number {
       }
     }
     namespaces.within(() => {
-      tables.finish();
+      tables.finish(pids);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
       finishSysv(saving, pids);
     });
@@ -163,8 +162,17 @@ const REHEARSAL: ImageInfo = {
   ...{ kernel: { release: '', version: '' }, cpu: { vendor: '', model: '', features: [] } },
 };
 
-function treeOf(pid: number): number[] {
-  return [pid, ...(readStat(pid).state === 'Z' ? [] : childrenOf(pid)).flatMap(treeOf)];
+/** A process and all below it, of which some may end meanwhile. */
+function treeOf(root: number): number[] {
+  const below = (pid: number): number[] => {
+    try {
+      return [pid, ...(readStat(pid).state === 'Z' ? [] : childrenOf(pid)).flatMap(below)];
+    } catch (error) {
+      if (pid !== root && isGone(error)) return [];
+      throw error;
+    }
+  };
+  return below(root);
 }
 
 function refuseOneself(pid: number): void {
@@ -247,7 +255,7 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     const tree = new Set(frozen.processes.map((process) => process.pid));
     namespaces.within(() => {
       tables.saveQueues(pid);
-      tables.finish();
+      tables.finish(tree);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
       finishSysv(saving, tree);
       if (namespaces.has('uts')) saving.uts = saveNames();

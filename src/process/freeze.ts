@@ -10,6 +10,7 @@ import { SyscallError, UnsupportedError } from '../errors.ts';
 import { readProcText } from '../sys/proc.ts';
 import { ptrace } from '../sys/ptrace.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
+import { isGone } from './gone.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
 import { outsideVdso, vdsoOf } from './vdso.ts';
 
@@ -47,12 +48,19 @@ export function freezeTree(root: number, timeout: number): Frozen {
   const parents = new Set<number>();
   const visit = (pid: number, ppid: number): boolean => {
     if (found.has(pid)) return false;
-    const { state, num_threads } = readStat(pid);
-    const process = { pid, ppid, zombie: state === 'Z', threads: new Map<number, Tracee>() };
+    const process = { pid, ppid, zombie: false, threads: new Map<number, Tracee>() };
     found.set(pid, process);
-    if (process.zombie) return true;
-    stopThreads(pid, num_threads, process.threads, timeout);
-    visitChildren(pid, [...process.threads.keys()]);
+    try {
+      const { state, num_threads } = readStat(pid);
+      if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout);
+      // It may have ended before it was stopped, and be gone altogether if nobody waits for it.
+      process.zombie = process.threads.size === 0 && readStat(pid).state === 'Z';
+    } catch (error) {
+      if (pid === root || process.threads.size > 0 || !isGone(error)) throw error;
+      found.delete(pid);
+      return false;
+    }
+    if (!process.zombie) visitChildren(pid, [...process.threads.keys()]);
     return true;
   };
   const visitChildren = (pid: number, tids: readonly number[]): boolean => {

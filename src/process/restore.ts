@@ -20,6 +20,7 @@ import { NewNamespaces, ownNamespaces } from './namespaces.ts';
 import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
+import { setForeground, takeTerminal } from './terminals.ts';
 import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies, reapOrphans } from './tree.ts';
 
 export interface RestoreOptions {
@@ -53,7 +54,10 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const store = checkedStore(image);
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
-  const restoring = new Restoring(store, tree, options.connections ?? 'kept');
+  const restoring = new Restoring(store, tree, {
+    connections: options.connections ?? 'kept',
+    shellJob: options.shellJob,
+  });
   const made: Made[] = [];
   const own = ownNamespaces(tree);
   const asBefore = reapOrphans();
@@ -74,12 +78,14 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         const one = made.find((each) => each.task === task)!;
         spaces.inherit(one);
         const first = !spaces.isInherited(task);
-        if (first) makeChildren(one, tree, hole, made);
+        const inSession = () => takeTerminal(one, restoring, keep);
+        if (first) makeChildren(one, tree, { hole, made, inSession });
         if (!task.isZombie) spaces.fill(one);
-        if (!first) makeChildren(one, tree, hole, made);
+        if (!first) makeChildren(one, tree, { hole, made, inSession });
       }
       for (const { task, pid } of made) restoring.noteProcess(task.pid, pid);
       makeGroups(made);
+      setForeground(made, restoring, keep);
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
@@ -128,8 +134,9 @@ function openEverything(tree: ImageTree, restoring: Restoring): void {
     ];
     // Files about the processes themselves come with these.
     for (const id of ids) {
-      const { type, reg } = restoring.entry(id);
-      if (type !== 'PIDFD' && !reg?.name.startsWith('/proc/')) restoring.open(id);
+      const { type, reg, tty } = restoring.entry(id);
+      const controlling = tty !== undefined && restoring.terminal(tty.tty_info_id).type === 'CTTY';
+      if (type !== 'PIDFD' && !controlling && !reg?.name.startsWith('/proc/')) restoring.open(id);
     }
   }
 }

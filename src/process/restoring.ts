@@ -43,6 +43,7 @@ import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
+import type { TtyInfo } from './files/ttypair.ts';
 import type { Packet } from './files/unixqueue.ts';
 import { restoreIpcLimits, restoreQueues } from './ipc.ts';
 import { OURS, ownNamespaces } from './namespaces.ts';
@@ -57,6 +58,11 @@ type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
 export class Restoring {
   readonly tree: ImageTree;
   readonly connections: 'kept' | 'closed';
+  /** The terminal of tideover may stand for one from outside of the tree. */
+  readonly shellJob: boolean;
+  readonly terminals: readonly TtyInfo[];
+  /** What a process of the image opened as /dev/tty, by the id of the file. */
+  readonly controlling = new Map<number, number>();
   readonly memfds: ImageTree['memfds'];
   readonly pipesData: ReadonlyMap<number, PipeData>;
   readonly fifosData: ReadonlyMap<number, PipeData>;
@@ -80,12 +86,17 @@ export class Restoring {
   readonly #ghosts: ReadonlyMap<number, number>;
   readonly #links: ReadonlyMap<number, number>;
 
-  /** @param connections whether those of TCP are kept or closed */
-  constructor(store: ImageStore, tree: ImageTree, connections: 'kept' | 'closed') {
+  constructor(
+    store: ImageStore,
+    tree: ImageTree,
+    { connections, shellJob }: Pick<Restoring, 'connections' | 'shellJob'>,
+  ) {
     this.connections = connections;
+    this.shellJob = shellJob;
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;
+    this.terminals = store.has(fileName(images.TTY_INFO)) ? entriesOf(store, images.TTY_INFO) : [];
     this.#ipc = tree.tasks[0]!.ids?.ipc_ns_id ?? OURS.ipc_ns_id;
     this.#segments = this.#withBytes(images.IPCNS_SHM, this.#ipc).map(({ entry }) => entry);
     const byPipe = (list: PipeData[]) => new Map(list.map((each) => [each.entry.pipe_id, each]));
@@ -121,6 +132,21 @@ export class Restoring {
     const found = rings.find((each) => each.id === id);
     if (found !== undefined) return found;
     throw new FormatError({ file: name, field: 'id', expected: `ring ${id}`, found: 'none' });
+  }
+
+  /** @throws FormatError where the image has no such terminal */
+  terminal(id: number): TtyInfo {
+    const found = this.terminals.find((each) => each.id === id);
+    if (found !== undefined) return found;
+    const file = fileName(images.TTY_INFO);
+    throw new FormatError({ file, field: 'id', expected: `terminal ${id}`, found: 'none' });
+  }
+
+  /** What was written to a terminal and not read. */
+  terminalData(id: number): Uint8Array[] {
+    const name = fileName(images.TTY_DATA);
+    const all = this.once(name, () => (this.#store.has(name) ? entriesOf(this.#store, images.TTY_DATA) : []));
+    return all.filter(({ tty_id }) => tty_id === id).map(({ data }) => data);
   }
 
   /** Opens a file of the image. @returns a descriptor of this process, always the same one */

@@ -24,6 +24,7 @@ import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
+import type { TtyData, TtyInfo } from './files/ttypair.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
 import type { Namespaces } from './namespaces.ts';
@@ -44,6 +45,8 @@ export interface SaveOptions {
   readonly connections?: 'kept' | 'closed' | 'refused' | undefined;
   /** Connections that wait to be accepted are lost; else they are refused. */
   readonly skipInFlight?: boolean | undefined;
+  /** The tree may be of a session whose leader is not in it, and of a terminal whose other end somebody else has. */
+  readonly shellJob: boolean;
 }
 
 /** A piece of a file that is not a hole. */
@@ -82,6 +85,9 @@ export class Saving {
   readonly connections = new Connections();
   readonly tcpStreams: TcpStream[] = [];
   readonly socketQueues: { entry: Value<typeof sk_packet_entry>; bytes: Uint8Array }[] = [];
+  /** By tty_info_id. */
+  readonly terminals = new Map<number, TtyInfo>();
+  readonly terminalData: TtyData[] = [];
   readonly memfds = new Map<bigint, Value<typeof memfd_inode_entry>>();
   readonly shared = new Map<number, SharedMemory>();
   /** By inode. */

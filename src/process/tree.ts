@@ -125,8 +125,16 @@ export function unmapBut(remote: Remote, kept: readonly { readonly address: numb
 
 const TASK_SIZE = 0x7fff_ffff_f000;
 
-/** Makes the children of a process, and its session between those that were born before and after that. */
-export function makeChildren(parent: Made, tree: ImageTree, hole: { address: number }, made: Made[]): void {
+/**
+ * Makes the children of a process, and its session between those that were born before and after that.
+ *
+ * @param with `made`: gets them; `inSession`: called when the process leads a session, which its children will be of
+ */
+export function makeChildren(
+  parent: Made,
+  tree: ImageTree,
+  { hole, made, inSession }: { hole: { address: number }; made: Made[]; inSession: () => void },
+): void {
   const { task, leader } = parent;
   const children = tree.tasks.filter(({ ppid }) => ppid === task.pid);
   const early = (child: ImageTask) => {
@@ -150,6 +158,7 @@ export function makeChildren(parent: Made, tree: ImageTree, hole: { address: num
   if (task.sid === task.pid) {
     leader.call(NR.setsid);
     leader.run();
+    inSession();
   }
   for (const child of children) if (!early(child)) make(child);
 }

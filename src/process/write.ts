@@ -93,6 +93,10 @@ export function writeStatistics(
 
 function writeShared(draft: ImageDraft, saving: Saving): void {
   const { remaps, ghosts, pipesData, fifosData, socketQueues, tcpStreams, memfds, locks, rings } = saving;
+  const { terminals, terminalData } = saving;
+  if (terminals.size > 0)
+    writeEntries(draft.create(fileName(images.TTY_INFO)), images.TTY_INFO, [...terminals.values()]);
+  if (terminalData.length > 0) writeEntries(draft.create(fileName(images.TTY_DATA)), images.TTY_DATA, terminalData);
   if (rings.size > 0) writeEntries(draft.create(fileName(images.IO_URING)), images.IO_URING, [...rings.values()]);
   if (locks.size > 0) writeEntries(draft.create(fileName(images.FILE_LOCKS)), images.FILE_LOCKS, [...locks.values()]);
   if (remaps.length > 0) writeEntries(draft.create(fileName(images.REMAP_FPATH)), images.REMAP_FPATH, remaps);

@@ -46,7 +46,7 @@ export const criuOptions: readonly CriuOption[] = [
   o('same', 'restore-sibling -S', ''),
   o('same', 'exec-cmd', ''),
   o('same', 'pidfile FILE', ''),
-  o('differs', 'shell-job -j', 'the terminal itself cannot be kept yet'),
+  o('differs', 'shell-job -j', 'any of the standard descriptors may be the terminal; it keeps its size'),
   o('same', 'file-locks -l', ''),
   o('same', 'timeout SECONDS', 'of a checkpoint'),
   o('same', 'tcp-established', 'a restore needs it not'),

@@ -12,10 +12,12 @@ import { fifo, pipe } from './pipe.ts';
 import { refusal } from './refused.ts';
 import { signalfd } from './signalfd.ts';
 import { timerfd } from './timerfd.ts';
+import { tty } from './tty.ts';
 import { unix } from './unix.ts';
 
 const kinds: readonly FileKind[] = [
   path,
+  tty,
   memfd,
   pipe,
   fifo,

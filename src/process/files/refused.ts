@@ -3,17 +3,11 @@ import { S_IFBLK, S_IFCHR, S_IFMT, S_IFSOCK } from '../../abi/stat.ts';
 import { UnsupportedError } from '../../errors.ts';
 import type { OpenFile } from './file.ts';
 
-/** Major numbers of terminals: Documentation/admin-guide/devices.txt. */
-const TTY_MAJORS = new Set([4, 5, 136, 137, 138, 139, 140, 141, 142, 143]);
-
 export function refusal({ pid, fd, link, stat }: OpenFile): UnsupportedError {
   const say = (why: string, remedy: string) => new UnsupportedError({ what: link, pid, fd, why, remedy });
   const kind = stat.stx_mode & S_IFMT;
   if (kind === S_IFSOCK) {
     return say('sockets cannot be saved yet', 'close it, or leave this process out');
-  }
-  if (kind === S_IFCHR && TTY_MAJORS.has(stat.stx_rdev_major)) {
-    return say('terminals cannot be saved yet', 'start the program with its input and output redirected to files');
   }
   if (kind === S_IFCHR || kind === S_IFBLK) {
     const device = `${stat.stx_rdev_major}:${stat.stx_rdev_minor}`;

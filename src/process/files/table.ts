@@ -1,8 +1,6 @@
 /** Tables of descriptors: every open file once, however many descriptors of however many processes refer to it. */
-import { Errno } from '../../abi/errno.ts';
 import { AT_EMPTY_PATH, FD_CLOEXEC, O_CLOEXEC } from '../../abi/fcntl.ts';
 import { KCMP_FILE } from '../../abi/kcmp.ts';
-import { SyscallError } from '../../errors.ts';
 import type { fdinfo_entry } from '../../image/messages/files.ts';
 import type { Value } from '../../image/proto.ts';
 import { descriptorLink, listDescriptors, readFdinfo } from '../../sys/fdinfo.ts';
@@ -14,6 +12,7 @@ import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
 import { kindOf } from './kinds.ts';
 import { saveLocks } from './locks.ts';
 import { checkPipes, pipe } from './pipe.ts';
+import { saveSessions, saveTerminalQueues, tty } from './tty.ts';
 import { checkUnix, isAnythingWaiting, saveUnixQueues, unix } from './unix.ts';
 
 export type Descriptor = Value<typeof fdinfo_entry>;
@@ -45,6 +44,7 @@ export class FileTables {
   /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. */
   saveQueues(root: number): void {
     this.#saving.tcpStreams.push(...this.#saving.connections.save(root));
+    saveTerminalQueues(this.#saving, this.#kept.filter(tty.matches));
     if (!this.#kept.some(unix.matches)) return;
     const self = pidfd_open({ pid: process.pid, flags: 0 });
     try {
@@ -54,8 +54,9 @@ export class FileTables {
     }
   }
 
-  /** What can only be said when all files are known. */
-  finish(): void {
+  /** What can only be said when all files are known. @param pids of the tree */
+  finish(pids: ReadonlySet<number>): void {
+    saveSessions(this.#saving, this.#kept.filter(tty.matches), pids);
     // What is in flight is not known while they run, and may be the other end of what has none.
     const sockets = this.#kept.filter(unix.matches);
     if (!this.#saving.stopped && isAnythingWaiting(this.#saving, sockets)) return;
@@ -98,7 +99,7 @@ export class FileTables {
         const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags, ids };
         const kind = kindOf(file);
         kind.check?.(file, this.#saving);
-        if (kind === pipe || kind === unix) {
+        if (kind === pipe || kind === unix || kind === tty) {
           keep = true;
           this.#kept.push(file);
         }
@@ -111,9 +112,4 @@ export class FileTables {
       if (!keep) close({ fd: local });
     }
   }
-}
-
-/** Whether an error only says that what was looked at is gone, as it may be while the processes run. */
-export function isGone(error: unknown): boolean {
-  return error instanceof SyscallError && [Errno.ENOENT, Errno.ESRCH, Errno.EBADF].includes(error.errno as 2);
 }

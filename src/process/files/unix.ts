@@ -30,7 +30,7 @@ export const unix: FileKind = {
       peer: found.peer || listenerOf(saving, ino),
       fown: saveOwner(file),
       opts: saveOptions(file.local),
-      ...nameOf(file.local, found.name),
+      ...nameOf(file, found.name),
       ...(found.shutdown === 0 ? {} : { shutdown: SHUTDOWN[found.shutdown]! }),
     };
     return { usk };

@@ -10,6 +10,7 @@ import type { Value } from '../../image/proto.ts';
 import { attributes, close, ioctl, openat, readlink } from '../../sys/files.ts';
 import { bind, connect, socket } from '../../sys/socket.ts';
 import type { Restoring } from '../restoring.ts';
+import type { OpenFile } from './file.ts';
 
 export type UnixEntry = Value<typeof unix_sk_entry>;
 
@@ -18,10 +19,10 @@ const DELETED = ' (deleted)';
 /**
  * The name as the program gave it, and the file behind it.
  *
- * @param local a descriptor of the socket here @param name as the kernel lists it
+ * @param file the socket @param name as the kernel lists it
  */
 export function nameOf(
-  local: number,
+  { local, pid }: Pick<OpenFile, 'local' | 'pid'>,
   name: string | undefined,
 ): Pick<UnixEntry, 'name' | 'name_dir' | 'deleted' | 'file_perms'> {
   if (name === undefined) return { name: new Uint8Array(0) };
@@ -33,11 +34,13 @@ export function nameOf(
     const link = readlink(`/proc/self/fd/${fd}`);
     const deleted = stat.stx_nlink === 0;
     const path = deleted && link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
+    const directory = name.startsWith('/') ? undefined : directoryOf(pid, path, name);
     return {
-      name: bytesOf(`${name}\0`),
+      // From where it led to its file is not known any more, if not from where the program is: one that does is as good.
+      name: bytesOf(`${directory === undefined && !name.startsWith('/') ? path : name}\0`),
       file_perms: { mode: stat.stx_mode, uid: stat.stx_uid, gid: stat.stx_gid },
       ...(deleted ? { deleted } : {}),
-      ...(name.startsWith('/') ? {} : { name_dir: directoryOf(path, name) }),
+      ...(directory === undefined ? {} : { name_dir: directory }),
     };
   } finally {
     close({ fd });
@@ -45,8 +48,10 @@ export function nameOf(
 }
 
 /** The directory from which a relative name leads to a path. */
-function directoryOf(path: string, name: string): string {
-  return path.endsWith(`/${name}`) ? path.slice(0, -name.length - 1) || '/' : dirname(path);
+function directoryOf(pid: number, path: string, name: string): string | undefined {
+  const cwd = readlink(`/proc/${pid}/cwd`);
+  if (resolve(cwd, name) === path) return cwd;
+  return path.endsWith(`/${name}`) ? path.slice(0, -name.length - 1) || '/' : undefined;
 }
 
 /**

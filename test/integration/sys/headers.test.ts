@@ -166,6 +166,7 @@ const headers: readonly Header[] = [
     includes: ['linux/time.h', 'linux/time_types.h'],
     structs: { timespec: { type: 'struct __kernel_timespec' } },
   },
+  { module: 'termios', includes: ['asm/termios.h'] },
   { module: 'uio', includes: ['linux/uio.h'] },
   { module: 'unix_diag', includes: ['linux/unix_diag.h'] },
   {
