@@ -116,8 +116,10 @@ function trimmed(mask: Uint8Array): Uint8Array {
   return mask.slice(0, length);
 }
 
+export type ProcFiles = Pick<TaskCore, 'loginuid' | 'oom_score_adj' | 'coredump_filter'>;
+
 /** What stands in files of /proc. A kernel that lacks one has nothing to keep either. */
-export function saveProcFiles(pid: number): Pick<TaskCore, 'loginuid' | 'oom_score_adj' | 'coredump_filter'> {
+export function saveProcFiles(pid: number | 'self'): ProcFiles {
   const [loginuid, oom, filter] = ['loginuid', 'oom_score_adj', 'coredump_filter'].map((name) => read(pid, name));
   return {
     ...(loginuid === undefined ? {} : { loginuid: Number(loginuid) }),
@@ -135,14 +137,15 @@ function read(pid: number | 'self', name: string): string | undefined {
 }
 
 /** Writes what is not as this process has it. */
-export function restoreProcFiles(remote: Remote, tc: TaskCore): void {
+export function restoreProcFiles(remote: Remote, tc: TaskCore, own: ProcFiles): void {
   const { pid } = remote.scratch;
   const { oom_score_adj, coredump_filter, loginuid } = tc;
-  if (oom_score_adj !== undefined && oom_score_adj !== Number(read('self', 'oom_score_adj'))) {
+  if (oom_score_adj !== undefined && oom_score_adj !== own.oom_score_adj) {
     writeFileSync(`/proc/${pid}/oom_score_adj`, `${oom_score_adj}`);
   }
-  if (coredump_filter !== undefined) writeFileSync(`/proc/${pid}/coredump_filter`, `${coredump_filter}`);
-  if (loginuid === undefined || loginuid === Number(read('self', 'loginuid'))) return;
+  if (coredump_filter !== undefined && coredump_filter !== own.coredump_filter)
+    writeFileSync(`/proc/${pid}/coredump_filter`, `${coredump_filter}`);
+  if (loginuid === undefined || loginuid === own.loginuid) return;
   // A process may only write its own.
   const text = Buffer.from(`${loginuid}`);
   const path = remote.text(Buffer.from('/proc/self/loginuid'));

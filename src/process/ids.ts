@@ -41,7 +41,7 @@ function outside(id: number): UnsupportedError {
   });
 }
 
-/** The process or thread of a list that has an id in the innermost of its PID namespaces. */
-export function withInnerId(ids: readonly number[], inner: number): number | undefined {
-  return ids.findLast((id) => readStatus(id).NSpid.at(-1) === inner);
+/** Processes or threads by their ids in the innermost of their PID namespaces. */
+export function byInnerId(ids: readonly number[]): Map<number, number> {
+  return new Map(ids.map((id) => [readStatus(id).NSpid.at(-1)!, id]));
 }

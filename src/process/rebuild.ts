@@ -24,13 +24,12 @@ import { kill, prlimit64 } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { readStatus } from '../sys/stat.ts';
-import { ownAttributes, restoreProcFiles } from './attributes.ts';
+import { type OwnAttributes, ownAttributes, type ProcFiles, restoreProcFiles, saveProcFiles } from './attributes.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
 import { restoreLock } from './files/locks.ts';
 import { threadsOf } from './freeze.ts';
-import { withInnerId } from './ids.ts';
 import { restoreLimits } from './limits.ts';
 import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
@@ -43,7 +42,7 @@ import { lend } from './space.ts';
 import { restoreParentDeathSignal, restoreThread } from './thread.ts';
 import { restoreTimers } from './timers.ts';
 import { expectStop, Tracee } from './tracee.ts';
-import { addClone, type Made, notMade } from './tree.ts';
+import { cloneAll, type Made } from './tree.ts';
 import { goOnWaiting } from './waits.ts';
 
 /** A process with all its threads. */
@@ -51,68 +50,93 @@ export interface Rebuilt extends Made {
   readonly remotes: readonly Remote[];
 }
 
-/** Everything but memory, registers, and what must come last. @param keep descriptor of ours that it has until then */
-export function rebuild(made: Made, restoring: Restoring, keep: number): Rebuilt {
+/** What all processes have from this one, as they are made by it. */
+export interface Own {
+  readonly attributes: OwnAttributes;
+  readonly procFiles: ProcFiles;
+  readonly limits: ReturnType<typeof ownLimits>;
+  readonly credentials: ReturnType<typeof credentialsOf>;
+}
+
+export function whatIsOurs(): Own {
+  return {
+    attributes: ownAttributes(),
+    procFiles: saveProcFiles('self'),
+    limits: ownLimits(),
+    credentials: credentialsOf(readStatus(process.pid)),
+  };
+}
+
+/** Signal actions and the table of descriptors, which the first of those that share one gets. @param keep see lend() */
+export function begin({ task, leader }: Made, restoring: Restoring, keep: number): void {
+  leader.reserve(70, 8192);
+  restoreActions(leader, task.threads[0]!.core.tc!.sigactions);
+  if (restoring.first(`table ${task.ids!.files_id}`)) installDescriptors(leader, task, restoring, keep);
+  leader.start();
+}
+
+/** What can only be when the tables are there, and all threads. @param keep descriptor of ours that it had until then */
+export function rebuild(made: Made, restoring: Restoring, own: Own, keep: number): Rebuilt {
   const { task, leader } = made;
   const core = task.threads[0]!.core;
   const tc = core.tc!;
-  leader.reserve(70, 8192);
-  restoreActions(leader, tc.sigactions);
-  leader.run();
-  if (restoring.first(`table ${task.ids!.files_id}`)) installDescriptors(leader, task, restoring, keep);
-  else leader.attempt(NR.close, keep);
-  leader.run();
+  leader.reserve(1, 0);
+  leader.attempt(NR.close, keep);
   for (const { fd, id, type } of task.descriptors) {
+    const { finish } = kindOfType(type) ?? {};
+    if (finish === undefined) continue;
     leader.reserve(1000, 64 * 1024);
-    kindOfType(type)?.finish?.(restoring.entry(id), fd, leader, restoring);
+    finish(restoring.entry(id), fd, leader, restoring);
   }
   for (const lock of restoring.locks) if (lock.pid === task.pid) restoreLock(leader, lock, restoring);
-  leader.run();
   const cores = task.threads.map((thread) => thread.core);
   const common = restoreCommonFilters(leader, cores, restoring.filters);
-  leader.run();
   const remotes = [leader, ...makeThreads(made)];
-  leader.reserve(8, 256);
-  restoreProcFiles(leader, tc);
+  leader.reserve(50, 4096);
+  restoreProcFiles(leader, tc, own.procFiles);
   if (tc.personality !== 0) leader.call(NR.personality, tc.personality);
   for (let bits = tc.membarrier_registration_mask ?? 0, bit = 1; bits !== 0; bits &= ~bit, bit *= 2) {
     if ((bits & bit) !== 0) leader.call(NR.membarrier, bit, 0, 0);
   }
   if (tc.child_subreaper) leader.call(NR.prctl, PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0);
-  restoreLimits(leader, tc.rlimits?.rlimits ?? [], ownLimits());
-  leader.run();
-  const own = ownCredentials();
-  const attributes = ownAttributes();
+  restoreLimits(leader, tc.rlimits?.rlimits ?? [], own.limits);
   for (const [i, remote] of remotes.entries()) {
     const { core: state } = task.threads[i]!;
-    restoreThread(remote, state, attributes);
+    remote.reserve(200, 16 * 1024);
+    restoreThread(remote, state, own.attributes);
     restoreSeccomp(remote, state, restoring.filters, common);
     const { creds } = state.thread_core!;
-    if (creds !== undefined && !sameCredentials(creds, own)) restoreCredentials(remote, creds, own);
+    if (creds !== undefined && !sameCredentials(creds, own.credentials)) {
+      restoreCredentials(remote, creds, own.credentials);
+    }
     if (i === 0) restoreDumpable(remote, task.mm!);
     restoreParentDeathSignal(remote, state);
     remote.start();
   }
-  for (const remote of remotes) remote.finish();
   for (const [i, remote] of remotes.entries()) {
     const { tid, core: state } = task.threads[i]!;
     restorePending(remote, task.pid, tid, state.thread_core?.signals_p?.signals ?? [], false);
-    remote.run();
+    remote.start();
   }
   restorePending(leader, task.pid, task.pid, tc.signals_s?.signals ?? [], true);
-  leader.run();
+  leader.start();
   return { ...made, remotes };
 }
 
-/** Timers begin to run, registers and masks are set. @param elapsed milliseconds for which the clocks of the process go on already */
-export function leave({ task, leader, remotes }: Rebuilt, elapsed: number): void {
+/** Timers begin to run. */
+export function beginTimers({ task, leader }: Rebuilt): void {
   const { timers } = task.threads[0]!.core.tc!;
   if (timers !== undefined) restoreTimers(leader, timers);
-  leader.run();
+  leader.start();
+}
+
+/** Registers and masks are set. @param elapsed milliseconds for which the clocks of the process go on already */
+export function leave({ task, remotes }: Rebuilt, elapsed: number): void {
   for (const [i, remote] of remotes.entries()) {
     const { core } = task.threads[i]!;
     const registers = restoreGeneral(core.thread_info!);
     const left = core.thread_core?.attributes?.call_left;
+    remote.finish();
     if (left !== undefined) goOnWaiting(remote, registers, Math.max(1, left - 1e6 * elapsed));
     else if (registers.number('orig_rax') >= 0)
       interrupted(registers, codeAt(remote.scratch.pid, registers.number('rip')));
@@ -136,17 +160,22 @@ function codeAt(pid: number, address: number): Uint8Array {
 }
 
 /** The scratch memory goes, when all that share it have left it. */
-export function clear({ task, pid, leader }: Rebuilt, tree: ImageTree, hole: { address: number; size: number }): void {
-  if (firstWithMemory(tree.tasks, task) !== task) return;
-  const doorstep = new Doorstep(
-    pid,
-    readMaps(pid).find(({ path }) => path === '[vdso]'),
-  );
+export function clear(processes: readonly Rebuilt[], tree: ImageTree, hole: { address: number; size: number }): void {
+  const doorsteps: { doorstep: Doorstep; pid: number; tracee: Tracee }[] = [];
   try {
-    const result = doorstep.call(leader.tracee, NR.munmap, hole.address, hole.size);
-    if (result !== 0) throw new PartialError('restore', `scratch memory stays in process ${pid}`);
+    for (const { task, pid, leader } of processes) {
+      if (firstWithMemory(tree.tasks, task) !== task) continue;
+      const vdso = readMaps(pid).find(({ path }) => path === '[vdso]');
+      const doorstep = new Doorstep(pid, vdso);
+      doorsteps.push({ doorstep, pid, tracee: leader.tracee });
+      doorstep.begin(leader.tracee, NR.munmap, hole.address, hole.size);
+    }
+    for (const { doorstep, tracee } of doorsteps) doorstep.cross(tracee);
+    for (const { doorstep, pid, tracee } of doorsteps) {
+      if (doorstep.end(tracee) !== 0) throw new PartialError('restore', `scratch memory stays in process ${pid}`);
+    }
   } finally {
-    doorstep[Symbol.dispose]();
+    for (const { doorstep } of doorsteps) doorstep[Symbol.dispose]();
   }
 }
 
@@ -168,7 +197,7 @@ export function standIn({ leader, task }: Made, restoring: Restoring, keep: numb
   }
   enterDirectory(leader, keep, restoring.open(cwd_id));
   if (umask !== undefined) leader.call(NR.umask, umask);
-  leader.run();
+  leader.start();
 }
 
 function enterDirectory(leader: Remote, keep: number, fd: number): void {
@@ -181,7 +210,7 @@ function enterDirectory(leader: Remote, keep: number, fd: number): void {
 
 /** Brings all descriptors in, by ascending numbers: the kernel takes the lowest free one, which is then known. */
 function installDescriptors(leader: Remote, task: ImageTask, restoring: Restoring, keep: number): void {
-  leader.run();
+  leader.reserve(3, 0);
   leader.call(NR.close_range, 0, keep - 1, 0);
   leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
   const used = new Set([keep]);
@@ -205,20 +234,21 @@ function installDescriptors(leader: Remote, task: ImageTask, restoring: Restorin
 
 const THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
 
-function makeThreads({ task, pid, inner, leader, scratch, slot }: Made): Remote[] {
-  const others = task.threads.slice(1);
+function makeThreads(one: Made): Remote[] {
+  const { task, pid, scratch, slot } = one;
   const made: Remote[] = [];
-  for (const [i, { tid }] of others.entries()) {
-    const index = addClone(leader, tid, THREAD, 0);
-    leader.run();
-    const result = leader.result(index);
-    if (result !== tid) throw notMade(leader.error(index, result), tid);
-    const here = inner ? withInnerId(threadsOf(pid), tid)! : tid;
-    expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
-    const tracee = Tracee.found(pid, here);
-    tracee.blockSignals(scratch.endSignal);
-    made.push(new Remote(tracee, scratch, slot + i + 1));
-  }
+  const wanted = task.threads.slice(1).map(({ tid }) => ({ id: tid, flags: THREAD, exit_signal: 0 }));
+  cloneAll(
+    one,
+    wanted,
+    () => threadsOf(pid),
+    (i, here) => {
+      expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
+      const tracee = Tracee.found(pid, here);
+      tracee.blockSignals(scratch.endSignal);
+      made[i] = new Remote(tracee, scratch, slot + i + 1);
+    },
+  );
   return made;
 }
 
@@ -229,8 +259,4 @@ function ownLimits() {
     const { rlim_cur, rlim_max } = rlimit64.read(limit);
     return { cur: rlim_cur, max: rlim_max };
   });
-}
-
-function ownCredentials() {
-  return credentialsOf(readStatus(process.pid));
 }

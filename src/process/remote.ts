@@ -208,16 +208,23 @@ export class Remote {
 
   /** What a call of the last batch returned, or -errno. */
   result(index: number): number {
+    this.finish();
     return this.#batch.result(index);
   }
 
-  /** Performs what was added since the last batch. @throws SyscallError of the first call() that failed */
+  /** Performs what was added since the last batch, if anything was, and brings over what was put. @throws SyscallError of the first call() that failed */
   run(): void {
     this.start();
     this.finish();
   }
 
+  /**
+   * Begins what run() does. Whatever is done next with this thread waits for its end, so that other ones can be given their
+   * batches meanwhile.
+   */
   start(): void {
+    this.finish();
+    if (this.#ran || (this.#batch.length === 0 && this.#top === this.#data)) return;
     this.#load();
     this.#go();
   }
@@ -238,11 +245,6 @@ export class Remote {
     this.#setRegisters(code, rbx, r12);
     this.#go();
     this.finish();
-  }
-
-  /** Waits for the batch that was started, if there is one, whatever comes of it. */
-  settle(): void {
-    if (this.#running) this.finish();
   }
 
   #go(): void {
@@ -268,8 +270,9 @@ export class Remote {
     }
   }
 
-  /** Waits for the batch that was started. Its results can be read until the next one is begun. */
+  /** Waits for the batch that was started, if there is one. Its results can be read until the next one is begun. */
   finish(): void {
+    if (!this.#running) return;
     const { scratch, tracee } = this;
     tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal);
     this.#running = false;
@@ -315,6 +318,7 @@ export class Remote {
 
   /** Begins a new batch after one that ran: its results could be read until now. */
   #renew(): void {
+    this.finish();
     if (!this.#ran) return;
     this.#ran = false;
     this.#batch.clear();

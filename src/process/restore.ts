@@ -17,7 +17,7 @@ import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { guardOver } from './guard.ts';
 import { NewNamespaces, ownNamespaces } from './namespaces.ts';
-import { clear, leave, letGo, rebuild, standIn } from './rebuild.ts';
+import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
 import { setForeground, takeTerminal } from './terminals.ts';
@@ -80,9 +80,12 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         const first = !spaces.isInherited(task);
         const inSession = () => takeTerminal(one, restoring, keep);
         if (first) makeChildren(one, tree, { hole, made, inSession });
-        if (!task.isZombie) spaces.fill(one);
-        if (!first) makeChildren(one, tree, { hole, made, inSession });
+        if (!task.isZombie) spaces.map(one);
+        if (first) continue;
+        spaces.fill();
+        makeChildren(one, tree, { hole, made, inSession });
       }
+      spaces.fill();
       for (const { task, pid } of made) restoring.noteProcess(task.pid, pid);
       makeGroups(made);
       setForeground(made, restoring, keep);
@@ -91,12 +94,19 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const live = made.filter(({ task }) => !task.isZombie);
       for (const { task, pid } of options.ignoreCgroups ? [] : live)
         restoreCgroups(pid, task.threads[0]!.core.tc!.cgroups);
+      // All processes work at the same time: each is given a batch before the first one is waited for.
+      for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);
       for (const one of live) standIn(one, restoring, keep);
-      const processes = live.map((one) => rebuild(one, restoring, keep));
+      // Those that share a table of descriptors have used it, as it is now, for the last time.
+      for (const { leader } of live) leader.finish();
+      for (const one of live) begin(one, restoring, keep);
+      const ours = whatIsOurs();
+      const processes = live.map((one) => rebuild(one, restoring, ours, keep));
       store.finish();
+      for (const process of processes) beginTimers(process);
       for (const process of processes) leave(process, performance.now() - began);
-      for (const process of processes) clear(process, tree, hole);
+      clear(processes, tree, hole);
       restoring.ready();
       namespaces.outside(() => options.beforeGoing?.(made[0]!.pid));
       restoring[Symbol.dispose]();

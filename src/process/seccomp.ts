@@ -124,8 +124,9 @@ export function restoreSeccomp(remote: Remote, core: CoreEntry, filters: readonl
   else install(remote, chainOf(core, filters).slice(common), filters);
 }
 
-function suspend({ tracee }: Remote): void {
-  setOptions(tracee.tid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
+function suspend(remote: Remote): void {
+  remote.finish();
+  setOptions(remote.tracee.tid, PTRACE_O_EXITKILL | PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
 }
 
 function install(remote: Remote, chain: readonly number[], filters: readonly Filter[]): void {

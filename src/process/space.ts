@@ -37,6 +37,9 @@ export class Spaces {
   /** Those whose children have what they have. */
   readonly #inherited = new Set<ImageTask>();
   readonly #filled = new Map<ImageTask, Set<VmaEntry>>();
+  readonly #toFill: (() => void)[] = [];
+  /** The call that brings the program into the process. */
+  readonly #programs = new Map<ImageTask, number>();
 
   /**
    * @param keep descriptor of ours that all processes have, see lend()
@@ -64,7 +67,7 @@ export class Spaces {
     if (parent === undefined || firstWithMemory(this.#restoring.tree.tasks, task) !== task) return;
     const kept = task.isZombie ? [] : this.#inheritance(task, parent);
     unmapBut(leader, [this.#hole, ...kept.map(({ start, end }) => ({ address: start, size: end - start }))]);
-    leader.run();
+    leader.start();
   }
 
   /** The parent of a process that was made when its parent had its memory. */
@@ -73,8 +76,8 @@ export class Spaces {
     return parent !== undefined && this.#inherited.has(parent) ? parent : undefined;
   }
 
-  /** Mappings and what is in them. */
-  fill({ task, leader }: Made): void {
+  /** Begins to make the mappings of a process. What is in them is put there by fill(). */
+  map({ task, leader }: Made): void {
     const { tree } = this.#restoring;
     if (firstWithMemory(tree.tasks, task) !== task) return;
     const mm = task.mm!;
@@ -106,13 +109,21 @@ export class Spaces {
       leader.passResult(lent, closed, 0);
     }
     if (inherited.length > 0) forget(leader, inherited, this.#runs.get(parent!)!, runs);
-    leader.run();
-    this.#fillPages(leader, task, image, inherited, parent);
-    image.close();
+    leader.start();
+    this.#toFill.push(() => {
+      leader.finish();
+      this.#fillPages(leader, task, image, inherited, parent);
+      image.close();
+    });
   }
 
-  /** What would be in the way of filling: protection, advice, locks, guards; and the address space as a whole. */
-  finish({ task, leader }: Made): void {
+  /** Puts the contents into all mappings that were made, in their order. */
+  fill(): void {
+    for (const action of this.#toFill.splice(0)) action();
+  }
+
+  /** What would be in the way of filling: protection, advice, locks, guards. */
+  protect({ task, leader }: Made): void {
     const filled = this.#filled.get(task);
     if (filled === undefined) return;
     const mm = task.mm!;
@@ -128,11 +139,17 @@ export class Spaces {
       leader.reserve(1, 0);
       sealVma(leader, vma);
     }
-    leader.reserve(8, 8192);
-    const lent = lend(leader, this.#keep, this.#restoring.open(mm.exe_file_id));
-    leader.run();
-    restoreMm(leader, mm, leader.result(lent));
-    leader.run();
+    leader.reserve(1, 0);
+    this.#programs.set(task, lend(leader, this.#keep, this.#restoring.open(mm.exe_file_id)));
+    leader.start();
+  }
+
+  /** The address space as a whole. */
+  finish({ task, leader }: Made): void {
+    const lent = this.#programs.get(task);
+    if (lent === undefined) return;
+    restoreMm(leader, task.mm!, leader.result(lent));
+    leader.start();
   }
 
   /** What is in the mappings, and the kernel's own ones, of which that is seen only then whether they are the same here. */

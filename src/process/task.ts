@@ -144,7 +144,7 @@ export class Guest {
 
   /** Brings to its end what was begun, after something went wrong with another one. */
   settle(): void {
-    for (const remote of this.#remotes) remote.settle();
+    for (const remote of this.#remotes) remote.finish();
     if (this.#pending[0] === 'cross') this.crossDoorstep();
     if (this.#pending[0] === 'enter') this.enter();
     if (this.#pending[0] === 'leave') this.leave();

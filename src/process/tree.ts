@@ -39,7 +39,7 @@ import { cont, interrupt, seize } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { readStat } from '../sys/stat.ts';
 import { childrenOf, threadsOf } from './freeze.ts';
-import { withInnerId } from './ids.ts';
+import { byInnerId } from './ids.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
 import { makerOf, withMemory } from './sharing.ts';
 import {
@@ -141,26 +141,39 @@ export function makeChildren(
     const born = bornIn(child, tree);
     return task.sid === task.pid && born !== undefined && born !== task.pid;
   };
-  const make = (child: ImageTask): void => {
-    const { maker, flags } = makerOf(tree.tasks, child);
+  const make = (maker: ImageTask, of: readonly ImageTask[]): void => {
     const by = made.find((each) => each.task === maker);
-    if (by === undefined) throw new UnsupportedError(lateMaker(child.pid, maker.pid));
-    // A sibling's signal is taken over; clone3(2) allows none then.
-    cloneAs(by, child.pid, flags | CLONE_PTRACE, (flags & CLONE_PARENT) === 0 ? exitSignal(child) : 0);
-    const pid = childHere(parent, child.pid);
-    const tracee = Tracee.stoppedChild(pid, pid);
-    const { slot, slots } = slotsOf(child, tree);
-    const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(child));
-    made.push({ task: child, pid, inner: parent.inner, scratch, leader: new Remote(tracee, scratch, slot), slot });
-    tracee.blockSignals(scratch.endSignal);
+    if (by === undefined) throw new UnsupportedError(lateMaker(of[0]!.pid, maker.pid));
+    const wanted = of.map((child) => {
+      const { flags } = makerOf(tree.tasks, child);
+      // A sibling's signal is taken over; clone3(2) allows none then.
+      const exit_signal = (flags & CLONE_PARENT) === 0 ? exitSignal(child) : 0;
+      return { id: child.pid, flags: flags | CLONE_PTRACE, exit_signal };
+    });
+    const among = () => childrenOf(parent.pid, [parent.pid]);
+    cloneAll(by, wanted, among, (i, pid) => {
+      const child = of[i]!;
+      const tracee = Tracee.stoppedChild(pid, pid);
+      const { slot, slots } = slotsOf(child, tree);
+      const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(child));
+      made.push({ task: child, pid, inner: parent.inner, scratch, leader: new Remote(tracee, scratch, slot), slot });
+      tracee.blockSignals(scratch.endSignal);
+    });
   };
-  for (const child of children.filter(early)) make(child);
+  const makeAll = (of: readonly ImageTask[]): void => {
+    for (let at = 0, end = 0; at < of.length; at = end) {
+      const { maker } = makerOf(tree.tasks, of[at]!);
+      while (end < of.length && makerOf(tree.tasks, of[end]!).maker === maker) end++;
+      make(maker, of.slice(at, end));
+    }
+  };
+  makeAll(children.filter(early));
   if (task.sid === task.pid) {
     leader.call(NR.setsid);
-    leader.run();
+    leader.start();
     inSession();
   }
-  for (const child of children) if (!early(child)) make(child);
+  makeAll(children.filter((child) => !early(child)));
 }
 
 function lateMaker(pid: number, maker: number) {
@@ -190,27 +203,69 @@ function bornIn(task: ImageTask, tree: ImageTree): number | undefined {
   return undefined;
 }
 
-/** Adds the call that makes a child or thread with an id. */
-export function addClone(remote: Remote, id: number, flags: number, exit_signal: number): number {
-  remote.reserve(1, 256);
+/** What clone3(2) is to make: a child or thread with an id. */
+interface Wanted {
+  readonly id: number;
+  readonly flags: number;
+  readonly exit_signal: number;
+}
+
+/** How many in one batch. */
+const CLONES = 200;
+
+/**
+ * Has a process make children or threads, many at a time.
+ *
+ * @param among lists ids here of which those of them will be some
+ * @param taken is told the place of each that is there, and its id here; also when others could not be made
+ * @throws UnsupportedError (an id is taken), SyscallError
+ */
+export function cloneAll(
+  made: Made,
+  wanted: readonly Wanted[],
+  among: () => readonly number[],
+  taken: (place: number, id: number) => void,
+): void {
+  const { leader, inner } = made;
+  for (let first = 0; first < wanted.length; first += CLONES) {
+    const part = wanted.slice(first, first + CLONES);
+    leader.run();
+    const indexes = part.map((each) => addClone(leader, each));
+    leader.run();
+    const failed = indexes.flatMap((index, i) => {
+      const result = leader.result(index);
+      return result === part[i]!.id ? [] : [{ i, error: leader.error(index, result) }];
+    });
+    const here = inner ? byInnerId(among()) : undefined;
+    for (const [i, { id }] of part.entries()) {
+      if (!failed.some((each) => each.i === i)) taken(first + i, here === undefined ? id : here.get(id)!);
+    }
+    for (const { i, error } of failed) {
+      const { id } = part[i]!;
+      if (error.errno !== Errno.EEXIST || inner || !isGoing(id)) throw notMade(error, id);
+      cloneAs(leader, part[i]!);
+      taken(first + i, id);
+    }
+  }
+}
+
+/** Adds the call. */
+function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {
   const ids = new Uint8Array(4);
   new DataView(ids.buffer).setInt32(0, id, true);
   const args = clone_args.write({ flags, exit_signal, set_tid: remote.put(ids), set_tid_size: 1 });
   return remote.attempt(NR.clone3, remote.put(args), args.length);
 }
 
-/** The id here of a child that was just made. */
-function childHere({ pid, inner }: Made, id: number): number {
-  return inner ? withInnerId(childrenOf(pid, [pid]), id)! : id;
-}
-
-function cloneAs({ leader: remote, inner }: Made, id: number, flags: number, exit_signal: number): void {
+/** Waits for an id that is about to become free. */
+function cloneAs(remote: Remote, wanted: Wanted): void {
+  const { id } = wanted;
   for (let left = ATTEMPTS; ; left--) {
-    const index = addClone(remote, id, flags, exit_signal);
+    const index = addClone(remote, wanted);
     remote.run();
     const result = remote.result(index);
     if (result === id) return;
-    if (result !== -Errno.EEXIST || left === 0 || inner || !isGoing(id)) throw notMade(remote.error(index, result), id);
+    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
     sleep(WAIT);
   }
 }
@@ -225,10 +280,10 @@ function isGoing(id: number): boolean {
 }
 
 /** An id is taken until somebody has waited for the process that had it; what has just been killed goes in a moment. */
-const ATTEMPTS = 200;
-const WAIT = 10_000_000;
+const ATTEMPTS = 10_000;
+const WAIT = 200_000;
 
-export function notMade(error: SyscallError, id: number): Error {
+function notMade(error: SyscallError, id: number): Error {
   if (error.errno !== Errno.EEXIST) return error;
   return new UnsupportedError({
     what: `process id ${id}`,
@@ -380,8 +435,12 @@ export function makeGroups(made: readonly Made[]): void {
   for (const { task } of members) {
     if (here.has(task.pgid) || helpers.has(task.pgid)) continue;
     const parent = made.find((each) => each.task.sid === task.sid)!;
-    cloneAs(parent, task.pgid, CLONE_PTRACE, 0);
-    const pid = childHere(parent, task.pgid);
+    const wanted = [{ id: task.pgid, flags: CLONE_PTRACE, exit_signal: 0 }];
+    const among = () => childrenOf(parent.pid, [parent.pid]);
+    let pid = 0;
+    cloneAll(parent, wanted, among, (_, id) => {
+      pid = id;
+    });
     const tracee = Tracee.stoppedChild(pid, pid);
     const { address, endSignal } = parent.scratch;
     const scratch = new Scratch(pid, address, makeLayout, 1, endSignal);

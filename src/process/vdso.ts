@@ -242,7 +242,7 @@ function isFree(taken: readonly Range[], start: number, end: number): boolean {
 function mapKernels(leader: Remote, start: number): void {
   leader.reserve(1, 0);
   leader.call(NR.arch_prctl, ARCH_MAP_VDSO_64, start);
-  leader.run();
+  leader.start();
 }
 
 /** The highest room below an address that is not below a stack, which grows. */
