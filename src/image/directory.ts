@@ -47,12 +47,29 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   const files: string[] = [];
   const open = new Set<number>();
 
-  const create = (file: string, size: number | undefined): Sink => {
+  /** Files that have room and are not begun. */
+  const reserved = new Map<string, { fd: number; size: number }>();
+
+  const begin = (file: string): number => {
     const target = join(partial, file);
     const fd = call(`open(${target})`, () => fs.openSync(target, 'wx', 0o600));
-    files.push(file);
     open.add(fd);
-    if (size !== undefined && size > 0) options.fallocate?.(fd, size);
+    return fd;
+  };
+
+  const reserve = (file: string, size: number): void => {
+    const fd = begin(file);
+    reserved.set(file, { fd, size });
+    options.fallocate?.(fd, size);
+  };
+
+  const create = (file: string, size: number | undefined): Sink => {
+    const target = join(partial, file);
+    const before = reserved.get(file);
+    reserved.delete(file);
+    const fd = before?.fd ?? begin(file);
+    files.push(file);
+    if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
     return {
       write(bytes) {
         for (let done = 0; done < bytes.length; ) {
@@ -61,12 +78,19 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
       },
       close() {
         open.delete(fd);
+        if (before !== undefined) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, fs.fstatSync(fd).size));
         call(`close(${target})`, () => fs.closeSync(fd));
       },
     };
   };
 
   const commit = () => {
+    for (const [file, { fd }] of reserved) {
+      open.delete(fd);
+      fs.closeSync(fd);
+      fs.unlinkSync(join(partial, file));
+    }
+    reserved.clear();
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
     const inventory = join(path, INVENTORY);
@@ -102,7 +126,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   };
 
   try {
-    return draftOn({ create, commit, abort, keep }, info);
+    return draftOn({ create, reserve, commit, abort, keep }, info);
   } catch (error) {
     abort();
     throw error;

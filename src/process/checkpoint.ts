@@ -11,6 +11,7 @@ import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from '../image/info.ts';
 import { type ImageDraft, MemoryStore } from '../image/store.ts';
+import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { clocksOf, systemTime } from './clocks.ts';
@@ -32,7 +33,7 @@ import { neverEnds, reapEach } from './tracee.ts';
 import { saveNames } from './uts.ts';
 import { afterVfork } from './vfork.ts';
 import { lookAtWaits } from './waits.ts';
-import { memoryOf, writeImage, writeStatistics } from './write.ts';
+import { type AddressSpace, memoryOf, writeImage, writeStatistics } from './write.ts';
 
 export interface CheckpointOptions extends SaveOptions {
   /** Root of the tree. */
@@ -66,10 +67,12 @@ export interface CheckpointResult {
 export function checkpoint(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   try {
     const until = performance.now() + LOOKING;
-    let expected = lookAt(options);
-    for (let round = 1; round < ROUNDS && performance.now() < until; round++) expected = lookAt(options);
+    let memory = lookAt(options);
+    for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options);
+    const expected = memory.reduce((sum, size) => sum + size, 0);
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
+      reserve(draft, memory);
       rehearse(options);
       return save(options, draft, room);
     } finally {
@@ -81,16 +84,27 @@ export function checkpoint(options: CheckpointOptions, draft: ImageDraft): Check
   }
 }
 
-/** Everything but stopping and writing. @returns bytes of memory that the image will have, more or less */
-function lookAt(options: CheckpointOptions): number {
+/**
+ * Has pages get their room before anything is stopped: what there is none for is said then, and giving it takes longer than
+ * filling it. 1 GiB of a tmpfs: 0.35 s of 0.5.
+ */
+function reserve(draft: ImageDraft, memory: readonly number[]): void {
+  for (const [i, size] of memory.entries()) if (size > WORTH_ROOM) draft.reserve?.(pagesFile(i + 1), size);
+}
+
+/** In bytes. */
+const WORTH_ROOM = 1 << 20;
+
+/** Everything but stopping and writing. @returns how much memory the image will have, more or less: bytes of each pages-N.img */
+function lookAt(options: CheckpointOptions): number[] {
   refuseOneself(options.pid);
   afterVfork(() => treeOf(options.pid), options.timeout);
-  let size = 0;
   const namespaces = new Namespaces(options.pid);
   const saving = new Saving(options, namespaces, false);
   const tables = new FileTables(saving);
   const objects = new SharedObjects(namespaces);
   const members: Member[] = [];
+  const spaces: AddressSpace[] = [];
   try {
     const pids = new Set(treeOf(options.pid));
     for (const pid of pids) {
@@ -105,11 +119,11 @@ function lookAt(options: CheckpointOptions): number {
         for (const tid of threadsOf(pid).slice(1)) namespaces.check(`${pid}/task/${tid}`);
         namespaces.within(() => refuseRunning(pid, pids));
         refuseSession(pid, pids, options);
-        const { ids, pages } = namespaces.within(() =>
+        const { ids, vmas, pages } = namespaces.within(() =>
           saveOutside({ pid, umask: status.Umask }, saving, tables, objects),
         );
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });
-        size += pages.size;
+        spaces.push({ pid, ids, zombie: false, vmas, pages });
       } catch (error) {
         // It ended, or closed something, while it was looked at.
         if (!isGone(error)) throw error;
@@ -123,7 +137,7 @@ function lookAt(options: CheckpointOptions): number {
     });
     checkPidfds(saving, pids);
     checkSharing(members);
-    return size;
+    return memoryOf(spaces, saving).map(({ runs }) => runs.size);
   } finally {
     tables[Symbol.dispose]();
     saving[Symbol.dispose]();

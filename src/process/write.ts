@@ -15,8 +15,11 @@ export interface Collected {
   readonly memory: readonly Memory[];
 }
 
+/** What tells which memory a process has. */
+export type AddressSpace = Pick<SavedTask, 'pid' | 'ids' | 'zombie' | 'vmas' | 'pages'>;
+
 /** All memory that the image is to have, in its order: what processes share, then what each has alone. */
-export function memoryOf(tasks: readonly SavedTask[], saving: Saving): Memory[] {
+export function memoryOf(tasks: readonly AddressSpace[], saving: Saving): Memory[] {
   const memory: Memory[] = [...saving.shared.values()].map(
     ({ shmid, fd, size }) => new FileMemory(`shmem-${shmid}`, fd, sharedRuns(fd, size)),
   );

@@ -114,6 +114,28 @@ test('the hooks get what they ask for', (t) => {
   ]);
 });
 
+test('what has been given room becomes what is written, and goes if nothing is', (t) => {
+  const path = temporary(t);
+  const given: number[] = [];
+  const fallocate = (fd: number, size: number) => {
+    given.push(size);
+    fs.ftruncateSync(fd, 0);
+  };
+  const draft = createDirectory(path, info, { fallocate });
+  draft.reserve!('pages-1.img', 16384);
+  draft.reserve!('pages-2.img', 4096);
+  draft.reserve!('pages-7.img', 4096);
+  writeSample(draft);
+  draft.commit();
+  assert.deepEqual(given, [16384, 4096, 4096, 12288, 12288]);
+  assert.deepEqual(fs.readdirSync(path).sort(), names);
+  assert.deepEqual(contents(openDirectory(path), names), contents(sample(), names));
+  const other = createDirectory(path, info, { replace: true, fallocate });
+  other.reserve!('pages-1.img', 4096);
+  other.abort();
+  assert.deepEqual(fs.readdirSync(path).sort(), names);
+});
+
 test('a name that is no image cannot be written', () => {
   const draft = new MemoryStore().draft(info);
   for (const name of ['../core-1.img', '/etc/passwd', '.img', 'a/b.img', 'x']) {
