@@ -123,7 +123,7 @@ function lookAt(options: CheckpointOptions): number[] {
           saveOutside({ pid, umask: status.Umask }, saving, tables, objects),
         );
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });
-        spaces.push({ pid, ids, zombie: false, vmas, pages });
+        spaces.push({ host: pid, pid, ids, zombie: false, vmas, pages });
       } catch (error) {
         // It ended, or closed something, while it was looked at.
         if (!isGone(error)) throw error;
