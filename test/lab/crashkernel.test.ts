@@ -16,9 +16,8 @@ import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { readMappings } from '../../src/crash/kernel/mappings.ts';
 import { readMounts } from '../../src/crash/kernel/mounts.ts';
 import { Paths } from '../../src/crash/kernel/paths.ts';
-import { placeText } from '../../src/crash/kernel/symbols.ts';
-import type { Task } from '../../src/crash/kernel/tasks.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
+import { compareStacks, compareTasks, passing } from './truth.ts';
 
 const machines: readonly DumpOptions[] = [
   { kernel: '6.1', cpus: 4, levels: 5 },
@@ -35,9 +34,6 @@ const machines: readonly DumpOptions[] = [
     : []),
 ];
 
-/** What is there only while the kernel is asked, and workers, which come and go. */
-const passing = /^(?:busybox|sh|cat|grep|tr|readlink|dmesg|uname|mkdir|kworker\/.*)$/;
-
 for (const machine of machines) {
   const { kernel: name, cpus, levels } = machine;
   const title = `${name}, ${cpus} CPUs, ${levels} levels`;
@@ -49,8 +45,8 @@ for (const machine of machines) {
       try {
         const kernel = new Kernel(source);
         assert.equal(kernel.memory.space.tables.levels, levels);
-        compareTasks(kernel, files);
-        compareStacks(kernel, files, path);
+        compareTasks(kernel, files.truth, ['S', 'I', 'T', 'Z']);
+        compareStacks(kernel, files.truth, path);
         compareModules(kernel, files);
         if (path === files.vmcore) compareSymbols(kernel, files);
         compareTypes(kernel);
@@ -65,96 +61,6 @@ for (const machine of machines) {
     await compareLog(files);
     await commands(files, cpus ?? 1);
   });
-}
-
-interface Stat {
-  readonly pid: number;
-  readonly comm: string;
-  readonly state: string;
-  readonly ppid: number;
-  readonly tgid: number;
-}
-
-/** PATH:LINE of the truth, by PATH's pid and tid. */
-function truthLines(files: Dumps, name: string): [pid: number, tid: number, line: string][] {
-  const text = readFileSync(join(files.truth, name), 'utf8');
-  return [...text.matchAll(/^\/proc\/(\d+)\/task\/(\d+)\/\w+:(.*)$/gm)].map(([, pid, tid, line]) => {
-    return [Number(pid), Number(tid), line!];
-  });
-}
-
-function stats(files: Dumps): Map<number, Stat> {
-  return new Map(
-    truthLines(files, 'stat').map(([tgid, pid, line]) => {
-      const [, comm, state, ppid] = /^\d+ \((.*)\) (\S) (\d+)/.exec(line)!;
-      return [pid, { pid, comm: comm!, state: state!, ppid: Number(ppid), tgid }];
-    }),
-  );
-}
-
-function compareTasks(kernel: Kernel, files: Dumps): void {
-  const truth = stats(files);
-  const found = new Map(kernel.tasks.map((task) => [task.pid, task]));
-  for (const { pid, comm, ppid, tgid, state } of truth.values()) {
-    if (passing.test(comm) && !found.has(pid)) continue;
-    const task = found.get(pid);
-    assert.ok(task !== undefined, `${pid} ${comm} is not in the dump`);
-    if (passing.test(comm)) continue;
-    // Before 6.9 a rescuer's name is cut where its task_struct cuts it.
-    const name = task.comm.length > comm.length ? task.comm.slice(0, 15) : task.comm;
-    assert.deepEqual([name, task.ppid, task.tgid], [comm, ppid, tgid]);
-    if (state !== 'R') assert.equal(task.state, state, `${pid} ${comm}`);
-  }
-  for (const { pid, comm } of kernel.tasks) {
-    assert.ok(pid === 0 || truth.has(pid) || passing.test(comm), `${pid} ${comm} was not there`);
-  }
-  for (const state of ['S', 'I', 'T', 'Z']) assert.ok([...truth.values()].some((each) => each.state === state));
-}
-
-function compareStacks(kernel: Kernel, files: Dumps, path: string): void {
-  const truth = new Map<number, string[]>();
-  for (const [, tid, line] of truthLines(files, 'stack')) {
-    truth.set(tid, [...(truth.get(tid) ?? []), line.replace(/^\[<0>\] /, '')]);
-  }
-  const switches = switchesThen(files);
-  let compared = 0;
-  for (const task of kernel.tasks) {
-    const stack = kernel.stack(task);
-    assert.notEqual(stack.end, 'unknown', `${path}: ${task.pid} ${task.comm}: ${stack.why}`);
-    const expected = truth.get(task.pid);
-    // What has run since then may stand elsewhere.
-    if (expected === undefined || switches.get(task.pid) !== switchesOf(kernel, task)) continue;
-    assert.deepEqual(frames(kernel, task), expected, `${path}: ${task.pid} ${task.comm}`);
-    compared++;
-  }
-  assert.ok(compared > 30, `${compared} stacks`);
-}
-
-/** How often each process had given its CPU away. */
-function switchesThen(files: Dumps): Map<number, number> {
-  const found = new Map<number, number>();
-  const text = readFileSync(join(files.truth, 'status'), 'utf8');
-  for (const [, pid, count] of text.matchAll(/^\/proc\/(\d+)\/status:(?:non)?voluntary_ctxt_switches:\s*(\d+)$/gm)) {
-    found.set(Number(pid), (found.get(Number(pid)) ?? 0) + Number(count));
-  }
-  return found;
-}
-
-function switchesOf({ memory, types }: Kernel, { address }: Task): number {
-  const field = (name: string) => memory.long(address + types.offset('task_struct', name));
-  return field('nvcsw') + field('nivcsw');
-}
-
-/** As /proc/PID/stack has it: without functions of the scheduler (stack_trace_consume_entry_nosched()). */
-function frames(kernel: Kernel, task: Task): string[] {
-  const [start, end] = ['__sched_text_start', '__sched_text_end'].map((name) => kernel.symbols.find(name)!);
-  return kernel
-    .stack(task)
-    .frames.filter(({ pc }) => pc < start! || pc >= end!)
-    .map(({ pc }) => {
-      const place = kernel.symbols.lookup(pc - 1n)!;
-      return placeText({ ...place, offset: place.offset + 1 });
-    });
 }
 
 function compareModules(kernel: Kernel, files: Dumps): void {
@@ -275,6 +181,21 @@ test('the files of a split set are one dump', async () => {
   }
 });
 
+const sysrqCrash = {
+  hash: '274e0e4163f784df',
+  parts: [
+    'requested',
+    'sysrq_handle_crash',
+    '__handle_sysrq',
+    'write_sysrq_trigger',
+    'proc_reg_write',
+    'vfs_write',
+    'ksys_write',
+    'do_syscall_64',
+    'entry_SYSCALL_64_after_hwframe',
+  ],
+};
+
 async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
   const json = async (...argv: string[]) => JSON.parse(await tideover('crash', ...argv, '--json'));
   const system = await json('sys', vmcore);
@@ -282,6 +203,10 @@ async function commands({ vmcore, truth }: Dumps, cpus: number): Promise<void> {
   assert.deepEqual([system.nodename, system.release, system.cpus], [nodename, release, cpus]);
   assert.match(system.panic, /sysrq triggered crash/);
   assert.equal(system.panicTask.comm, 'sh');
+  const verdict = await json('why', vmcore);
+  assert.match(verdict.headline, /^The crash was asked for, through sysrq, in task sh \(\d+\) on CPU \d\.$/);
+  // It is the same for all kernels, as the functions that led there have the same names.
+  assert.deepEqual(verdict.signature, sysrqCrash);
   const tasks = await json('ps', vmcore);
   assert.deepEqual(Object.keys(tasks[0]), ['pid', 'tgid', 'ppid', 'comm', 'state', 'cpu', 'task']);
   assert.equal(tasks.filter(({ pid }: { pid: number }) => pid === 0).length, cpus);

@@ -12,6 +12,7 @@ import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { placeText } from '../../src/crash/kernel/symbols.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
+import { diagnose } from '../../src/crash/why/why.ts';
 
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
@@ -48,6 +49,9 @@ for (const name of kernels) {
       const other = kernel.tasks.find(({ address }) => address === stopped.current)!;
       const names = kernel.stack(other).frames.map(({ pc }) => kernel.symbols.lookup(pc - 1n)?.name);
       assert.ok(names.includes('stop_this_cpu'), `${names}`);
+      const verdict = await diagnose(kernel);
+      assert.equal(verdict.findings[0]!.kind, 'nmi');
+      assert.match(verdict.headline, /^An NMI ended the kernel \(.*\); the CPU was in /);
       assert.deepEqual(kernel.gaps.list, []);
     } finally {
       source.close();

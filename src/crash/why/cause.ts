@@ -1,4 +1,6 @@
 /** Of what the kernel died: by the message of its panic, the fault, and what the log says of both. */
+
+import type { Task } from '../kernel/tasks.ts';
 import { waitText } from './blocked.ts';
 import type { LogEvent, Oops } from './events.ts';
 import { memoryDetails } from './memory.ts';
@@ -216,10 +218,16 @@ function lockedUp(kind: 'soft-lockup' | 'hard-lockup', consequence: string): Mak
   };
 }
 
-/** The task that khungtaskd named last, and what it waits for. */
+/** Of the tasks that khungtaskd named the one that has not run for the longest, and what it waits for. */
 function hung({ scene, events, waits }: Facts): Cause {
-  const event = events.findLast(({ kind }) => kind === 'hung-task');
-  const task = event?.pid === undefined ? undefined : scene.byPid(event.pid);
+  const named = events
+    .filter(({ kind }) => kind === 'hung-task')
+    .map((event) => ({ event, task: event.pid === undefined ? undefined : scene.byPid(event.pid) }))
+    .sort((a, b) => seconds(b.task) - seconds(a.task));
+  const [{ event, task } = { event: undefined, task: undefined }] = named;
+  function seconds(task: Task | undefined): number {
+    return (task && scene.idleSeconds(task)) ?? -1;
+  }
   const said = event === undefined ? [] : [event.text];
   const log = event === undefined ? [] : [logEvidence(event.line)];
   if (task === undefined) {
