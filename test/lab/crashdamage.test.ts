@@ -7,16 +7,23 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
+import { crashDump } from '../../lab/crashes.ts';
 import { dumps } from '../../lab/dumps.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { writeNote } from '../../src/abi/elfnote.ts';
 import { main } from '../../src/cli/app.ts';
+import { readFiles } from '../../src/crash/kernel/files.ts';
 import { isGap } from '../../src/crash/kernel/gaps.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
+import { readMappings } from '../../src/crash/kernel/mappings.ts';
+import { readMounts } from '../../src/crash/kernel/mounts.ts';
+import { Paths } from '../../src/crash/kernel/paths.ts';
 import { readLog } from '../../src/crash/kernel/printk.ts';
 import { summarise } from '../../src/crash/kernel/summary.ts';
 import { openDump, openDumpFiles } from '../../src/crash/open.ts';
 import type { PageSource } from '../../src/crash/source.ts';
+import type { Verdict } from '../../src/crash/why/verdict.ts';
+import { diagnose } from '../../src/crash/why/why.ts';
 import { elfDump, memoryReader } from '../unit/crash/dumps.ts';
 
 const PAGE = 4096;
@@ -29,7 +36,7 @@ interface Core {
   readonly notes: PageSource['notes'];
 }
 
-/** Everything that is looked at here. */
+/** What leads to everything else. */
 function look(kernel: Kernel): void {
   summarise(kernel);
   for (const task of kernel.gaps.try('tasks', () => kernel.tasks) ?? []) {
@@ -39,12 +46,27 @@ function look(kernel: Kernel): void {
   kernel.gaps.try('log', () => readLog(kernel.memory, kernel.info, kernel.gaps));
 }
 
-const core = cut();
+/** What follows pointers further: the verdict, and what processes had. */
+async function lookFurther(kernel: Kernel): Promise<Verdict> {
+  const verdict = await diagnose(kernel);
+  const paths = new Paths(kernel);
+  for (const task of kernel.gaps.try('tasks', () => kernel.tasks) ?? []) {
+    kernel.gaps.try('files', () => readFiles(kernel, paths, task));
+    if (task.mm !== 0n) kernel.gaps.try('mappings', () => readMappings(kernel, paths, task));
+  }
+  const init = kernel.gaps.try('tasks', () => kernel.tasks.find(({ pid }) => pid === 1));
+  if (init !== undefined) kernel.gaps.try('mounts', () => readMounts(kernel, paths, init.address));
+  return verdict;
+}
 
-/** What look() reads, of a dump of 7.2 with 4 CPUs. */
-async function cut(): Promise<Core> {
-  const { vmcore } = await dumps({ kernel: '7.2', cpus: 4, levels: 5 });
-  const source = openDumpFiles([vmcore]);
+/** Of 7.2 with 4 CPUs, for look(). */
+const core = cut(async () => (await dumps({ kernel: '7.2', cpus: 4, levels: 5 })).vmcore, look);
+/** Of 6.12 with tasks that wait for each other, for lookFurther(). */
+const crashed = cut(async () => (await crashDump('oops')).vmcore, lookFurther);
+
+/** What is read of a dump. */
+async function cut(make: () => Promise<string>, read: (kernel: Kernel) => unknown): Promise<Core> {
+  const source = openDumpFiles([await make()]);
   const pages = new Map<number, Uint8Array>();
   const recording: PageSource = {
     ...source,
@@ -55,7 +77,7 @@ async function cut(): Promise<Core> {
     },
   };
   const kernel = new Kernel(recording);
-  look(kernel);
+  await read(kernel);
   assert.deepEqual(kernel.gaps.list, []);
   source.close();
   return { pages, notes: source.notes };
@@ -218,55 +240,121 @@ test('what a dump holds cannot steer a terminal', async () => {
 });
 
 test('a dump that is cut short anywhere gives an answer or says why not', async () => {
-  const file = fileOf(await core);
-  const steps = process.env.TIDEOVER_FULL ? 400 : 12;
-  for (let i = 0; i <= steps; i++) {
-    const dump = file.subarray(0, Math.floor((file.length * i) / steps / PAGE) * PAGE);
-    for (const command of ['info', 'ps', 'dmesg']) {
-      const { exit, json, errors } = await crash(command, dump);
-      assert.ok(exit === 0 || exit === 5, `${command} of ${dump.length} bytes: ${exit} ${errors}`);
-      if (exit === 5) assert.match(json.error.message, /dump|ELF|VMCOREINFO|bytes|kallsyms/);
+  const wanted: readonly [Core, number, readonly string[]][] = [
+    [await core, 12, ['info', 'ps', 'dmesg']],
+    [await crashed, 8, ['why', 'files', 'vm', 'mount', 'kmem']],
+  ];
+  for (const [whole, few, commands] of wanted) {
+    const file = fileOf(whole);
+    const steps = process.env.TIDEOVER_FULL ? 400 : few;
+    for (let i = 0; i <= steps; i++) {
+      const dump = file.subarray(0, Math.floor((file.length * i) / steps / PAGE) * PAGE);
+      for (const command of commands) {
+        const { exit, json, errors } = await crash(command, dump);
+        assert.ok(exit === 0 || exit === 5, `${command} of ${dump.length} bytes: ${exit} ${errors}`);
+        if (exit === 5) assert.match(json.error.message, /dump|ELF|VMCOREINFO|bytes|kallsyms/);
+      }
     }
   }
 });
 
+test('without types a verdict is made of the log, and says that tasks are missing', async () => {
+  const whole = await crashed;
+  const kernel = new Kernel(openDump([memoryReader(fileOf(whole))]));
+  const physical = kernel.memory.space.physical(kernel.kallsyms.find('__start_BTF')! + 0x10000n);
+  assert.ok(typeof physical === 'number');
+  const left = new Map(whole.pages);
+  left.delete(physical - (physical % PAGE));
+  const { exit, json } = await crash('why', fileOf({ ...whole, pages: left }));
+  assert.equal(exit, 0);
+  assert.deepEqual([json.partial, json.cause, json.crash, json.waits], [true, 'oops', null, []]);
+  assert.match(
+    json.headline,
+    /^A NULL pointer was followed \(address 0x10\) in fault_oops\+0x[0-9a-f]+\/0x[0-9a-f]+ \[fault\]\.$/,
+  );
+  assert.match(json.missing.join(), /tasks/);
+});
+
 test('whatever is missing or overwritten, reading ends and throws nothing else', async () => {
-  const { pages, notes } = await core;
-  const addresses = [...pages.keys()];
-  // What leads far: ends of memory, sizes, and pointers to where other things are.
-  const hostile = [0n, 1n, 0xffff_ffff_ffff_ffffn, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_0000_0000n, 0x1_0000_0000n];
-  const value = fc.oneof(fc.constantFrom(...hostile), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }), fc.constant('copy'));
-  const change = fc.record({ page: fc.nat(addresses.length - 1), word: fc.nat(511), value });
-  const damage = fc.record({
-    drop: fc.array(fc.nat(addresses.length - 1), { maxLength: 20 }),
-    changes: fc.array(change, { maxLength: 400 }),
-  });
-  const clean = counting(openDump([memoryReader(fileOf({ pages, notes }))]));
+  const whole = await core;
+  const clean = counting(openDump([memoryReader(fileOf(whole))]));
   look(new Kernel(clean.source));
-  fc.assert(
-    fc.property(damage, ({ drop, changes }) => {
-      const left = new Map(pages);
-      for (const { page, word, value } of changes) {
-        const address = addresses[page]!;
-        const bytes = left.get(address)!.slice();
-        const view = new DataView(bytes.buffer);
-        // A pointer that stands elsewhere in the page is one that leads somewhere.
-        const other = view.getBigUint64(((word + 7) % 512) * 8, true);
-        view.setBigUint64(word * 8, typeof value === 'bigint' ? value : other, true);
-        left.set(address, bytes);
-      }
-      for (const page of drop) left.delete(addresses[page]!);
-      const { source, reads } = counting(openDump([memoryReader(fileOf({ pages: left, notes }))]));
-      try {
-        look(new Kernel(source));
-      } catch (error) {
-        assert.ok(isGap(error), `${(error as Error).stack}`);
-      }
-      assert.ok(reads() < 100 * clean.reads(), `${reads()} pages were read, ${clean.reads()} of the whole dump`);
+  await fc.assert(
+    fc.asyncProperty(damageOf([...whole.pages.keys()]), async (damage) => {
+      await readDamaged(whole, damage, 100 * clean.reads(), look);
     }),
     { numRuns: process.env.TIDEOVER_FULL ? 1000 : 30, endOnFailure: true },
   );
 });
+
+test('and so does a verdict of who waited for whom and of what was lost, and what processes had', async () => {
+  const whole = await crashed;
+  const clean = counting(openDump([memoryReader(fileOf(whole))]));
+  const kernel = new Kernel(clean.source);
+  const verdict = await lookFurther(kernel);
+  assert.equal(verdict.waits.cycles.length, 1);
+  // What the verdict names: locks, who waits for them, tasks, caches.
+  const named = verdict.findings.flatMap(({ evidence }) =>
+    evidence.flatMap((each) =>
+      each.kind === 'log' ? [] : each.kind === 'task' ? [each.task.address] : [each.address],
+    ),
+  );
+  const hot = named.map((address) => kernel.memory.space.physical(address)).filter((at) => typeof at === 'number');
+  const pages = [...new Set(hot.map((at) => at - (at % PAGE)))].filter((page) => whole.pages.has(page));
+  assert.ok(pages.length > 10);
+  await fc.assert(
+    fc.asyncProperty(fc.oneof(damageOf(pages), damageOf([...whole.pages.keys()])), async (damage) => {
+      await readDamaged(whole, damage, 100 * clean.reads(), lookFurther);
+    }),
+    { numRuns: process.env.TIDEOVER_FULL ? 1000 : 20, endOnFailure: true },
+  );
+});
+
+interface Damage {
+  readonly drop: readonly number[];
+  readonly changes: readonly { readonly page: number; readonly word: number; readonly value: bigint | 'copy' }[];
+}
+
+/** @param pages physical addresses of those that may be damaged */
+function damageOf(pages: readonly number[]): fc.Arbitrary<Damage> {
+  // What leads far: ends of memory, sizes, and pointers to where other things are.
+  const hostile = [0n, 1n, 0xffff_ffff_ffff_ffffn, 0x7fff_ffff_ffff_ffffn, 0xffff_ffff_0000_0000n, 0x1_0000_0000n];
+  const value = fc.oneof(
+    fc.constantFrom(...hostile),
+    fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
+    fc.constant('copy' as const),
+  );
+  const page = fc.constantFrom(...pages);
+  return fc.record({
+    drop: fc.array(page, { maxLength: 20 }),
+    changes: fc.array(fc.record({ page, word: fc.nat(511), value }), { maxLength: 400 }),
+  });
+}
+
+async function readDamaged(
+  { pages, notes }: Core,
+  { drop, changes }: Damage,
+  limit: number,
+  read: (kernel: Kernel) => unknown,
+): Promise<void> {
+  const left = new Map(pages);
+  for (const { page, word, value } of changes) {
+    const bytes = left.get(page)!.slice();
+    const view = new DataView(bytes.buffer);
+    // A pointer that stands elsewhere in the page is one that leads somewhere.
+    const other = view.getBigUint64(((word + 7) % 512) * 8, true);
+    view.setBigUint64(word * 8, typeof value === 'bigint' ? value : other, true);
+    left.set(page, bytes);
+  }
+  for (const page of drop) left.delete(page);
+  const { source, reads } = counting(openDump([memoryReader(fileOf({ pages: left, notes }))]));
+  try {
+    await read(new Kernel(source));
+  } catch (error) {
+    assert.ok(isGap(error), `${(error as Error).stack}`);
+  }
+  assert.ok(reads() < limit, `${reads()} pages were read, at most ${limit} were expected`);
+}
 
 function counting(source: PageSource): { source: PageSource; reads: () => number } {
   let count = 0;

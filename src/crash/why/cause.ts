@@ -55,11 +55,17 @@ const messages: readonly (readonly [RegExp, FindingKind])[] = [
 ];
 
 export function findCause(facts: Facts): Cause {
-  const { scene, crash } = facts;
+  const { scene, crash, oopses } = facts;
   const line = scene.log.findLast(({ text }) => PANIC.test(text));
   const message = line === undefined ? undefined : PANIC.exec(line.text)![1]!;
-  if (message === undefined && crash === undefined) {
-    return { finding: cause('running', 'the kernel had not crashed: it was dumped while it ran'), frames: [] };
+  if (message === undefined && crash === undefined && !(scene.crashed !== false && oopses.length > 0)) {
+    const text =
+      scene.crashed === false
+        ? 'the kernel had not crashed: it was dumped while it ran'
+        : 'of what the kernel died cannot be told: neither its log nor its tasks say it';
+    const at = scene.kernel.gaps.try('symbols', () => scene.kernel.kallsyms.find('panic_cpu'));
+    const evidence = at === undefined ? [] : [addressEvidence(at, 'panic_cpu, the CPU that panicked')];
+    return { finding: cause(scene.crashed === false ? 'running' : 'panic', text, { evidence }), frames: [] };
   }
   // A capture kernel that is started out of an oops comes before the panic.
   const kind = message === undefined ? 'oops' : (messages.find(([pattern]) => pattern.test(message))?.[1] ?? 'panic');

@@ -19,6 +19,8 @@ export class Scene {
   readonly tasks: readonly Task[];
   /** Of the scheduler when the kernel stopped, in nanoseconds; undefined where it cannot be read. */
   readonly now: bigint | undefined;
+  /** Whether a CPU had begun to panic; undefined where that cannot be read. */
+  readonly crashed: boolean | undefined;
   readonly #stacks = new Map<bigint, { stack: Stack; frames: readonly CallFrame[] }>();
 
   constructor(kernel: Kernel) {
@@ -33,6 +35,10 @@ export class Scene {
           .map((line) => ({ time, text: line })),
       );
     this.tasks = gaps.try('tasks', () => kernel.tasks) ?? [];
+    this.crashed = gaps.try('panic_cpu', () => {
+      const at = kernel.kallsyms.find('panic_cpu');
+      return at === undefined ? undefined : memory.i32(at) >= 0;
+    });
     this.now = gaps.try('clock of the scheduler', () => readClock(kernel));
   }
 
