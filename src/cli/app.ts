@@ -22,9 +22,10 @@ export async function main(argv: readonly string[], streams: Streams, program: C
       return 0;
     }
     interrupts.listen();
-    const io = createIo(streams, settings, interrupts.signal);
-    printOutput(streams, settings, await request.command.run!(io, request.input));
-    return 0;
+    const io = createIo(streams, settings, interrupts);
+    const output = await request.command.run!(io, request.input);
+    printOutput(streams, settings, output);
+    return output.exit ?? 0;
   } catch (error) {
     const failed = failure(error);
     printFailure(streams, settings, failed, error);
@@ -38,6 +39,11 @@ export async function main(argv: readonly string[], streams: Streams, program: C
 class Interrupts {
   readonly #controller = new AbortController();
   readonly signal = this.#controller.signal;
+  #handler: (() => void) | undefined;
+
+  onInterrupt(handler: () => void): void {
+    this.#handler = handler;
+  }
 
   listen(): void {
     process.on('SIGINT', this.#interrupt).on('SIGTERM', this.#interrupt);
@@ -47,7 +53,11 @@ class Interrupts {
     process.off('SIGINT', this.#interrupt).off('SIGTERM', this.#interrupt);
   }
 
-  readonly #interrupt = () => {
+  readonly #interrupt = (name: NodeJS.Signals) => {
+    if (name === 'SIGINT' && this.#handler !== undefined) {
+      this.#handler();
+      return;
+    }
     if (this.signal.aborted) process.exit(130);
     this.#controller.abort();
   };

@@ -69,7 +69,7 @@ export interface Command<F extends Flags = Flags> {
   /** What an exit code means here, where more can be said than in the general list. */
   readonly exits?: Partial<Record<ExitCode, string>>;
   readonly examples?: readonly Example[];
-  /** A command has either commands below it or something to run. */
+  /** A command has commands below it, or something to run, or both: what is none of their names is its first argument. */
   readonly commands?: readonly Command[];
   run?(io: Io, input: Input<F>): Promise<Output>;
 }

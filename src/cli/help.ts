@@ -8,7 +8,15 @@ import { wrap } from './text.ts';
 /** Styled always: commander takes the styles out again where colour is off. */
 const paint = painter(true);
 
+/** The name for commander of a tree that has none, as of a shell. */
+export const NAMELESS = ' ';
+
 export const styleHelp: Partial<Help> = {
+  commandUsage(parser: Parser) {
+    const names: string[] = [];
+    for (let at: Parser | null = parser; at !== null; at = at.parent) names.unshift(at.name());
+    return [...names.filter((name) => name !== NAMELESS), parser.usage()].join(' ');
+  },
   styleTitle: (text) => paint('bold', text),
   styleOptionText: (text) => paint('cyan', text),
   styleSubcommandText: (text) => paint('cyan', text),
@@ -36,7 +44,10 @@ export function helpAfter(declared: Command, path: readonly string[], { width }:
   const isProgram = path.length === 1;
   list('Exit codes:', Object.entries(isProgram ? exitCodes : (declared.exits ?? {})));
   if (declared.commands) {
-    lines.push('', ...wrap(`'${path.join(' ')} COMMAND --help' tells more about a command.`, width));
+    lines.push(
+      '',
+      ...wrap(`'${[...path.filter(Boolean), 'COMMAND'].join(' ')} --help' tells more about a command.`, width),
+    );
   }
   return lines.join('\n');
 }

@@ -1,6 +1,8 @@
 /** Where a command's words go: the result to stdout, progress and log to stderr. */
+
+import type { Kernel } from '../crash/kernel/kernel.ts';
 import { type Paint, painter, wantsColor } from './color.ts';
-import type { Failure } from './exit.ts';
+import type { ExitCode, Failure } from './exit.ts';
 import { Progress } from './progress.ts';
 import { CONTROLS, printable } from './text.ts';
 
@@ -25,12 +27,22 @@ export interface Output {
   readonly json: unknown;
   /** Lines for people. Text that comes from elsewhere is made printable by whoever puts it in. */
   text(view: View): string[];
+  /** Where something failed that has been said already; 0 without it. */
+  readonly exit?: ExitCode;
 }
 
 /** What a running command has of the world. */
 export interface Io {
   /** Aborted by SIGINT and SIGTERM. */
   readonly signal: AbortSignal;
+  /** From now on SIGINT calls this and does not abort `signal`. */
+  onInterrupt(handler: () => void): void;
+  /** For what prints before it ends. */
+  readonly streams: Streams;
+  /** --json is given. */
+  readonly json: boolean;
+  /** A dump that is open already: commands that look into one look into this. */
+  readonly kernel?: Kernel;
   /** For people, unless -q. */
   info(text: string): void;
   /** Only with -v. */
@@ -62,7 +74,13 @@ export function viewOf(sink: Sink, settings: Settings, env: Streams['env']): Vie
   };
 }
 
-export function createIo(streams: Streams, settings: Settings, signal: AbortSignal): Io {
+/** What SIGINT and SIGTERM do. */
+export interface Interruption {
+  readonly signal: AbortSignal;
+  onInterrupt(handler: () => void): void;
+}
+
+export function createIo(streams: Streams, settings: Settings, interruption: Interruption): Io {
   const { stderr } = streams;
   const level = settings.quiet ? -1 : settings.verbose;
   let progress: Progress | undefined;
@@ -80,7 +98,10 @@ export function createIo(streams: Streams, settings: Settings, signal: AbortSign
     now: () => performance.now(),
   };
   return {
-    signal,
+    signal: interruption.signal,
+    onInterrupt: (handler) => interruption.onInterrupt(handler),
+    streams,
+    json: settings.json,
     info: say(0),
     detail: say(1),
     debug: say(2),

@@ -51,20 +51,27 @@ export async function withKernel(
   { more, ram }: InputFlags,
   use: (kernel: Kernel) => Output | Promise<Output>,
 ): Promise<Output> {
+  if (io.kernel !== undefined) return withGaps(io, io.kernel, use);
   const { Kernel } = await import('../crash/kernel/kernel.ts');
   const source = await openDumpAt(filesOf([path, ...more], { ram }));
   try {
-    const kernel = new Kernel(source);
-    const { json, text } = await use(kernel);
-    const missing = kernel.gaps.list;
-    if (missing.length === 0) return { json, text };
-    for (const each of missing.slice(0, MAX_WARNINGS)) io.warn(each);
-    if (missing.length > MAX_WARNINGS) io.warn(`and ${missing.length - MAX_WARNINGS} more things are missing`);
-    const gap = { partial: true, missing };
-    return { json: Array.isArray(json) ? [...json, gap] : { ...(json as object), ...gap }, text };
+    return await withGaps(io, new Kernel(source), use);
   } finally {
     source.close();
   }
+}
+
+/** Of a dump that was open before, people are told only of what is missing beyond what they know. */
+async function withGaps(io: Io, kernel: Kernel, use: (kernel: Kernel) => Output | Promise<Output>): Promise<Output> {
+  const known = kernel.gaps.list.length;
+  const { json, text } = await use(kernel);
+  const missing = kernel.gaps.list;
+  if (missing.length === 0) return { json, text };
+  const news = missing.slice(known);
+  for (const each of news.slice(0, MAX_WARNINGS)) io.warn(each);
+  if (news.length > MAX_WARNINGS) io.warn(`and ${news.length - MAX_WARNINGS} more things are missing`);
+  const gap = { partial: true, missing };
+  return { json: Array.isArray(json) ? [...json, gap] : { ...(json as object), ...gap }, text };
 }
 
 /** Addresses in JSON and in what people read. */

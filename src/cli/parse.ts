@@ -2,7 +2,7 @@
 import { Argument as ArgumentParser, CommanderError, Option, Command as Parser } from 'commander';
 import { argumentTerm, type Command, type Flag, type Flags, flagTerm, type Input } from './command.ts';
 import { UsageError } from './exit.ts';
-import { helpAfter, styleHelp } from './help.ts';
+import { helpAfter, NAMELESS, styleHelp } from './help.ts';
 import type { Settings } from './io.ts';
 import { version } from './version.ts';
 
@@ -33,7 +33,7 @@ export function parse(
   let request: Request | undefined;
   let text = '';
   const build = (declared: Command, parents: readonly string[]): Parser => {
-    const parser = new Parser(declared.name);
+    const parser = new Parser(declared.name || NAMELESS);
     const path = [...parents, declared.name];
     const values: Values = defaults(declared.flags ?? {});
     parser.exitOverride().enablePositionalOptions().summary(declared.summary);
@@ -74,7 +74,7 @@ export function parse(
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: 'show', text };
-    throw new UsageError(usageMessage(error, pathOf(tree, argv)));
+    throw new UsageError(usageMessage(error, tree, argv));
   }
   if (!request) throw new UsageError(`no command was given; try '${tree.name} --help'`);
   return request;
@@ -88,22 +88,26 @@ function levelOfVerbosity(word: string, at: number, argv: readonly string[]): st
   return level === '0' ? '--no-verbose' : `-${'v'.repeat(Number(level))}`;
 }
 
-/** `prog kexec load`: names down to the command that the arguments are for, as far as it can be told. */
-function pathOf(tree: Command, argv: readonly string[]): string {
-  const path = [tree.name];
-  let at = tree;
+/** Commands from the tree's own down to the one that the arguments are for, as far as it can be told. */
+function pathOf(tree: Command, argv: readonly string[]): Command[] {
+  const path = [tree];
   for (const word of argv) {
-    const child = at.commands?.find(({ name, aliases }) => name === word || aliases?.includes(word));
-    if (child === undefined) continue;
-    path.push(child.name);
-    at = child;
+    const child = path.at(-1)!.commands?.find(({ name, aliases }) => name === word || aliases?.includes(word));
+    if (child !== undefined) path.push(child);
   }
-  return path.join(' ');
+  return path;
 }
 
-/** @param path of the command whose help tells more */
-function usageMessage(error: CommanderError, path: string): string {
-  if (error.code === 'commander.help') return `a command is missing; try '${path} --help'`;
+function usageMessage(error: CommanderError, tree: Command, argv: readonly string[]): string {
+  const commands = pathOf(tree, argv);
+  // Its help tells more.
+  const path = commands.flatMap(({ name }) => name || []).join(' ');
+  const help = path === '' ? 'help' : `${path} --help`;
+  if (error.code === 'commander.help') return `a command is missing; try '${help}'`;
+  if (error.code === 'commander.excessArguments' && commands.at(-1)!.commands !== undefined) {
+    const word = argv.find((each) => !each.startsWith('-') && !commands.some(({ name }) => name === each));
+    return `there is no command '${word}'; try '${help}'`;
+  }
   const message = error.message
     .replace(/^error: /, '')
     .replace(/\.$/, '')
@@ -113,7 +117,7 @@ function usageMessage(error: CommanderError, path: string): string {
         : `takes at most ${expected}, and these were given: ${given}`,
     );
   const suggestion = /\n\(Did you mean (?:one of )?(.+)\?\)$/.exec(message);
-  if (!suggestion) return `${message}; try '${path} --help'`;
+  if (!suggestion) return `${message}; try '${help}'`;
   const names = suggestion[1]!.split(', ').map((name) => `'${name}'`);
   return `${message.slice(0, suggestion.index)}; did you mean ${names.join(' or ')}?`;
 }

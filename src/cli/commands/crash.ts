@@ -1,5 +1,7 @@
 /** Crash dumps: each command has a file in crash/. They read anybody's dump, unprivileged. */
 import { type Command, command } from '../command.ts';
+import { UsageError } from '../exit.ts';
+import { inputFlags, vmcore } from '../kernel.ts';
 import { bt } from './crash/bt.ts';
 import { convert } from './crash/convert.ts';
 import { dis } from './crash/dis.ts';
@@ -29,6 +31,41 @@ export const crash: Command = command({
   name: 'crash',
   group: 'Crash dumps',
   summary: 'Read, filter and convert dumps of crashed kernels, and understand them',
+  description: [
+    'With a dump and no command it opens a shell, in which the commands that look into a dump are typed without its name. Tab completes ' +
+      'commands, symbols and types; what was typed before is kept in $XDG_STATE_HOME/tideover/crash_history. "COMMAND | PROGRAM" and ' +
+      '"COMMAND > FILE" work as in other shells; Ctrl-C ends the command, quit or Ctrl-D the shell.',
+    'Where its input is no terminal, commands are read from there, one a line. A command that fails is told of, and the next goes on; the ' +
+      'exit code is that of the first that failed. With --json: [{"command", "exit", "result"}].',
+  ],
+  arguments: [vmcore],
+  flags: inputFlags,
+  examples: [
+    { line: 'tideover crash vmcore', does: 'look around in it' },
+    { line: 'echo "bt -a" | tideover crash vmcore', does: 'commands out of a pipe; the dump is opened once' },
+  ],
+  async run(io, { flags, args: [path] }) {
+    const { existsSync } = await import('node:fs');
+    const { Session } = await import('../shell/session.ts');
+    const input = { path: path as string, more: flags.more, ram: flags.ram };
+    if (!existsSync(input.path)) {
+      throw new UsageError(`'${input.path}' is neither a command nor a file; try 'tideover crash --help'`);
+    }
+    const session = await Session.open(input);
+    if (!process.stdin.isTTY) {
+      const { runScript } = await import('../shell/script.ts');
+      try {
+        return await runScript(session, process.stdin, io);
+      } finally {
+        session.close();
+      }
+    }
+    session.close();
+    if (io.json) throw new UsageError('--json is for commands out of a pipe; in the shell each command takes it');
+    const { runTerminal } = await import('../shell/terminal.ts');
+    await runTerminal(input, 'sys', io);
+    return { json: null, text: () => [] };
+  },
   commands: [
     why,
     report,
