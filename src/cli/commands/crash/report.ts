@@ -1,4 +1,6 @@
 /** A page for whoever is to understand the crash. */
+import type { Kernel } from '../../../crash/kernel/kernel.ts';
+import type { Verdict } from '../../../crash/why/verdict.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
 import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
@@ -30,7 +32,7 @@ export const report = command({
       const { reportPage } = await import('../../../crash/report/page.ts');
       const name = flags.output ?? 'report.html';
       if (existsSync(name) && !flags.force) throw new UsageError(`${name} exists already; -f overwrites it`);
-      const report = collectReport(kernel);
+      const report = collectReport(kernel, await verdictOf(kernel));
       const page = Buffer.from(await reportPage(report, `tideover ${version()}`));
       const file = new OutputFile(name);
       try {
@@ -47,3 +49,13 @@ export const report = command({
       };
     }),
 });
+
+async function verdictOf(kernel: Kernel): Promise<Verdict | undefined> {
+  const { diagnose } = await import('../../../crash/why/why.ts');
+  try {
+    return await diagnose(kernel);
+  } catch (error) {
+    kernel.gaps.note('what happened', error);
+    return undefined;
+  }
+}
