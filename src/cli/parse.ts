@@ -104,10 +104,6 @@ function usageMessage(error: CommanderError, tree: Command, argv: readonly strin
   const path = commands.flatMap(({ name }) => name || []).join(' ');
   const help = path === '' ? 'help' : `${path} --help`;
   if (error.code === 'commander.help') return `a command is missing; try '${help}'`;
-  if (error.code === 'commander.excessArguments' && commands.at(-1)!.commands !== undefined) {
-    const word = argv.find((each) => !each.startsWith('-') && !commands.some(({ name }) => name === each));
-    return `there is no command '${word}'; try '${help}'`;
-  }
   const message = error.message
     .replace(/^error: /, '')
     .replace(/\.$/, '')

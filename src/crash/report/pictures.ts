@@ -6,11 +6,15 @@ import { type MemoryPicture, memoryKinds, type WaitEdge, type WaitGraph } from '
 /** Characters that fit in a node of the graph, in its two lines. */
 const TITLE_LENGTH = 20;
 const DETAIL_LENGTH = 25;
+/** CSS pixels: what fits in the page, and how small a wider picture may become before it is scrolled. */
+const FITS = 1080;
+const SMALLEST = 0.78;
 const BAR = { width: 1000, height: 40 } as const;
 
 /** Who waits for what. Tasks are rounded, locks are not; what is red is a deadlock. */
 export function waitPicture(graph: WaitGraph): Html {
   const { width, height, at, back } = layOut(graph);
+  const shown = width <= FITS ? width : Math.max(FITS, width * SMALLEST);
   const inDeadlock = new Set(graph.edges.filter(({ deadlock }) => deadlock).flatMap(({ from, to }) => [from, to]));
   const arrows = graph.edges.map((edge) => {
     const path = pathOf(at.get(edge.from)!, at.get(edge.to)!, back.get(edge));
@@ -21,7 +25,7 @@ export function waitPicture(graph: WaitGraph): Html {
     const { x, y } = at.get(id)!;
     return html`<g class="node ${kind}${inDeadlock.has(id) ? ' deadlock' : ''}"><title>${title} ${detail}</title><rect x="${x}" y="${y}" width="${NODE.width}" height="${NODE.height}" rx="${kind === 'task' ? 14 : 3}"/><text class="node-title" x="${x + NODE.width / 2}" y="${y + 24}" text-anchor="middle">${shortened(title, TITLE_LENGTH)}</text><text class="node-detail" x="${x + NODE.width / 2}" y="${y + 42}" text-anchor="middle">${shortened(detail, DETAIL_LENGTH)}</text></g>`;
   });
-  return html`<svg class="waits" role="img" aria-labelledby="waits-title" viewBox="0 0 ${width} ${height}" width="${width}" height="${height}" xmlns="http://www.w3.org/2000/svg"><title id="waits-title">Who waits for what: ${graph.nodes.length} tasks and locks. The same is listed below as text.</title><defs>${['normal', 'deadlock'].map((kind) => html`<marker id="arrow-${kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path class="arrow ${kind}" d="M0 0 10 5 0 10Z"/></marker>`)}</defs>${arrows}${nodes}</svg>`;
+  return html`<svg class="waits" role="img" aria-labelledby="waits-title" viewBox="0 0 ${width} ${height}" width="${shown}" height="${(height * shown) / width}" xmlns="http://www.w3.org/2000/svg"><title id="waits-title">Who waits for what: ${graph.nodes.length} tasks and locks. The same is listed below as text.</title><defs>${['normal', 'deadlock'].map((kind) => html`<marker id="arrow-${kind}" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" markerHeight="7" orient="auto"><path class="arrow ${kind}" d="M0 0 10 5 0 10Z"/></marker>`)}</defs>${arrows}${nodes}</svg>`;
 }
 
 /** A curve from the right side of a node to the left side of another; or below all of them back. And where its label stands. */

@@ -9,7 +9,7 @@ const SHOWN_TASKS = 500;
 const SHOWN_NAMES = 5;
 /** How a task comes to wait or a kernel to stop, which says nothing of what for or why. */
 const COMMON =
-  /^(?:(?:__)?(?:schedule|context_switch|preempt_schedule|io_schedule|cond_resched)|(?:__)?crash_kexec|v?panic$|nmi_panic|oops_|die|exc_|asm_exc_|page_fault_oops|kernelmode_fixup_or_oops|bad_area|do_user_addr_fault|no_context)/;
+  /^(?:(?:__)?(?:schedule|mutex_lock|down_|down$|rwsem_down_|context_switch|preempt_schedule|io_schedule|cond_resched)|(?:__)?crash_kexec|v?panic$|nmi_panic|oops_|die|exc_|asm_exc_|page_fault_oops|kernelmode_fixup_or_oops|bad_area|do_user_addr_fault|no_context)/;
 
 export function stackSection({ stacks }: Report): Section | undefined {
   if (stacks.length === 0) return undefined;

@@ -127,7 +127,7 @@ th, td { padding: 0.28rem 0.9rem 0.28rem 0; border-bottom: 1px solid var(--line)
 .kind-5 { fill: var(--k5); } .kind-6 { fill: var(--k6); } .kind-7 { fill: var(--k7); } .kind-8 { fill: var(--k8); }
 
 .picture { background: var(--code); border: 1px solid var(--line); border-radius: 6px; margin-bottom: 0.8rem; }
-.waits { display: block; margin: auto; min-width: min(48rem, max-content); max-width: 100%; height: auto; }
+.waits { display: block; margin: auto; }
 .node rect { fill: var(--card); stroke: var(--stripe); stroke-width: 1.5; }
 .node.lock rect { fill: var(--code); stroke-dasharray: 5 3; }
 .node.deadlock rect { stroke: var(--red); stroke-width: 2.2; }

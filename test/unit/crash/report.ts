@@ -68,7 +68,7 @@ export function sampleReport(): Report {
     log,
     stacks: [
       { ...stack(1, 'boom_write', 'writer', 'R'), crashed: true },
-      stack(2, 'rwsem_down_write_slowpath', hostile, 'D'),
+      stack(2, 'fuse_lookup', hostile, 'D'),
       stack(600, 'do_nanosleep', 'sleep', 'S'),
       stack(399, 'worker_thread', 'kworker/0:0', 'I'),
     ],
