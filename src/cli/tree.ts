@@ -6,6 +6,7 @@ import { crash } from './commands/crash.ts';
 import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
 import { pkram } from './commands/pkram.ts';
+import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
 
 /** On every command, before it and after it. */
@@ -29,6 +30,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, restore, imageCommand, kexec, pkram, crash],
+  commands: [check, checkpoint, predump, restore, imageCommand, kexec, pkram, crash],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

@@ -97,10 +97,16 @@ export function checkedStore(store: ImageStore): CheckedStore {
   if (early !== undefined) checkNames(early);
   const opened: { file: string; source: SummedSource }[] = [];
   const sums = new Map<string, Sum>();
+  let parent: CheckedStore | undefined;
   return {
     name: store.name,
     names: () => store.names(),
     has: (file) => store.has(file),
+    parent() {
+      const earlier = parent === undefined ? store.parent?.() : undefined;
+      if (earlier !== undefined) parent = checkedStore(earlier);
+      return parent;
+    },
     open(file) {
       const source = new SummedSource(store.open(file));
       const entry = { file, source };
@@ -124,6 +130,7 @@ export function checkedStore(store: ImageStore): CheckedStore {
         sums.set(file, source.sum());
         source.close();
       }
+      parent?.finish();
       const expected = early ?? readSums(store);
       if (expected === undefined) return;
       checkNames(expected);

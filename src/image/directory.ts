@@ -2,6 +2,7 @@
  * An image as a directory of files, as CRIU has it.
  *
  *     DIR/inventory.img ...          the image; without the inventory there is none
+ *     DIR/parent                     a symbolic link to the image that this one builds on, if it does
  *     DIR/.partial-PID-XXXXXX/...    one that is being written by process PID
  *
  * A new image is written below the partial directory, synced, and moved up file by file, the inventory last: whoever looks
@@ -9,13 +10,15 @@
  * Files are readable by their owner alone, as they hold the memory of the process with all secrets in it.
  */
 import * as fs from 'node:fs';
-import { join } from 'node:path';
-import { SyscallError, UnsupportedError } from '../errors.ts';
+import { join, resolve } from 'node:path';
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from './info.ts';
 import { draftOn, type ImageDraft, type ImageStore, isImageFile, missing, type Sink, type Source } from './store.ts';
 import { fileName, images } from './types.ts';
 
 const INVENTORY = fileName(images.INVENTORY);
+/** CR_PARENT_LINK of CRIU's criu/include/image.h. */
+const PARENT = 'parent';
 const PARTIAL = /^\.partial-(\d+)-/;
 
 export interface DirectoryOptions {
@@ -25,6 +28,8 @@ export interface DirectoryOptions {
   readonly syncfs?: (directory: string) => void;
   /** Gives a file its blocks before it is written, as fallocate(2): pages then go to disk more than twice as fast. */
   readonly fallocate?: (fd: number, size: number) => void;
+  /** The directory of the image that this one builds on, from within its own. */
+  readonly parent?: string | undefined;
 }
 
 /**
@@ -42,6 +47,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
       remedy: 'name an empty directory, or ask for the image to be replaced',
     });
   }
+  if (options.parent !== undefined) checkParent(path, options.parent);
   removeAbandoned(path);
   const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
   const files: string[] = [];
@@ -98,6 +104,10 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     for (const file of before)
       if (file !== INVENTORY && !files.includes(file)) fs.rmSync(join(path, file), { force: true });
     for (const file of files) if (file !== INVENTORY) move(partial, path, file);
+    if (options.parent !== undefined) {
+      fs.symlinkSync(options.parent, join(partial, PARENT));
+      move(partial, path, PARENT);
+    } else if (parentOf(path) !== undefined) fs.unlinkSync(join(path, PARENT));
     if (files.includes(INVENTORY)) {
       // What comes first has to be on the disk first.
       sync(path);
@@ -133,9 +143,17 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   }
 }
 
-/** @throws SyscallError where there is no such directory */
+/**
+ * @throws SyscallError where there is no such directory; its parent() FormatError where an image builds on itself
+ */
 export function openDirectory(path: string): ImageStore {
+  return openChained(path, []);
+}
+
+/** @param later the real paths of those that build on it */
+function openChained(path: string, later: readonly string[]): ImageStore {
   const files = new Set(imageFiles(path));
+  let parent: ImageStore | undefined;
   return {
     name: path,
     names: () => [...files].sort(),
@@ -143,6 +161,17 @@ export function openDirectory(path: string): ImageStore {
     open(file) {
       if (!files.has(file)) throw missing(path, file);
       return openFile(join(path, file));
+    },
+    parent() {
+      const link = parentOf(path);
+      if (parent !== undefined || link === undefined) return parent;
+      const chain = [...later, fs.realpathSync(path)];
+      const earlier = resolve(path, link);
+      if (chain.includes(call(`realpath(${earlier})`, () => fs.realpathSync(earlier)))) {
+        throw new FormatError({ file: path, field: PARENT, expected: 'an earlier image', found: link });
+      }
+      parent = openChained(earlier, chain);
+      return parent;
     },
     close() {},
   };
@@ -163,6 +192,44 @@ function imageFiles(path: string): string[] {
   const entries = call(`readdir(${path})`, () => fs.readdirSync(path, { withFileTypes: true }));
   return entries.filter((entry) => entry.isFile() && isImageFile(entry.name)).map((entry) => entry.name);
 }
+
+/** Where the link to the parent leads, from within the directory; undefined where there is none. */
+function parentOf(path: string): string | undefined {
+  try {
+    return fs.readlinkSync(join(path, PARENT));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Refuses to write over an image on which the new one would build. */
+function checkParent(path: string, parent: string): void {
+  const own = fs.realpathSync(path);
+  const first = resolve(path, parent);
+  for (let at = first, left = MOST_PARENTS; ; left--) {
+    const real = call(`realpath(${at})`, () => fs.realpathSync(at));
+    if (real === own || left === 0) {
+      throw new UnsupportedError({
+        what: `images directory ${path}`,
+        why: `the image in ${first}, on which the new one is to build, is or needs the one that is there`,
+        remedy: 'name another directory for the new image',
+      });
+    }
+    if (!fs.existsSync(join(real, INVENTORY))) {
+      throw new UnsupportedError({
+        what: `images directory ${at}`,
+        why: 'there is no image in it to build on',
+        remedy: 'name the directory of the last pre-dump, as seen from the images directory',
+      });
+    }
+    const next = parentOf(real);
+    if (next === undefined) return;
+    at = resolve(real, next);
+  }
+}
+
+/** More than a chain has. */
+const MOST_PARENTS = 10_000;
 
 function move(from: string, to: string, file: string): void {
   call(`rename(${join(to, file)})`, () => fs.renameSync(join(from, file), join(to, file)));

@@ -1,10 +1,20 @@
 /**
  * Contents of memory in an image. A pagemap names runs of pages by address - by offset for shared memory, which stands in an
  * image of its own - and the pages of the runs that are present follow each other in pages-N.img.
+ *
+ * An image may build on an earlier one, its parent: the pages of runs that are in_parent stand there, in the pagemap of the same
+ * name, or in the parent of that.
  */
 import { FormatError } from '../errors.ts';
 import { readFully } from './file.ts';
-import { PE_PRESENT, VMA_ANON_SHARED, VMA_AREA_MEMFD, VMA_AREA_SYSVIPC, type vma_entry } from './messages/memory.ts';
+import {
+  PE_PARENT,
+  PE_PRESENT,
+  VMA_ANON_SHARED,
+  VMA_AREA_MEMFD,
+  VMA_AREA_SYSVIPC,
+  type vma_entry,
+} from './messages/memory.ts';
 import { readPagemap } from './pagemap.ts';
 import type { Value } from './proto.ts';
 import { type ImageStore, type Source, withSource } from './store.ts';
@@ -31,11 +41,55 @@ export class PageRuns {
 
   static read(source: Source): PageRuns {
     const runs = new PageRuns();
-    runs.pagesId = readPagemap(source, (vaddr, nrPages, flags) => runs.#push(vaddr, nrPages * PAGE_SIZE, flags));
+    runs.pagesId = readPagemap(source, (vaddr, nrPages, flags) => {
+      const size = nrPages * PAGE_SIZE;
+      runs.#push(vaddr, size, flags, runs.pagesSize);
+      if (flags & PE_PRESENT) runs.pagesSize += size;
+    });
     return runs;
   }
 
-  #push(vaddr: number, size: number, flags: number): void {
+  /** Whether a run stands in an earlier image. */
+  get hasParent(): boolean {
+    for (let i = 0; i < this.length; i++) if (isInParent(this.flags[i]!)) return true;
+    return false;
+  }
+
+  /**
+   * These runs with those of an earlier image in place of the ones that are in it: all that can be found is present then, and
+   * offsets beyond `pagesSize` count on in the pages of that image.
+   *
+   * @param parent runs that are not in yet an earlier image, or undefined where there is none
+   * @param file for the message of an error
+   * @throws FormatError where a page is in neither
+   */
+  within(parent: PageRuns | undefined, file: string): PageRuns {
+    const whole = new PageRuns();
+    whole.pagesId = this.pagesId;
+    whole.pagesSize = this.pagesSize;
+    for (let i = 0; i < this.length; i++) {
+      const [start, size, flags] = [this.vaddr[i]!, this.size[i]!, this.flags[i]!];
+      if (!isInParent(flags)) {
+        whole.#push(start, size, flags, this.offset[i]!);
+        continue;
+      }
+      let at = start;
+      for (let j = parent?.first(start) ?? 0; at < start + size; j++) {
+        if (parent === undefined || j >= parent.length || parent.vaddr[j]! > at || !(parent.flags[j]! & PE_PRESENT)) {
+          const field = `pagemap_entry.flags at 0x${at.toString(16)}`;
+          const found = parent === undefined ? 'there is no parent image' : 'it is not there';
+          throw new FormatError({ file, field, expected: 'the page in the parent image', found });
+        }
+        const end = Math.min(start + size, parent.vaddr[j]! + parent.size[j]!);
+        const offset = this.pagesSize + parent.offset[j]! + at - parent.vaddr[j]!;
+        whole.#push(at, end - at, PE_PRESENT, offset);
+        at = end;
+      }
+    }
+    return whole;
+  }
+
+  #push(vaddr: number, size: number, flags: number, offset: number): void {
     if (this.length === this.vaddr.length) {
       const grown = <A extends Float64Array | Uint32Array>(old: A, larger: A): A => {
         larger.set(old);
@@ -49,8 +103,7 @@ export class PageRuns {
     this.vaddr[this.length] = vaddr;
     this.size[this.length] = size;
     this.flags[this.length] = flags;
-    this.offset[this.length] = this.pagesSize;
-    if (flags & PE_PRESENT) this.pagesSize += size;
+    this.offset[this.length] = offset;
     this.length++;
   }
 
@@ -77,6 +130,10 @@ export class PageRuns {
   }
 }
 
+function isInParent(flags: number): boolean {
+  return (flags & (PE_PARENT | PE_PRESENT)) === PE_PARENT;
+}
+
 /** A part of a mapping: `offset` in the pages file, or undefined where the image has no content for it. */
 export interface Extent {
   readonly start: number;
@@ -85,16 +142,21 @@ export interface Extent {
   readonly flags: number;
 }
 
-/** One address space or shared memory object: its runs, and the contents of those that are present. */
+/** One address space or shared memory object: its runs, and the contents of those that are present, here or in a parent. */
 export class MemoryImage {
   readonly runs: PageRuns;
   readonly #store: ImageStore;
+  readonly #parent: MemoryImage | undefined;
   #pages: Source | undefined;
 
-  /** @param id a process id, or `shmem-ID` */
+  /** @param id a process id, or `shmem-ID` @throws FormatError, also where a page is said to be in a parent that has it not */
   constructor(store: ImageStore, id: number | string) {
     this.#store = store;
-    this.runs = withSource(store, fileName(images.PAGEMAP, id), PageRuns.read);
+    const file = fileName(images.PAGEMAP, id);
+    const own = withSource(store, file, PageRuns.read);
+    const parent = own.hasParent ? store.parent?.() : undefined;
+    this.#parent = parent?.has(file) ? new MemoryImage(parent, id) : undefined;
+    this.runs = own.hasParent ? own.within(this.#parent?.runs, `${store.name}: ${file}`) : own;
   }
 
   /** Divides [start, end) into what the pagemap says of it. */
@@ -113,8 +175,13 @@ export class MemoryImage {
     if (at < end) yield { start: at, end, offset: undefined, flags: 0 };
   }
 
-  /** Fills `into` from a place of the pages file. FormatError where the file ends before. */
+  /** Fills `into` from a place of the pages file, or behind it of the parent's. FormatError where the file ends before. */
   readPages(into: Uint8Array, offset: number): void {
+    const { pagesSize } = this.runs;
+    if (this.#parent !== undefined && offset >= pagesSize) {
+      this.#parent.readPages(into, offset - pagesSize);
+      return;
+    }
     this.#pages ??= this.#store.open(pagesFile(this.runs.pagesId));
     const got = readFully(this.#pages, into, offset);
     if (got === into.length) return;
@@ -133,6 +200,7 @@ export class MemoryImage {
   }
 
   close(): void {
+    this.#parent?.close();
     this.#pages?.close();
     this.#pages = undefined;
   }

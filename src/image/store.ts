@@ -43,6 +43,8 @@ export interface ImageStore {
   has(file: string): boolean;
   /** FormatError where there is no such file. */
   open(file: string): Source;
+  /** The image that this one builds on, the same one each time; undefined where it is whole by itself. */
+  parent?(): ImageStore | undefined;
   close(): void;
 }
 

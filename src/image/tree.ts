@@ -9,7 +9,7 @@ import type { mm_entry } from './messages/memory.ts';
 import { type core_entry, TASK_DEAD, TASK_ZOMBIE, type task_kobj_ids_entry } from './messages/task.ts';
 import type { Value } from './proto.ts';
 import { type ImageStore, readWhole, withSource } from './store.ts';
-import { fileName, type ImageType, images } from './types.ts';
+import { fileName, type ImageType, images, typeOfFile } from './types.ts';
 
 export type InventoryEntry = Value<typeof inventory_entry>;
 export type CoreEntry = Value<typeof core_entry>;
@@ -76,8 +76,13 @@ export function readInfo(store: ImageStore): ImageInfo | undefined {
   );
 }
 
+/** Whether an image has memory alone, for others to build on. Of a stream: whether that can be told already. */
+export function isPreDump(store: ImageStore): boolean {
+  return !store.has(fileName(images.PSTREE)) && store.names().some((file) => typeOfFile(file) === images.PAGEMAP);
+}
+
 /**
- * @throws FormatError where a file is damaged or missing, UnsupportedError for another version of images
+ * @throws FormatError where a file is damaged or missing, UnsupportedError for another version of images and for a pre-dump
  */
 export function readTree(store: ImageStore): ImageTree {
   const info = readInfo(store);
@@ -87,6 +92,13 @@ export function readTree(store: ImageStore): ImageTree {
       what: `images in ${store.name}`,
       why: `they are of version ${inventory.img_version}, and this program knows ${IMG_VERSION}`,
       remedy: 'make them with a CRIU of 2014 or later',
+    });
+  }
+  if (isPreDump(store)) {
+    throw new UnsupportedError({
+      what: `images in ${store.name}`,
+      why: 'they are of a pre-dump: memory without processes',
+      remedy: 'name the checkpoint that was made with it as --prev-images-dir',
     });
   }
   // CRIU writes no file for a process that has no descriptor.

@@ -14,6 +14,7 @@ import * as namespaces from './messages/namespaces.ts';
 import * as network from './messages/network.ts';
 import * as sockets from './messages/sockets.ts';
 import * as task from './messages/task.ts';
+import * as tracking from './messages/tracking.ts';
 import * as tty from './messages/tty.ts';
 import type { Message } from './proto.ts';
 
@@ -130,6 +131,7 @@ export const images = {
 
   // Not of CRIU.
   IO_URING: type('IO_URING', 0x54444931, 'io-uring.img', ioUring.io_uring_file_entry),
+  TRACKING: type('TRACKING', 0x54444932, 'tracking.img', tracking.tracking_entry),
 
   // An older CRIU: a file for each kind, where the union of FILES stands now.
   REG_FILES: type('REG_FILES', 0x50363636, 'reg-files.img', descriptors.reg_file_entry),

@@ -7,10 +7,10 @@ import { compareSums, readSums, SummedSource } from './checked.ts';
 import { records } from './file.ts';
 import { INFO_FILE, parseInfo } from './info.ts';
 import { VMA_AREA_GUARD, VMA_FILE_PRIVATE, VMA_FILE_SHARED } from './messages/memory.ts';
-import { PAGE_SIZE, PageRuns, sharedMemoryOf } from './pages.ts';
+import { MemoryImage, PAGE_SIZE, PageRuns, sharedMemoryOf } from './pages.ts';
 import { type ImageStore, readWhole, withSource } from './store.ts';
 import { SUMS_FILE, type Sum } from './sums.ts';
-import { entriesOf, type ImageTask, type ImageTree, readTree } from './tree.ts';
+import { entriesOf, type ImageTask, type ImageTree, isPreDump, readTree } from './tree.ts';
 import { fileName, type ImageType, images, isRaw, pagesFile, typeOfFile } from './types.ts';
 
 /** tideover.json is a screenful. */
@@ -47,7 +47,14 @@ export function verify(store: ImageStore): TideoverError[] {
   // What refers to what is only worth a look where everything can be read.
   if (faults.length > 0) return faults;
   gather(() => {
-    for (const fault of references(store, readTree(store), found)) faults.push(fault);
+    const all = isPreDump(store) ? pages(store, pagemapsOf(names), found) : references(store, readTree(store), found);
+    for (const fault of all) faults.push(fault);
+  });
+  // Only one that has pages of this one: CRIU links to an earlier image also where nothing is taken from it.
+  gather(() => {
+    const inParent = pagemapsOf(names).some((id) => runsOf(store, id).hasParent);
+    const parent = inParent ? store.parent?.() : undefined;
+    if (parent !== undefined) faults.push(...verify(parent));
   });
   return faults;
 }
@@ -64,6 +71,15 @@ function* filesInOrder(store: ImageStore): Generator<string> {
       yield file;
     }
   }
+}
+
+/** Which memory an image has: processes, and shared memory. */
+function pagemapsOf(names: ReadonlySet<string>): string[] {
+  return [...names].flatMap((file) => /^pagemap-(.+)\.img$/.exec(file)?.[1] ?? []);
+}
+
+function runsOf(store: ImageStore, id: number | string): PageRuns {
+  return withSource(store, fileName(images.PAGEMAP, id), PageRuns.read);
 }
 
 /** Reads a file to its end, by its structure where it has one. */
@@ -199,7 +215,7 @@ function* pages(
       yield new FormatError({ file: store.name, field: file, expected: 'the file', found: 'none' });
       continue;
     }
-    const runs = withSource(store, file, PageRuns.read);
+    const runs = runsOf(store, id);
     let end = 0;
     for (let i = 0; i < runs.length; i++) {
       const [vaddr, size] = [runs.vaddr[i]!, runs.size[i]!];
@@ -208,6 +224,14 @@ function* pages(
         yield new FormatError({ file, field: 'pagemap_entry.vaddr', expected, found: `0x${vaddr.toString(16)}` });
       }
       end = vaddr + size;
+    }
+    if (runs.hasParent) {
+      try {
+        new MemoryImage(store, id).close();
+      } catch (error) {
+        if (!(error instanceof FormatError)) throw error;
+        yield error;
+      }
     }
     const owner = owners.get(runs.pagesId);
     owners.set(runs.pagesId, file);

@@ -64,16 +64,15 @@ function acceptTask(tree: ImageTree, { pid, ids, mm, threads }: ImageTask): void
   }
 }
 
-/** @param runs of which all must be in the image itself @param pid of the process; none of shared memory */
+/** @param runs of which all must be there, here or in an earlier image @param pid of the process; none of shared memory */
 export function acceptPages(runs: PageRuns, pid?: number): void {
   const absent = runs.flags.subarray(0, runs.length).findIndex((flags) => (flags & area.PE_PRESENT) === 0);
   if (absent < 0) return;
-  const parent = (runs.flags[absent]! & area.PE_PARENT) !== 0;
   throw new UnsupportedError({
     what: `pages at 0x${runs.vaddr[absent]!.toString(16)}`,
     ...(pid === undefined ? {} : { pid }),
-    why: `${parent ? 'they are in an earlier image' : 'a page server has them'}, where they are not read yet`,
-    remedy: `make an image in one, without ${parent ? '--prev-images-dir' : '--lazy-pages'}, or restore it with CRIU`,
+    why: 'a page server has them, where they are not read yet',
+    remedy: 'make an image in one, without --lazy-pages, or restore it with CRIU',
   });
 }
 

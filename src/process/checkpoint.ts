@@ -10,7 +10,7 @@ import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from '../image/info.ts';
-import { type ImageDraft, MemoryStore } from '../image/store.ts';
+import { type ImageDraft, type ImageStore, MemoryStore } from '../image/store.ts';
 import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
@@ -28,8 +28,9 @@ import { type SaveOptions, Saving } from './saving.ts';
 import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
-import { enterAll, Guest, leaveAll, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
+import { enterAll, Guest, leaveAll, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
 import { neverEnds, reapEach } from './tracee.ts';
+import { Tracking } from './tracking.ts';
 import { saveNames } from './uts.ts';
 import { afterVfork } from './vfork.ts';
 import { lookAtWaits } from './waits.ts';
@@ -44,6 +45,10 @@ export interface CheckpointOptions extends SaveOptions {
   readonly timeout: number;
   /** Called when the image is complete and the processes are still stopped; if it throws, they go on. */
   readonly beforeEnd?: (() => void) | undefined;
+  /** The image, of a pre-dump as a rule, on which this one builds: pages that have not been written since are not saved. */
+  readonly parent?: ImageStore | undefined;
+  /** A later image may build on this one. */
+  readonly trackMemory?: boolean | undefined;
 }
 
 /** Times in milliseconds. */
@@ -52,6 +57,10 @@ export interface CheckpointResult {
   readonly threads: number;
   /** Bytes of memory in the image. */
   readonly memory: number;
+  /** Bytes of memory that stand in the image on which it builds. */
+  readonly unchanged: number;
+  /** Whether nobody has watched what was written since that one: this one is whole then. */
+  readonly unwatched: boolean;
   /** Until the last thread had stopped. */
   readonly freezing: number;
   /** From the first thread that stopped to the last that was let go or killed. */
@@ -64,8 +73,12 @@ export interface CheckpointResult {
  * @param draft gets the image and is committed; it is aborted when something fails
  * @throws UnsupportedError (something cannot be saved; the processes go on untouched), SyscallError
  */
-export function checkpoint(options: CheckpointOptions, draft: ImageDraft): CheckpointResult {
+export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
+  const { parent, outcome, trackMemory } = given;
+  let tracking: Tracking | undefined;
   try {
+    tracking = new Tracking(treeOf(given.pid), { parent, goOn: trackMemory === true && outcome !== 'kill' });
+    const options = { ...given, tracking };
     const until = performance.now() + LOOKING;
     let memory = lookAt(options);
     for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options);
@@ -81,6 +94,8 @@ export function checkpoint(options: CheckpointOptions, draft: ImageDraft): Check
   } catch (error) {
     if (!(error instanceof PartialError)) draft.abort();
     throw error;
+  } finally {
+    tracking?.[Symbol.dispose]();
   }
 }
 
@@ -155,7 +170,7 @@ function rehearse(options: CheckpointOptions): void {
   try {
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
       const draft = new MemoryStore().draft(REHEARSAL);
-      save({ ...options, pid, outcome: 'run', ghostLimit: 1 << 20, beforeEnd: undefined }, draft, room);
+      save({ ...options, ...REHEARSED, pid }, draft, room);
     }
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
@@ -171,13 +186,14 @@ const LOOKING = 40;
 /** In ms; what takes 4 ms the first time takes 1.2 the second and 0.6 after 50. */
 const REHEARSING = 80;
 
+const REHEARSED = { outcome: 'run', ghostLimit: 1 << 20, beforeEnd: undefined, tracking: undefined } as const;
 const REHEARSAL: ImageInfo = {
   ...{ format: 0, tideover: '', created: '', machine: '', pageSize: 4096 },
   ...{ kernel: { release: '', version: '' }, cpu: { vendor: '', model: '', features: [] } },
 };
 
 /** A process and all below it, of which some may end meanwhile. */
-function treeOf(root: number): number[] {
+export function treeOf(root: number): number[] {
   const below = (pid: number): number[] => {
     try {
       return [pid, ...(readStat(pid).state === 'Z' ? [] : childrenOf(pid)).flatMap(below)];
@@ -189,7 +205,7 @@ function treeOf(root: number): number[] {
   return below(root);
 }
 
-function refuseOneself(pid: number): void {
+export function refuseOneself(pid: number): void {
   for (let at = process.pid; at > 0; at = readStat(at).ppid) {
     if (at !== pid) continue;
     throw new UnsupportedError({
@@ -285,9 +301,11 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     );
     const tasks = asked.map((answer) => answer());
     const memory = memoryOf(tasks, saving);
+    watch(guests, tasks, options);
     const reapers = tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
     if (outcome === 'run' && beforeEnd === undefined && keepMemory(memory, { guests, reapers }, room, snapshots))
       letGo();
+    options.tracking?.write(draft, (pid) => saving.ids.inside(pid));
     writeImage(draft, { tasks, saving, clocks, memory });
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
@@ -299,10 +317,13 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     if (!done) letGo();
     const synced = performance.now();
     if (beforeEnd === undefined) commit(draft, outcome);
+    options.tracking?.committed();
     return {
       processes: tasks.length,
       threads: frozen.processes.reduce((sum, { threads }) => sum + threads.length, 0),
       memory: memory.reduce((sum, { runs }) => sum + runs.size, 0),
+      unchanged: tasks.reduce((sum, { unchanged }) => sum + unchanged.size, 0),
+      unwatched: options.tracking?.isLost === true,
       freezing,
       frozen: stopped,
       sync: performance.now() - synced,
@@ -317,6 +338,18 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     for (const guest of guests) guest[Symbol.dispose]();
     tables[Symbol.dispose]();
     saving[Symbol.dispose]();
+  }
+}
+
+/** Has it told from now on what is written, once for those that share their memory. */
+function watch(guests: readonly Guest[], tasks: readonly SavedTask[], { tracking }: CheckpointOptions): void {
+  const seen = new Set<number>();
+  for (const { process, remotes } of guests) {
+    const { ids, vmas } = tasks.find(({ host }) => host === process.pid)!;
+    if (tracking === undefined || seen.has(ids.vm_id)) continue;
+    seen.add(ids.vm_id);
+    tracking.enter(remotes[0]!, vmas);
+    tracking.restart(process.pid, vmas);
   }
 }
 

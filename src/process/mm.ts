@@ -30,6 +30,7 @@ import { saveGuards, saveVma } from './vma.ts';
 export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
   const link = (vma: FlaggedVma) => `/proc/${pid}/map_files/${vma.start.toString(16)}-${vma.end.toString(16)}`;
   const backing = {
+    isWatched: () => saving.options.tracking?.watches(pid) === true,
     // Libraries are mapped by every process of a tree, in parts: their links are followed once.
     file: (vma: FlaggedVma, flags: number) => {
       const { major, minor, inode, path, deleted } = vma;

@@ -4,7 +4,7 @@ import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED } from '../abi/fs.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { SyscallError } from '../errors.ts';
-import { PE_PRESENT, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
+import { PE_PARENT, PE_PRESENT, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { PagemapWriter } from '../image/pagemap.ts';
 import type { MemoryImage, VmaEntry } from '../image/pages.ts';
 import type { ImageDraft } from '../image/store.ts';
@@ -15,6 +15,7 @@ import { Pagemap } from '../sys/pagemap.ts';
 import { writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { viewMemory } from '../sys/syscall.ts';
+import { NO_RUNS, RunList, type Runs } from './runs.ts';
 import { hasPages, leftByFork } from './vma.ts';
 
 const PAGE = 4096;
@@ -22,37 +23,34 @@ const PAGE = 4096;
 const CHUNK = 1 << 20;
 let chunk: Region | undefined;
 
-/** Runs of pages: start and end of each, in order. */
-export interface Runs {
-  readonly bounds: Float64Array;
-  /** In bytes. */
-  readonly size: number;
+/** Which of the pages that are found are to be told apart. */
+export interface Apart {
+  readonly return_mask: number;
+  /** @param categories those of return_mask that a page has */
+  is(categories: number, vma: VmaEntry): boolean;
 }
 
 /**
  * Finds the pages that belong to a process and to nothing else: of private mappings, anonymous or copied on write. Pages of
  * zeros that were only read are left out.
+ *
+ * @returns those that are apart, and all others
  */
-export function findPages(pid: number, vmas: readonly VmaEntry[]): Runs {
-  const found: number[] = [];
-  let size = 0;
+export function findPages(pid: number, vmas: readonly VmaEntry[], apart?: Apart): { pages: Runs; apart: Runs } {
+  const [found, others] = [new RunList(), new RunList()];
   // A guarded page counts as one that is swapped out, and cannot be read.
   const guards = vmas.filter(({ status }) => (status & VMA_AREA_GUARD) !== 0);
-  const add = (start: number, end: number): void => {
+  const add = (list: RunList, start: number, end: number): void => {
     if (start >= end) return;
     const guard = guards.find((each) => each.start < end && each.end > start);
     if (guard !== undefined) {
-      add(start, guard.start);
-      add(guard.end, end);
-      return;
-    }
-    size += end - start;
-    if (found.at(-1) === start) found[found.length - 1] = end;
-    else found.push(start, end);
+      add(list, start, guard.start);
+      add(list, guard.end, end);
+    } else list.add(start, end);
   };
   const kept = vmas.filter(hasPages);
   const last = kept.at(-1);
-  if (last === undefined) return { bounds: new Float64Array(0), size };
+  if (last === undefined) return { pages: NO_RUNS, apart: NO_RUNS };
   const pagemap = new Pagemap(pid);
   try {
     const filter = {
@@ -61,25 +59,26 @@ export function findPages(pid: number, vmas: readonly VmaEntry[]): Runs {
       category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
       category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
       category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-      return_mask: 0,
+      return_mask: apart?.return_mask ?? 0,
     };
     const scanned = pagemap.scan(filter, kept);
     let at = 0;
     for (const vma of kept) {
       // Programs read the vdso's symbols, and whoever restores compares it with his own.
       if ((vma.status & VMA_AREA_VDSO) !== 0) {
-        add(vma.start, vma.end);
+        add(found, vma.start, vma.end);
         continue;
       }
       while (at < scanned.length && scanned[at + 1]! <= vma.start) at += 3;
       for (let i = at; i < scanned.length && scanned[i]! < vma.end; i += 3) {
-        add(Math.max(scanned[i]!, vma.start), Math.min(scanned[i + 1]!, vma.end));
+        const list = apart?.is(scanned[i + 2]!, vma) ? others : found;
+        add(list, Math.max(scanned[i]!, vma.start), Math.min(scanned[i + 1]!, vma.end));
       }
     }
   } finally {
     pagemap[Symbol.dispose]();
   }
-  return { bounds: Float64Array.from(found), size };
+  return { pages: found.runs(), apart: others.runs() };
 }
 
 /** Contents of memory for one pagemap. */
@@ -87,6 +86,8 @@ export interface Memory {
   /** Of the pagemap: a process id, or `shmem-N`. */
   readonly name: number | string;
   readonly runs: Runs;
+  /** What is not among it, and stands in the parent of the image. */
+  readonly unchanged?: Runs;
   /** Hands out all of it, in the order of the runs; a part is valid until the next one. */
   each(take: (part: Uint8Array) => void): void;
   /** Copies all of it to a place here from where it is handed out later. */
@@ -94,11 +95,24 @@ export interface Memory {
 }
 
 /** Writes a pagemap whose contents will stand in pages-N.img. */
-export function writePagemap(draft: ImageDraft, { name, runs }: Memory, pagesId: number): void {
-  const writer = new PagemapWriter(draft.create(fileName(images.PAGEMAP, name)), pagesId);
-  const { bounds } = runs;
-  for (let i = 0; i < bounds.length; i += 2) {
-    writer.run(bounds[i]!, (bounds[i + 1]! - bounds[i]!) / PAGE, PE_PRESENT);
+export function writePagemap(
+  draft: ImageDraft,
+  memory: Pick<Memory, 'name' | 'runs' | 'unchanged'>,
+  pagesId: number,
+): void {
+  const writer = new PagemapWriter(draft.create(fileName(images.PAGEMAP, memory.name)), pagesId);
+  const own = memory.runs.bounds;
+  const theirs = memory.unchanged?.bounds ?? NO_RUNS.bounds;
+  const run = (bounds: Float64Array, i: number, flags: number) =>
+    writer.run(bounds[i]!, (bounds[i + 1]! - bounds[i]!) / PAGE, flags);
+  for (let i = 0, j = 0; i < own.length || j < theirs.length; ) {
+    if (j >= theirs.length || own[i]! < theirs[j]!) {
+      run(own, i, PE_PRESENT);
+      i += 2;
+    } else {
+      run(theirs, j, PE_PARENT);
+      j += 2;
+    }
   }
   writer.close();
 }
@@ -137,6 +151,7 @@ export class ProcessMemory implements Memory {
   /** The process itself. */
   readonly of: number;
   readonly runs: Runs;
+  readonly unchanged: Runs;
   readonly #vmas: readonly VmaEntry[];
   /** Whose memory is read. */
   #pid: number;
@@ -144,12 +159,20 @@ export class ProcessMemory implements Memory {
   #held: Uint8Array | undefined;
   #isHeld: (vma: VmaEntry) => boolean = () => false;
 
-  /** @param pid whose it is, @param name its id in the image */
-  constructor({ pid, name }: { pid: number; name: number }, runs: Runs, vmas: readonly VmaEntry[]) {
+  /**
+   * @param pid whose it is, @param name its id in the image
+   * @param pages what is to be written, and what the parent of the image has
+   */
+  constructor(
+    { pid, name }: { pid: number; name: number },
+    pages: { readonly pages: Runs; readonly unchanged: Runs },
+    vmas: readonly VmaEntry[],
+  ) {
     this.name = name;
     this.of = pid;
     this.#pid = pid;
-    this.runs = runs;
+    this.runs = pages.pages;
+    this.unchanged = pages.unchanged;
     this.#vmas = vmas;
   }
 
@@ -237,6 +260,37 @@ export class ProcessMemory implements Memory {
  */
 function openMemory(pid: number): number {
   return openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/mem`, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+}
+
+/**
+ * Writes memory of a process that runs, and may unmap what is to be read.
+ *
+ * @returns what was written of the runs
+ */
+export function writeRunning(draft: ImageDraft, pid: number, runs: Runs, pagesId: number): Runs {
+  chunk ??= new Region(CHUNK);
+  const { address, bytes } = chunk;
+  const written = new RunList();
+  const { bounds } = runs;
+  const fd = openMemory(pid);
+  const sink = draft.create(pagesFile(pagesId), runs.size);
+  try {
+    for (let i = 0; i < bounds.length; i += 2) {
+      for (let at = bounds[i]!; at < bounds[i + 1]!; ) {
+        const got = pread64.attempt({ fd, buf: address, count: Math.min(bounds[i + 1]! - at, CHUNK), offset: at });
+        const whole = got < PAGE ? 0 : got - (got % PAGE);
+        if (whole > 0) {
+          sink.write(bytes.subarray(0, whole));
+          written.add(at, at + whole);
+        }
+        at += Math.max(PAGE, whole);
+      }
+    }
+  } finally {
+    close({ fd });
+    sink.close();
+  }
+  return written.runs();
 }
 
 /** @param pid whose memory `fd` is, for the message of an error */

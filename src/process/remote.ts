@@ -19,7 +19,7 @@ import { SyscallError } from '../errors.ts';
 import { readMemory, writeMemory } from '../sys/process_vm.ts';
 import { cont } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
-import { type Tracee, writeRegisters } from './tracee.ts';
+import { readRegisters, type Tracee, writeRegisters } from './tracee.ts';
 
 const PAGE = 4096;
 /** eflags of a program that has set none: interrupts on, and bit 1, which is always set. */
@@ -227,6 +227,24 @@ export class Remote {
     if (this.#ran || (this.#batch.length === 0 && this.#top === this.#data)) return;
     this.#load();
     this.#go();
+  }
+
+  /**
+   * Performs what was added, and does something here when the first call is done and the next one not yet begun. If this process
+   * ends then, the thread goes on with the rest by itself.
+   */
+  runWithPause(action: (result: number) => void): void {
+    const { tracee } = this;
+    this.#load();
+    tracee.beginSyscall();
+    tracee.crossSyscall();
+    tracee.endSyscall();
+    try {
+      action(readRegisters(tracee.tid).number('rax'));
+    } finally {
+      this.#go();
+      this.finish();
+    }
   }
 
   /** Starts the batch and lets go of the thread: nobody waits for its end. */

@@ -30,6 +30,7 @@ import type { IpcNamespace } from './ipc.ts';
 import type { Namespaces } from './namespaces.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
+import type { Tracking } from './tracking.ts';
 import type { Names } from './uts.ts';
 import type { Waits } from './waits.ts';
 
@@ -47,6 +48,8 @@ export interface SaveOptions {
   readonly skipInFlight?: boolean | undefined;
   /** The tree may be of a session whose leader is not in it, and of a terminal whose other end somebody else has. */
   readonly shellJob: boolean;
+  /** What watches what they write, and takes what they have not written from an earlier image. */
+  readonly tracking?: Tracking | undefined;
 }
 
 /** A piece of a file that is not a hole. */

@@ -21,11 +21,12 @@ import { saveLimits } from './limits.ts';
 import { saveMm, saveVmas } from './mm.ts';
 import type { NamespaceIds, Namespaces } from './namespaces.ts';
 import { ObjectSet } from './objects.ts';
-import { findPages, type Runs } from './pages.ts';
+import { findPages } from './pages.ts';
 import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
 import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
-import type { Saving } from './saving.ts';
+import { NO_RUNS, type Runs } from './runs.ts';
+import type { SaveOptions, Saving } from './saving.ts';
 import { saveFilters } from './seccomp.ts';
 import { saveActions, savePending } from './signals.ts';
 import { leaveCriticalSection, saveThread } from './thread.ts';
@@ -48,6 +49,8 @@ export interface SavedTask {
   readonly descriptors?: readonly Descriptor[];
   readonly vmas: readonly VmaEntry[];
   readonly pages: Runs;
+  /** Pages that an earlier image has, and that are as they were. */
+  readonly unchanged: Runs;
 }
 
 /** Numbers of kernel objects: processes that share one have the same number. */
@@ -180,6 +183,8 @@ export interface Outside {
   readonly ids: IdsEntry;
   readonly fs: FsEntry;
   readonly pages: Runs;
+  /** Pages that an earlier image has, and that are as they were. */
+  readonly unchanged: Runs;
 }
 
 /** include/uapi/linux/membarrier.h, Linux 6.3. */
@@ -199,7 +204,13 @@ export function saveOutside(
   const cwd_id = saving.path(pid, `/proc/${pid}/cwd`, 0);
   const root_id = saving.path(pid, `/proc/${pid}/root`, 0);
   const fs = { cwd_id, root_id, ...(umask === undefined ? {} : { umask }) };
-  return { vmas, descriptors, ids, fs, pages: findPages(pid, vmas) };
+  return { vmas, descriptors, ids, fs, ...pagesOf(pid, vmas, saving.options) };
+}
+
+/** Pages to be saved, and those that need not be. */
+function pagesOf(pid: number, vmas: readonly VmaEntry[], { tracking }: SaveOptions) {
+  if (tracking !== undefined) return tracking.divide(pid, vmas);
+  return { pages: findPages(pid, vmas).pages, unchanged: NO_RUNS };
 }
 
 /**
@@ -280,9 +291,9 @@ export function saveZombie(process: FrozenProcess, saving: Saving): SavedTask {
   };
   const core: CoreEntry = { mtype: 'X86_64', tc };
   const ids = { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0 };
-  const pages = { bounds: new Float64Array(0), size: 0 };
   const place = placeOf(process, saving);
-  return { ...place, zombie: true, threads: [{ tid: place.pid, core }], ids, vmas: [], pages };
+  const threads = [{ tid: place.pid, core }];
+  return { ...place, zombie: true, threads, ids, vmas: [], pages: NO_RUNS, unchanged: NO_RUNS };
 }
 
 /** The parent of the root is not in the image. */

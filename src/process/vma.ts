@@ -29,6 +29,8 @@ export interface Backing {
   ring(vma: FlaggedVma): number | undefined;
   /** A memfd. @param flags O_RDONLY or O_RDWR */
   memfd(vma: FlaggedVma, flags: number): number;
+  /** Whether a userfaultfd that watches what is written is ours. */
+  isWatched(): boolean;
 }
 
 /** VmFlags that are madvise(2)'s doing: proc_pid_smaps(5). */
@@ -110,6 +112,7 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
   // The kernel gives one by itself to what can only be executed.
   if (vma.flags.has(KEYED) && vma.prot !== mman.PROT_EXEC) throw refused(pid, vma, 'it has a protection key');
   for (const flag of vma.flags) {
+    if (flag === 'uw' && backing.isWatched()) continue;
     if (REFUSED[flag] !== undefined) throw refused(pid, vma, REFUSED[flag]);
     if (!KNOWN.has(flag)) throw refused(pid, vma, `VmFlags has "${flag}" for it`);
   }

@@ -24,7 +24,7 @@ export function watchDraft(draft: ImageDraft, step: Watch): ImageDraft {
 }
 
 /** @param step is called before every part that is read */
-export function watchStore(store: ImageStore, step: Watch): ImageStore {
+export function watchStore(image: ImageStore, step: Watch): ImageStore {
   let bytes = 0;
   const watchSource = (source: Source): Source => ({
     name: source.name,
@@ -37,11 +37,16 @@ export function watchStore(store: ImageStore, step: Watch): ImageStore {
     },
     close: () => source.close(),
   });
-  return {
+  const watch = (store: ImageStore): ImageStore => ({
     name: store.name,
     names: () => store.names(),
     has: (file) => store.has(file),
     open: (file) => watchSource(store.open(file)),
+    parent() {
+      const parent = store.parent?.();
+      return parent && watch(parent);
+    },
     close: () => store.close(),
-  };
+  });
+  return watch(image);
 }

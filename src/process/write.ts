@@ -4,7 +4,8 @@ import type { ImageDraft } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
 import { OURS } from './namespaces.ts';
-import { FileMemory, type Memory, ProcessMemory, type Runs, writePagemap, writePages } from './pages.ts';
+import { FileMemory, type Memory, ProcessMemory, writePagemap, writePages } from './pages.ts';
+import type { Runs } from './runs.ts';
 import { dataRanges, type Saving } from './saving.ts';
 import type { SavedTask } from './task.ts';
 
@@ -24,10 +25,10 @@ export function memoryOf(tasks: readonly AddressSpace[], saving: Saving): Memory
     ({ shmid, fd, size }) => new FileMemory(`shmem-${shmid}`, fd, sharedRuns(fd, size)),
   );
   const spaces = new Set<number>();
-  for (const { host, pid, ids, zombie, vmas, pages } of tasks) {
+  for (const { host, pid, ids, zombie, vmas, pages, unchanged } of tasks) {
     if (zombie || spaces.has(ids.vm_id)) continue;
     spaces.add(ids.vm_id);
-    memory.push(new ProcessMemory({ pid: host, name: pid }, pages, vmas));
+    memory.push(new ProcessMemory({ pid: host, name: pid }, { pages, unchanged }, vmas));
   }
   return memory;
 }
@@ -63,33 +64,37 @@ export function writeImage(draft: ImageDraft, { tasks, saving, clocks, memory }:
   write(images.TIMENS, [clocks], 0);
 
   for (const [i, each] of memory.entries()) writePagemap(draft, each, i + 1);
-  const { tv_sec } = clocks.boottime;
-  write(images.INVENTORY, [
+  writeInventory(draft, clocks);
+  for (const [i, each] of memory.entries()) writePages(draft, each, i + 1);
+}
+
+export function writeInventory(draft: ImageDraft, { boottime }: Clocks): void {
+  writeEntries(draft.create(fileName(images.INVENTORY)), images.INVENTORY, [
     {
       img_version: 2,
       fdinfo_per_id: true,
       root_ids: { vm_id: 0, files_id: 0, fs_id: 0, sighand_id: 0, ...OURS },
       ns_per_id: true,
       lsmtype: 'NO_LSM',
-      dump_uptime: tv_sec * 1_000_000,
+      dump_uptime: boottime.tv_sec * 1_000_000,
       tcp_close: false,
       network_lock_method: 1,
     },
   ]);
-  for (const [i, each] of memory.entries()) writePages(draft, each, i + 1);
 }
 
 /** Times in milliseconds. */
 export function writeStatistics(
   draft: ImageDraft,
-  memory: readonly Memory[],
+  memory: readonly Pick<Memory, 'runs' | 'unchanged'>[],
   { freezing, frozen }: { freezing: number; frozen: number },
 ): void {
   const micros = (milliseconds: number) => Math.round(1000 * milliseconds);
   const pages = memory.reduce((sum, { runs }) => sum + runs.size, 0) / 4096;
+  const unchanged = memory.reduce((sum, each) => sum + (each.unchanged?.size ?? 0), 0) / 4096;
   const dump = {
     ...{ freezing_time: micros(freezing), frozen_time: micros(frozen), memdump_time: 0, memwrite_time: 0 },
-    ...{ pages_scanned: pages, pages_skipped_parent: 0, pages_written: pages, pages_lazy: 0 },
+    ...{ pages_scanned: pages + unchanged, pages_skipped_parent: unchanged, pages_written: pages, pages_lazy: 0 },
   };
   writeEntries(draft.create(fileName(images.STATS, 'dump')), images.STATS, [{ dump }]);
 }

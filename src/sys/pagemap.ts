@@ -85,20 +85,26 @@ export class Pagemap {
    */
   scan(filter: PageFilter, mapped?: readonly Range[]): Float64Array {
     refuseAbsent(filter);
+    const runs = new Runs();
+    const error = this.#scan(filter, 0, runs);
+    // Before the ioctl was there the file had none.
+    if (error === -Errno.ENOTTY) return this.scanWithoutIoctl(filter, mapped);
+    if (error < 0) throw ioctl.error({ fd: this.fd, request: abi.PAGEMAP_SCAN, arg: scratch!.address }, error);
+    return runs.packed();
+  }
+
+  /** @param flags PM_SCAN_* @returns 0 or -errno */
+  #scan(filter: PageFilter, flags: number, runs: Runs): number {
     scratch ??= new Region(CHUNK);
     const { bytes, view, address } = scratch;
     const vec = address + VEC;
     const vec_len = Math.floor((CHUNK - VEC) / abi.page_region.size);
-    const runs = new Runs();
     let found = vec_len;
     for (let { start } = filter; found === vec_len && start < filter.end; ) {
-      const arg = { size: abi.pm_scan_arg.size, vec, vec_len, ...filter, start };
-      const args = { fd: this.fd, request: abi.PAGEMAP_SCAN, arg: address };
+      const arg = { size: abi.pm_scan_arg.size, flags, vec, vec_len, ...filter, start };
       abi.pm_scan_arg.write(arg, bytes);
-      found = ioctl.attempt(args);
-      // Before the ioctl was there the file had none.
-      if (found === -Errno.ENOTTY) return this.scanWithoutIoctl(filter, mapped);
-      if (found < 0) throw ioctl.error(args, found);
+      found = ioctl.attempt({ fd: this.fd, request: abi.PAGEMAP_SCAN, arg: address });
+      if (found < 0) return found;
       for (let at = VEC; at < VEC + found * abi.page_region.size; at += abi.page_region.size) {
         start = u64(view, at + abi.page_region.offsets.end);
         runs.add(u64(view, at), start, view.getUint32(at + abi.page_region.offsets.categories, true));
@@ -106,7 +112,7 @@ export class Pagemap {
       // Goes on behind the last run and not at walk_end: that is too low (seen on 6.18) when the walk came to its end
       // after the kernel's own buffer of 512 runs had been full.
     }
-    return runs.packed();
+    return 0;
   }
 
   /**
@@ -142,6 +148,23 @@ export class Pagemap {
       }
     };
     for (const { start, end } of mapped) this.#each(Math.max(start, filter.start), Math.min(end, filter.end), look);
+    return runs.packed();
+  }
+
+  /**
+   * Write-protects the pages that are there and were written since they were protected last, in memory that is registered for
+   * it with a userfaultfd of UFFD_FEATURE_WP_ASYNC. Whoever writes lifts that again, page by page.
+   *
+   * @returns them, as scan() does: nothing that is written meanwhile is missed by both this and the next time
+   * @throws SyscallError EPERM (the memory is not registered so), ENOTTY (a kernel before 6.7)
+   */
+  protectWritten({ start, end }: Range): Float64Array {
+    const category_anyof_mask = abi.PAGE_IS_PRESENT | abi.PAGE_IS_SWAPPED;
+    const filter = { start, end, category_inverted: 0, category_mask: abi.PAGE_IS_WRITTEN, category_anyof_mask };
+    const runs = new Runs();
+    const flags = abi.PM_SCAN_WP_MATCHING | abi.PM_SCAN_CHECK_WPASYNC;
+    const error = this.#scan({ ...filter, return_mask: 0 }, flags, runs);
+    if (error < 0) throw ioctl.error({ fd: this.fd, request: abi.PAGEMAP_SCAN, arg: scratch!.address }, error);
     return runs.packed();
   }
 

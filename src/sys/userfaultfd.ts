@@ -29,13 +29,32 @@ export const uffdio = syscall('ioctl', 16, {
  */
 export function openUserfaultfd(flags: number, features = 0): { fd: number; features: number; ioctls: bigint } {
   const fd = userfaultfd({ flags });
-  const arg = abi.uffdio_api.write({ api: abi.UFFD_API, features });
   try {
-    uffdio({ fd, request: abi.UFFDIO_API, arg });
+    return { fd, ...agree(fd, features) };
   } catch (error) {
     close({ fd });
     throw error;
   }
+}
+
+/** Agrees on the API with one that somebody else has opened; see openUserfaultfd(). */
+export function agree(fd: number, features: number): { features: number; ioctls: bigint } {
+  const arg = abi.uffdio_api.write({ api: abi.UFFD_API, features });
+  uffdio({ fd, request: abi.UFFDIO_API, arg });
   const agreed = abi.uffdio_api.read(arg);
-  return { fd, features: agreed.features, ioctls: agreed.ioctls };
+  return { features: agreed.features, ioctls: agreed.ioctls };
+}
+
+type Range = { readonly start: number; readonly end: number };
+
+/** @throws SyscallError EBUSY (another one watches it), EINVAL (not that kind of memory), ESRCH (its process is gone) */
+export function register(fd: number, { start, end }: Range, mode: number): void {
+  const arg = abi.uffdio_register.write({ range: { start, len: end - start }, mode });
+  uffdio({ fd, request: abi.UFFDIO_REGISTER, arg });
+}
+
+/** Lifts the write protection of memory that is registered for it. */
+export function unprotect(fd: number, { start, end }: Range): void {
+  const arg = abi.uffdio_writeprotect.write({ range: { start, len: end - start }, mode: 0 });
+  uffdio({ fd, request: abi.UFFDIO_WRITEPROTECT, arg });
 }

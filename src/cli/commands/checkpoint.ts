@@ -1,18 +1,26 @@
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
-import { imageFlags, openDraft } from '../criu/images.ts';
+import { imageFlags, openDraft, openParent } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { pidOf, preDumpInto, timeoutOf, treeFlags, UNWATCHED } from '../criu/predump.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
 
 const flags = {
-  tree: { long: 'tree', short: 't', value: 'PID', summary: 'root of the process tree' },
+  ...treeFlags,
   ...imageFlags,
+  preDump: {
+    long: 'pre-dump',
+    summary: 'write memory alone, and let the processes go on: the same as tideover pre-dump',
+  },
+  trackMemory: {
+    long: 'track-mem',
+    summary: 'watch what is written from now on, so that the next image can build on this one; with --leave-running',
+  },
   leaveRunning: { long: 'leave-running', short: 'R', summary: 'let the processes go on' },
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
-  timeout: { long: 'timeout', value: 'SECONDS', summary: 'how long a process may take to stop; 10 if not given' },
   tcpEstablished: {
     long: 'tcp-established',
     summary: 'keep TCP connections; their packets are held back until a restore',
@@ -39,7 +47,9 @@ export const checkpoint = command({
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     'Not kept yet: the cgroup and the login uid; a restored process has those of tideover.',
     ABOUT_OTHERS,
-    'With --json: {"processes", "threads", "memory" (bytes), "freezing", "frozen", "sync" (ms)}.',
+    'With --prev-images-dir only what was written since that image is saved, which needs both to be there for a restore.',
+    'With --json: {"processes", "threads", "memory" (bytes), "unchanged" (bytes in the image before), "unwatched" (whether ' +
+      'nobody has watched since that one), "freezing", "frozen", "sync" (ms)}.',
   ],
   flags: {
     ...flags,
@@ -63,8 +73,8 @@ export const checkpoint = command({
     },
   ],
   async run(io, { flags }) {
-    const pid = Number(flags.tree);
-    if (!Number.isInteger(pid) || pid < 1) throw new UsageError('checkpoint needs the process: -t PID');
+    if (flags.preDump) return preDumpInto(io, flags);
+    const pid = pidOf(flags.tree, 'checkpoint');
     refuseUnbuilt(flags);
     const outcome = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
     const directory = flags.imagesDir ?? '.';
@@ -73,7 +83,7 @@ export const checkpoint = command({
       pid,
       outcome,
       shellJob: flags.shellJob,
-      timeout: 1000 * Number(flags.timeout ?? 10),
+      timeout: timeoutOf(flags),
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
       fileLocks: flags.fileLocks,
       linkRemap: flags.linkRemap,
@@ -85,13 +95,15 @@ export const checkpoint = command({
       const { checkpoint } = await import('../../process/checkpoint.ts');
       const { watchDraft } = await import('../../process/watch.ts');
       script('pre-dump', pid);
-      const draft = await openDraft(directory);
-      const { progressFile } = flags;
+      const parent = await openParent(directory, flags.parent);
+      const draft = await openDraft(directory, flags.parent);
+      const { progressFile, trackMemory } = flags;
       return supervised(io, { label: 'checkpoint', progressFile }, (watch) =>
-        checkpoint(options, watchDraft(draft, watch)),
+        checkpoint({ ...options, parent, trackMemory }, watchDraft(draft, watch)),
       );
     });
-    const { processes, threads, memory, frozen, sync } = result;
+    const { processes, threads, memory, frozen, sync, unwatched } = result;
+    if (unwatched) io.warn(UNWATCHED);
     io.info(
       `${count(processes, 'process', 'es')} with ${count(threads, 'thread')} and ${byteSize(memory)} of memory, stopped for ${frozen.toFixed(1)} ms, and ${sync.toFixed(0)} ms more until the image was on the disk`,
     );

@@ -4,6 +4,7 @@ import { type CriuOption, criuOptions } from './options.ts';
 
 const COMMANDS = [
   ['`criu dump`', '`tideover checkpoint`, also called `dump`'],
+  ['`criu pre-dump`', '`tideover pre-dump`, or `tideover checkpoint --pre-dump`'],
   ['`criu restore`', '`tideover restore`'],
   ['`criu check`', '`tideover check`'],
   [
@@ -11,7 +12,7 @@ const COMMANDS = [
     '`tideover image show`, `tideover image convert --to json`; crit itself reads the images',
   ],
   ['`coredump`', '`tideover image convert --to core`'],
-  ['`criu pre-dump`, `lazy-pages`, `page-server`, `dedup`, `service`, `swrk`', 'not yet'],
+  ['`lazy-pages`, `page-server`, `dedup`, `service`, `swrk`', 'not yet'],
 ];
 
 const HABITS = [

@@ -1,5 +1,6 @@
 /** Where images lie, and what beside them: the options of checkpoint and restore for it. */
 import { resolve } from 'node:path';
+import { UnsupportedError } from '../../errors.ts';
 import type { ImageDraft, ImageStore } from '../../image/store.ts';
 import type { Flags } from '../command.ts';
 import { version } from '../version.ts';
@@ -33,8 +34,11 @@ export const imageFlags = {
   },
 } as const satisfies Flags;
 
-/** @param directory `-` for stdout, `pkram:NODE` for preserved memory */
-export async function openDraft(directory: string): Promise<ImageDraft> {
+/**
+ * @param directory `-` for stdout, `pkram:NODE` for preserved memory
+ * @param parent directory of an earlier image, from within the first
+ */
+export async function openDraft(directory: string, parent?: string): Promise<ImageDraft> {
   const { readMachine } = await import('../../sys/machine.ts');
   const { IMAGE_FORMAT } = await import('../../image/info.ts');
   const info = {
@@ -51,7 +55,31 @@ export async function openDraft(directory: string): Promise<ImageDraft> {
   if (node !== undefined) return (await import('../pkram.ts')).draftNode(node, info);
   const { createDirectory } = await import('../../image/directory.ts');
   const { saveToDisk } = await import('../../process/disk.ts');
-  return createDirectory(directory, info, { replace: true, ...saveToDisk });
+  return createDirectory(directory, info, { replace: true, ...saveToDisk, parent });
+}
+
+/**
+ * The image on which a new one is to build.
+ *
+ * @param directory of the new one
+ * @param parent as CRIU takes it: from within that one
+ * @throws UnsupportedError where images of the kind cannot build on others
+ */
+export async function openParent(directory: string, parent: string | undefined): Promise<ImageStore | undefined> {
+  if (parent === undefined) return undefined;
+  needsDirectory(directory, 'an image that builds on another one');
+  const { openDirectory } = await import('../../image/directory.ts');
+  return openDirectory(resolve(directory, parent));
+}
+
+/** @throws UnsupportedError where it is a stream or preserved memory */
+export function needsDirectory(directory: string, what: string): void {
+  if (directory !== '-' && nodeOf(directory) === undefined) return;
+  throw new UnsupportedError({
+    what: `-D ${directory}`,
+    why: `${what} needs files that can be read in any order and stay where they are`,
+    remedy: 'name a directory; for memory alone one of a tmpfs',
+  });
 }
 
 /** @param directory `-` for stdin, `pkram:NODE` for preserved memory */

@@ -53,6 +53,12 @@ export const criuOptions: readonly CriuOption[] = [
   o('same', 'tcp-close', ''),
   o('same', 'skip-in-flight', 'of a checkpoint'),
   o('same', 'ghost-limit SIZE', 'of a checkpoint'),
+  o(
+    'differs',
+    'track-mem',
+    'a pre-dump has it always; without soft-dirty bits pages are protected against writing instead',
+  ),
+  o('same', 'prev-images-dir DIR', 'of a pre-dump or checkpoint'),
   o('differs', 'link-remap', 'the names stay after `--leave-running` as well, as the image needs them'),
   o(
     'differs',
@@ -62,7 +68,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('same', 'display-stats', 'prints them on stdout; `--json` has them always'),
 
   o('nothing', 'log-pid', 'there is one log'),
-  o('nothing', 'track-mem', 'changed memory is found without it'),
   o('nothing', 'evasive-devices', 'devices are opened by their own path'),
   o('nothing', 'ghost-fiemap', 'holes of deleted files are found by SEEK_HOLE'),
   o('nothing', 'allow-uprobes', 'mappings of uprobes are not saved'),
@@ -94,7 +99,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'irmap-scan-path PATH', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),
   o('unbuilt', 'lazy-pages', 'memory that comes when it is touched'),
-  o('unbuilt', 'prev-images-dir DIR', 'images that build on one another'),
   o('unbuilt', 'auto-dedup', 'images that build on one another'),
   o('unbuilt', 'page-server', 'memory sent over the network: -D - does it through a pipe'),
   o('unbuilt', 'address ADDRESS', 'memory sent over the network: -D - does it through a pipe'),
