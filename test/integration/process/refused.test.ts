@@ -45,7 +45,7 @@ const changes: readonly [file: string, from: RegExp, to: string, says: RegExp][]
     /PID: asynchronous I\/O/,
   ],
   ['mm-PID.img.json', /"status":545/, '"status":33313', /PID: mapping .* it is of a shadow stack/],
-  ['pagemap-PID.img.json', /"flags":4/, '"flags":1', /process PID: pages at 0x[0-9a-f]+: they are in an earlier image/],
+  ['pagemap-PID.img.json', /"flags":4/, '"flags":2', /process PID: pages at 0x[0-9a-f]+: a page server has them/],
   ['filelocks.img.json', /"flag":2/, '"flag":16', /process PID, descriptor \d+: lock of kind 16/],
   [
     'files.img.json',
