@@ -134,11 +134,11 @@ function lookAt(options: CheckpointOptions): number[] {
         for (const tid of threadsOf(pid).slice(1)) namespaces.check(`${pid}/task/${tid}`);
         namespaces.within(() => refuseRunning(pid, pids));
         refuseSession(pid, pids, options);
-        const { ids, vmas, pages } = namespaces.within(() =>
+        const { ids, vmas, pages, unchanged } = namespaces.within(() =>
           saveOutside({ pid, umask: status.Umask }, saving, tables, objects),
         );
         members.push({ pid, ppid: status.PPid, ids, isZombie: false });
-        spaces.push({ host: pid, pid, ids, zombie: false, vmas, pages });
+        spaces.push({ host: pid, pid, ids, zombie: false, vmas, pages, unchanged });
       } catch (error) {
         // It ended, or closed something, while it was looked at.
         if (!isGone(error)) throw error;

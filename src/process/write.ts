@@ -17,7 +17,7 @@ export interface Collected {
 }
 
 /** What tells which memory a process has. */
-export type AddressSpace = Pick<SavedTask, 'host' | 'pid' | 'ids' | 'zombie' | 'vmas' | 'pages'>;
+export type AddressSpace = Pick<SavedTask, 'host' | 'pid' | 'ids' | 'zombie' | 'vmas' | 'pages' | 'unchanged'>;
 
 /** All memory that the image is to have, in its order: what processes share, then what each has alone. */
 export function memoryOf(tasks: readonly AddressSpace[], saving: Saving): Memory[] {
