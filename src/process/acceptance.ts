@@ -24,8 +24,8 @@ export function acceptImage(store: ImageStore, tree: ImageTree, shellJob: boolea
   }
   const pids = new Set(tree.tasks.map(({ pid }) => pid));
   for (const task of tree.tasks) {
-    const { pid, sid } = task;
-    if (!shellJob && !pids.has(sid)) {
+    const { pid, sid, threads } = task;
+    if (!shellJob && !pids.has(sid) && !threads[0]!.core.tc!.session_left) {
       throw new UnsupportedError({
         what: `session ${sid}`,
         pid,

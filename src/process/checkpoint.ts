@@ -25,6 +25,7 @@ import { Namespaces } from './namespaces.ts';
 import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
 import { refuseLeaderless, refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
+import { checkSessions, hasLeader } from './sessions.ts';
 import { checkSharing, type Member } from './sharing.ts';
 import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
@@ -137,7 +138,7 @@ function lookAt(options: CheckpointOptions): number[] {
         const { ids, vmas, pages, unchanged } = namespaces.within(() =>
           saveOutside({ pid, umask: status.Umask }, saving, tables, objects),
         );
-        members.push({ pid, ppid: status.PPid, ids, isZombie: false });
+        members.push({ pid, ppid: status.PPid, sid: readStat(pid).session, ids, isZombie: false });
         spaces.push({ host: pid, pid, ids, zombie: false, vmas, pages, unchanged });
       } catch (error) {
         // It ended, or closed something, while it was looked at.
@@ -152,6 +153,7 @@ function lookAt(options: CheckpointOptions): number[] {
     });
     checkPidfds(saving, pids);
     checkSharing(members);
+    checkSessions(members);
     return memoryOf(spaces, saving).map(({ runs }) => runs.size);
   } finally {
     tables[Symbol.dispose]();
@@ -229,7 +231,7 @@ function hasEnded(pid: number, parent: number): UnsupportedError {
 function refuseSession(pid: number, tree: ReadonlySet<number>, options: CheckpointOptions): void {
   if (options.shellJob) return;
   const { session } = readStat(pid);
-  if (tree.has(session)) return;
+  if (tree.has(session) || !hasLeader(session)) return;
   throw new UnsupportedError({
     what: `session ${session}`,
     pid,

@@ -15,13 +15,14 @@ import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
+import { makeGroups, makeStray } from './groups.ts';
 import { guardOver } from './guard.ts';
 import { NewNamespaces, ownNamespaces } from './namespaces.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
 import { setForeground, takeTerminal } from './terminals.ts';
-import { findHole, killMade, type Made, makeChildren, makeGroups, makeRoot, makeZombies, reapOrphans } from './tree.ts';
+import { findHole, killMade, type Made, makeChildren, makeRoot, makeZombies, reapOrphans } from './tree.ts';
 
 export interface RestoreOptions {
   /** They go on stopped, as by SIGSTOP. */
@@ -75,7 +76,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const spaces = new Spaces(restoring, store, keep, hole);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
-        const one = made.find((each) => each.task === task)!;
+        const one = made.find((each) => each.task === task) ?? makeStray(task, tree, hole, made);
         spaces.inherit(one);
         const first = !spaces.isInherited(task);
         const inSession = () => takeTerminal(one, restoring, keep);

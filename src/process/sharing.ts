@@ -8,11 +8,10 @@ import { UnsupportedError } from '../errors.ts';
 import type { IdsEntry } from '../image/tree.ts';
 import { kcmp } from '../sys/process.ts';
 import { readStat } from '../sys/stat.ts';
+import type { Placed } from './sessions.ts';
 
 /** A process of a tree. A zombie shares nothing. */
-export interface Member {
-  readonly pid: number;
-  readonly ppid: number;
+export interface Member extends Placed {
   readonly ids: IdsEntry | undefined;
   readonly isZombie: boolean;
 }

@@ -11,6 +11,7 @@ import { restoreMm } from './mm.ts';
 import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
 import type { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
+import { isStray } from './sessions.ts';
 import { firstWithMemory } from './sharing.ts';
 import { attachSegments, segmentRanges } from './sysv.ts';
 import { type Made, unmapBut } from './tree.ts';
@@ -55,7 +56,8 @@ export class Spaces {
   /** Whether a process is to have its memory before its children are made. */
   isInherited(task: ImageTask): boolean {
     if (task.isZombie) return false;
-    const children = this.#restoring.tree.tasks.filter(({ ppid, isZombie }) => ppid === task.pid && !isZombie);
+    const { tasks } = this.#restoring.tree;
+    const children = tasks.filter((each) => each.ppid === task.pid && !each.isZombie && !isStray(tasks, each));
     if (!children.some((child) => this.#inheritance(child, task).length > 0)) return false;
     this.#inherited.add(task);
     return true;
@@ -63,16 +65,20 @@ export class Spaces {
 
   /** Takes away what a process was made with, as a copy of its parent, and is not to have; before it has children of its own. */
   inherit({ task, leader }: Made): void {
+    const { tasks } = this.#restoring.tree;
     const parent = this.#parentOf(task);
-    if (parent === undefined || firstWithMemory(this.#restoring.tree.tasks, task) !== task) return;
-    const kept = task.isZombie ? [] : this.#inheritance(task, parent);
+    const full = parent !== undefined || isStray(tasks, task);
+    if (!full || firstWithMemory(tasks, task) !== task) return;
+    const kept = task.isZombie || parent === undefined ? [] : this.#inheritance(task, parent);
     unmapBut(leader, [this.#hole, ...kept.map(({ start, end }) => ({ address: start, size: end - start }))]);
     leader.start();
   }
 
-  /** The parent of a process that was made when its parent had its memory. */
+  /** The parent of a process that was made by its parent when that had its memory. */
   #parentOf(task: ImageTask): ImageTask | undefined {
-    const parent = this.#restoring.tree.tasks.find(({ pid }) => pid === task.ppid);
+    const { tasks } = this.#restoring.tree;
+    if (isStray(tasks, task)) return undefined;
+    const parent = tasks.find(({ pid }) => pid === task.ppid);
     return parent !== undefined && this.#inherited.has(parent) ? parent : undefined;
   }
 

@@ -28,6 +28,7 @@ import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.
 import { NO_RUNS, type Runs } from './runs.ts';
 import type { SaveOptions, Saving } from './saving.ts';
 import { saveFilters } from './seccomp.ts';
+import { hasLeader } from './sessions.ts';
 import { saveActions, savePending } from './signals.ts';
 import { leaveCriticalSection, saveThread } from './thread.ts';
 import { saveTimers } from './timers.ts';
@@ -267,6 +268,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
       child_subreaper: subreaper,
       ...(registrations > 0 ? { membarrier_registration_mask: registrations } : {}),
       ...(stopped === 0 ? {} : { stop_signo: stopped }),
+      ...(hasLeader(stat.session) ? {} : { session_left: true }),
       ...(stat.exit_signal === SIGCHLD ? {} : { exit_signal: stat.exit_signal }),
     };
     return { ...placeOf(process, saving), zombie: false, threads: saved, mm: mmEntry, ...outside };
@@ -275,7 +277,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
 
 /** A process that ended and that nobody has waited for. */
 export function saveZombie(process: FrozenProcess, saving: Saving): SavedTask {
-  const { exit_code, exit_signal, comm } = readStat(process.pid);
+  const { exit_code, exit_signal, comm, session } = readStat(process.pid);
   const tc = {
     ...{
       task_state: TASK_DEAD,
@@ -287,6 +289,7 @@ export function saveZombie(process: FrozenProcess, saving: Saving): SavedTask {
       sigactions: [],
       cgroups: [],
     },
+    ...(hasLeader(session) ? {} : { session_left: true }),
     ...(exit_signal === SIGCHLD ? {} : { exit_signal }),
   };
   const core: CoreEntry = { mtype: 'X86_64', tc };

@@ -27,7 +27,6 @@ import { CLONE_CLEAR_SIGHAND, CLONE_NEWPID, CLONE_PARENT, CLONE_PTRACE, CLONE_VM
 import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
-import { __WALL } from '../abi/wait.ts';
 import { FormatError, PartialError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
@@ -41,6 +40,7 @@ import { readStat } from '../sys/stat.ts';
 import { childrenOf, threadsOf } from './freeze.ts';
 import { byInnerId } from './ids.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { bornIn, isEarly, isStray } from './sessions.ts';
 import { makerOf, withMemory } from './sharing.ts';
 import {
   expectEnd,
@@ -136,11 +136,8 @@ export function makeChildren(
   { hole, made, inSession }: { hole: { address: number }; made: Made[]; inSession: () => void },
 ): void {
   const { task, leader } = parent;
-  const children = tree.tasks.filter(({ ppid }) => ppid === task.pid);
-  const early = (child: ImageTask) => {
-    const born = bornIn(child, tree);
-    return task.sid === task.pid && born !== undefined && born !== task.pid;
-  };
+  const children = tree.tasks.filter((each) => each.ppid === task.pid && !isStray(tree.tasks, each));
+  const early = (child: ImageTask) => isEarly(tree.tasks, child);
   const make = (maker: ImageTask, of: readonly ImageTask[]): void => {
     const by = made.find((each) => each.task === maker);
     if (by === undefined) throw new UnsupportedError(lateMaker(of[0]!.pid, maker.pid));
@@ -152,12 +149,7 @@ export function makeChildren(
     });
     const among = () => childrenOf(parent.pid, [parent.pid]);
     cloneAll(by, wanted, among, (i, pid) => {
-      const child = of[i]!;
-      const tracee = Tracee.stoppedChild(pid, pid);
-      const { slot, slots } = slotsOf(child, tree);
-      const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(child));
-      made.push({ task: child, pid, inner: parent.inner, scratch, leader: new Remote(tracee, scratch, slot), slot });
-      tracee.blockSignals(scratch.endSignal);
+      made.push(justMade(of[i]!, pid, parent.inner, tree, hole));
     });
   };
   const makeAll = (of: readonly ImageTask[]): void => {
@@ -174,6 +166,21 @@ export function makeChildren(
     inSession();
   }
   makeAll(children.filter((child) => !early(child)));
+}
+
+/** A process that was just cloned, and has the scratch memory of the one it was cloned of. @param pid its id here */
+export function justMade(
+  task: ImageTask,
+  pid: number,
+  inner: boolean,
+  tree: ImageTree,
+  hole: { address: number },
+): Made {
+  const tracee = Tracee.stoppedChild(pid, pid);
+  const { slot, slots } = slotsOf(task, tree);
+  const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
+  tracee.blockSignals(scratch.endSignal);
+  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
 }
 
 function lateMaker(pid: number, maker: number) {
@@ -193,18 +200,9 @@ function exitSignal({ threads }: ImageTask): number {
   return threads[0]!.core.tc?.exit_signal ?? SIGCHLD;
 }
 
-/** The session in which a process was made, where that can be told: it, or what it made before, is still there. */
-function bornIn(task: ImageTask, tree: ImageTree): number | undefined {
-  if (task.sid !== task.pid) return task.sid;
-  for (const child of tree.tasks.filter(({ ppid }) => ppid === task.pid)) {
-    const born = bornIn(child, tree);
-    if (born !== undefined && born !== task.pid) return born;
-  }
-  return undefined;
-}
-
-/** What clone3(2) is to make: a child or thread with an id. */
+/** What clone3(2) is to make: a child or thread. */
 interface Wanted {
+  /** 0 for any. */
   readonly id: number;
   readonly flags: number;
   readonly exit_signal: number;
@@ -232,13 +230,13 @@ export function cloneAll(
     leader.run();
     const indexes = part.map((each) => addClone(leader, each));
     leader.run();
-    const failed = indexes.flatMap((index, i) => {
-      const result = leader.result(index);
-      return result === part[i]!.id ? [] : [{ i, error: leader.error(index, result) }];
-    });
+    const results = indexes.map((index) => leader.result(index));
+    const failed = results.flatMap((result, i) =>
+      result > 0 ? [] : [{ i, error: leader.error(indexes[i]!, result) }],
+    );
     const here = inner ? byInnerId(among()) : undefined;
-    for (const [i, { id }] of part.entries()) {
-      if (!failed.some((each) => each.i === i)) taken(first + i, here === undefined ? id : here.get(id)!);
+    for (const [i, id] of results.entries()) {
+      if (id > 0) taken(first + i, here === undefined ? id : here.get(id)!);
     }
     for (const { i, error } of failed) {
       const { id } = part[i]!;
@@ -249,11 +247,32 @@ export function cloneAll(
   }
 }
 
+/**
+ * Has a process make one.
+ *
+ * @param parent whose child it will be, with its id here
+ * @returns its id here
+ */
+export function cloneOne(made: Made, wanted: Omit<Wanted, 'exit_signal'>, parent: number): number {
+  let pid = 0;
+  const all = [{ ...wanted, flags: wanted.flags | CLONE_PTRACE, exit_signal: 0 }];
+  cloneAll(
+    made,
+    all,
+    () => childrenOf(parent, [parent]),
+    (_, id) => {
+      pid = id;
+    },
+  );
+  return pid;
+}
+
 /** Adds the call. */
 function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {
   const ids = new Uint8Array(4);
   new DataView(ids.buffer).setInt32(0, id, true);
-  const args = clone_args.write({ flags, exit_signal, set_tid: remote.put(ids), set_tid_size: 1 });
+  const set = id === 0 ? {} : { set_tid: remote.put(ids), set_tid_size: 1 };
+  const args = clone_args.write({ flags, exit_signal, ...set });
   return remote.attempt(NR.clone3, remote.put(args), args.length);
 }
 
@@ -295,13 +314,35 @@ function notMade(error: SyscallError, id: number): Error {
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
 function bareRoot(tree: ImageTree, hole: { address: number; size: number }, how: RootOptions): Made {
   const task = tree.tasks[0]!;
-  const tracee = makeScratch(() => cloneRoot(task.pid, how), hole);
+  const session = bornIn(tree.tasks, task);
+  const leads =
+    !how.inner && tree.tasks.some(({ sid, threads }) => sid === session && threads[0]!.core.tc!.session_left);
+  const tracee = makeScratch(() => cloneRoot(leads ? session! : task.pid, how), hole);
+  const first = bare(task, tree, hole, tracee, how.inner);
+  if (!leads) return first;
+  // The leader of its session is gone, and goes again.
+  const { leader, scratch } = first;
+  try {
+    leader.call(NR.setsid);
+    leader.run();
+    cloneOne(first, { id: task.pid, flags: CLONE_PARENT }, process.pid);
+    const root = justMade(task, task.pid, false, tree, hole);
+    leader.call(NR.exit_group, 0);
+    leader.start();
+    expectEnd(session!, () => cont(session!));
+    return root;
+  } finally {
+    scratch[Symbol.dispose]();
+  }
+}
+
+function bare(task: ImageTask, tree: ImageTree, hole: { address: number }, tracee: Tracee, inner: boolean): Made {
   const { pid } = tracee;
   const { slot, slots } = slotsOf(task, tree);
-  const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
+  const scratch = new Scratch(tracee.pid, hole.address, makeLayout, slots, endSignal(task));
   scratch.install();
   tracee.blockSignals(scratch.endSignal);
-  return { task, pid, inner: how.inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
+  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
 }
 
 /**
@@ -422,46 +463,6 @@ function endSignal(task: ImageTask): number {
   return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !waiting.has(signal)) ?? SIGURG;
 }
 
-/** Process groups: leaders first, then their members. A leader that is gone is made for as long as it takes. */
-export function makeGroups(made: readonly Made[]): void {
-  const here = new Set(made.map(({ task }) => task.pid));
-  const members = made.filter(({ task }) => task.pgid !== task.sid && here.has(task.sid));
-  const join = ({ task, leader }: Made): void => {
-    leader.call(NR.setpgid, 0, task.pgid);
-    leader.run();
-  };
-  for (const one of members) if (one.task.pgid === one.task.pid) join(one);
-  const helpers = new Map<number, Made>();
-  for (const { task } of members) {
-    if (here.has(task.pgid) || helpers.has(task.pgid)) continue;
-    const parent = made.find((each) => each.task.sid === task.sid)!;
-    const wanted = [{ id: task.pgid, flags: CLONE_PTRACE, exit_signal: 0 }];
-    const among = () => childrenOf(parent.pid, [parent.pid]);
-    let pid = 0;
-    cloneAll(parent, wanted, among, (_, id) => {
-      pid = id;
-    });
-    const tracee = Tracee.stoppedChild(pid, pid);
-    const { address, endSignal } = parent.scratch;
-    const scratch = new Scratch(pid, address, makeLayout, 1, endSignal);
-    const leader = new Remote(tracee, scratch, 0);
-    tracee.blockSignals(endSignal);
-    leader.call(NR.setpgid, 0, 0);
-    leader.run();
-    helpers.set(task.pgid, { task: parent.task, pid, inner: parent.inner, scratch, leader, slot: 0 });
-  }
-  for (const one of members) if (one.task.pgid !== one.task.pid) join(one);
-  for (const [pgid, { leader, scratch, task, pid }] of helpers) {
-    leader.call(NR.exit_group, 0);
-    leader.start();
-    expectEnd(pid, () => cont(pid));
-    scratch[Symbol.dispose]();
-    const parent = made.find((each) => each.task === task)!.leader;
-    parent.call(NR.wait4, pgid, 0, __WALL, 0);
-    parent.run();
-  }
-}
-
 /** Lets those end that had ended, in the way they did. */
 export function makeZombies(made: readonly Made[]): void {
   for (const { task, pid, leader } of made) {
@@ -490,7 +491,7 @@ function doesNotKill(pid: number, code: number): FormatError {
 }
 
 /** Takes the SIGCHLD back that a process got for a zombie; had it waited, the image has it. */
-function dropChildSignal(remote: Remote): void {
+export function dropChildSignal(remote: Remote): void {
   const set = new Uint8Array(8);
   new DataView(set.buffer).setBigUint64(0, 1n << BigInt(SIGCHLD - 1), true);
   remote.attempt(NR.rt_sigtimedwait, remote.put(set), 0, remote.put(new Uint8Array(timespec.size)), set.length);

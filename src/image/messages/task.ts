@@ -132,6 +132,8 @@ export const task_core_entry = message('task_core_entry', {
   coredump_filter: [1001, u32],
   /** Lines of /proc/PID/cgroup, without the number of the hierarchy. */
   cgroups: [1002, string, repeated],
+  /** The leader of its session was gone. */
+  session_left: [1003, bool],
 });
 
 /** Which kernel objects a process uses: processes with the same number share one. */

@@ -21,7 +21,7 @@ import { flock } from '../../../src/sys/files.ts';
 import { readHugePagePool } from '../../../src/sys/hugepages.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench, program } from './target.ts';
+import { Bench, killTree, program } from './target.ts';
 
 function bench(t: TestContext): Bench {
   const made = new Bench();
@@ -73,6 +73,16 @@ test('a tree with threads, a zombie, sessions, groups and what they share', asyn
   const target = bench(t);
   const pid = target.start(target.compile('tree'), ['6', '12']);
   await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('orphans of sessions that have lost their leader, or have it elsewhere', async (t) => {
+  const target = bench(t);
+  target.start('python3', [program('sessions.py')]);
+  const pid = Number(/ready (\d+)/.exec(await target.says(/ready \d+\n/))![1]);
+  t.after(() => killTree(pid));
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);

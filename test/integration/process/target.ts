@@ -121,7 +121,8 @@ export class Bench {
   }
 }
 
-function killTree(pid: number): void {
+/** Kills a process and all below it, if they are there. */
+export function killTree(pid: number): void {
   let tasks: string;
   try {
     tasks = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8');
