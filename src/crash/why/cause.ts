@@ -86,7 +86,8 @@ const makers: Partial<Record<FindingKind, Maker>> = {
     frames: calledPanic(facts.crash),
   }),
   oops: faulted,
-  'stack-overflow': faulted,
+  'stack-overflow': (facts, message) =>
+    facts.crash?.fault === undefined ? panicked('stack-overflow', message, facts) : faulted(facts),
   'soft-lockup': lockedUp('soft-lockup', 'for long nothing else could run'),
   'hard-lockup': lockedUp('hard-lockup', 'it did not even take interrupts'),
   nmi: (facts, message) => {

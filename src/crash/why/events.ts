@@ -21,19 +21,20 @@ const messages: readonly { kind: FindingKind; pattern: RegExp; says: (groups: Gr
   {
     // kernel/watchdog.c
     kind: 'soft-lockup',
-    pattern: /BUG: soft lockup - CPU#(?<cpu>\d+) stuck for (?<seconds>\d+)s! \[(?<comm>.+):(?<pid>\d+)\]/,
+    pattern:
+      /^(?:watchdog: )?BUG: soft lockup - CPU#(?<cpu>\d+) stuck for (?<seconds>\d+)s! \[(?<comm>.+):(?<pid>\d+)\]/,
     says: ({ cpu, seconds, comm, pid }) => `CPU ${cpu} ran ${comm} (${pid}) for ${seconds} seconds and nothing else`,
   },
   {
     // kernel/watchdog.c, kernel/watchdog_perf.c
     kind: 'hard-lockup',
-    pattern: /Watchdog detected hard LOCKUP on cpu (?<cpu>\d+)/,
+    pattern: /^(?:NMI )?(?:watchdog: )?(?:CPU\d+: )?Watchdog detected hard LOCKUP on cpu (?<cpu>\d+)/,
     says: ({ cpu }) => `CPU ${cpu} did not even take interrupts`,
   },
   {
     // kernel/rcu/tree_stall.h, tree_exp.h
     kind: 'rcu-stall',
-    pattern: /rcu: INFO: (?<flavour>\w+) (?:self-)?detected (?<expedited>expedited )?stalls?/,
+    pattern: /^rcu: INFO: (?<flavour>\w+) (?:self-)?detected (?<expedited>expedited )?stalls?/,
     says: ({ flavour, expedited }) =>
       `a CPU or task kept ${flavour} from ending ${expedited === undefined ? 'a' : 'an expedited'} grace period`,
   },
@@ -41,14 +42,14 @@ const messages: readonly { kind: FindingKind; pattern: RegExp; says: (groups: Gr
     // kernel/hung_task.c
     kind: 'hung-task',
     pattern:
-      /INFO: task (?<comm>.+):(?<pid>\d+) (?<io>is )?blocked (?:in I\/O wait )?for more than (?<seconds>\d+) seconds/,
+      /^INFO: task (?<comm>.+):(?<pid>\d+) (?:is )?blocked (?:in I\/O wait )?for more than (?<seconds>\d+) seconds/,
     says: ({ comm, pid, seconds }) => `${comm} (${pid}) did not run for more than ${seconds} seconds`,
   },
   {
     // mm/oom_kill.c
     kind: 'oom',
     pattern:
-      /(?<group>Memory cgroup out|Out) of memory.*: Killed process (?<pid>\d+) \((?<comm>.*?)\)(?:.*anon-rss:(?<anon>\d+)kB)?/,
+      /^(?<group>Memory cgroup out|Out) of memory[^:]*: Killed process (?<pid>\d+) \((?<comm>.*)\) total-vm:(?:.*anon-rss:(?<anon>\d+)kB)?/,
     says: ({ comm, pid, group, anon }) => {
       const size = anon === undefined ? '' : `, which had ${Math.round(Number(anon) / 1024)} MB`;
       return `${group === 'Out' ? 'memory' : 'the memory of its cgroup'} ran out: ${comm} (${pid})${size}, was killed`;
@@ -56,47 +57,51 @@ const messages: readonly { kind: FindingKind; pattern: RegExp; says: (groups: Gr
   },
   {
     kind: 'oom',
-    pattern: /(?<comm>.+) invoked oom-killer: gfp_mask=0x[0-9a-f]+\((?<flags>.*)\), order=(?<order>-?\d+)/,
+    pattern: /^(?<comm>.{1,300}) invoked oom-killer: gfp_mask=0x[0-9a-f]+\((?<flags>.*)\), order=(?<order>-?\d+)/,
     says: ({ comm, order }) =>
       `${comm} found no ${order === '0' ? 'free page' : `${2 ** Number(order)} free pages in a row`}`,
   },
   {
     // lib/list_debug.c
     kind: 'list-corruption',
-    pattern: /(?<what>list_(?:add|del) (?:corruption|double add).*)/,
+    pattern: /^(?<what>list_(?:add|del) (?:corruption|double add).*)/,
     says: ({ what }) => `a list was corrupt: ${what}`,
   },
   {
     // arch/x86/kernel/traps.c, kernel/panic.c, kernel/sched/core.c
     kind: 'stack-overflow',
     pattern:
-      /(?<what>BUG: \S+ stack guard page was hit|kernel stack overflow|stack-protector: Kernel stack is corrupted in.*|corrupted stack end detected)/,
+      /^(?:Kernel panic - not syncing: )?(?<what>BUG: \S+ stack guard page was hit|kernel stack overflow|stack-protector: Kernel stack is corrupted in.*|corrupted stack end detected)/,
     says: ({ what }) => `a stack was too small or overwritten: ${what}`,
   },
   {
     // mm/slub.c, mm/kasan/report.c, mm/page_alloc.c, mm/usercopy.c
     kind: 'slab-corruption',
     pattern:
-      /(?<what>BUG: KASAN: .*|BUG: KFENCE: .*|BUG \S+ .*: (?:\S+ )?(?:Poison|Redzone|Left Redzone|Right Redzone|Object|Freechain|Freepointer|Padding|Alignment padding|Invalid object|Wrong).*|BUG: Bad (?:page|rss-counter|page map) .*|usercopy: Kernel memory .*|cache_from_obj: Wrong slab cache.*)/,
+      /^(?<what>BUG: KASAN: .*|BUG: KFENCE: .*|BUG \S+ .*: (?:\S+ )?(?:Poison|Redzone|Left Redzone|Right Redzone|Object|Freechain|Freepointer|Padding|Alignment padding|Invalid object|Wrong).*|BUG: Bad (?:page|rss-counter|page map) .*|usercopy: Kernel memory .*|cache_from_obj: Wrong slab cache.*)/,
     says: ({ what }) => `memory was used that was not its user's: ${what}`,
   },
   {
     // arch/x86/kernel/cpu/mce
     kind: 'machine-check',
-    pattern: /(?:mce: )?\[Hardware Error\]: (?<what>.*)/,
+    pattern: /^(?:mce: )?\[Hardware Error\]: (?<what>.*)/,
     says: ({ what }) => `the processor or memory reported an error: ${what}`,
   },
   {
     // kernel/panic.c, __warn()
     kind: 'warning',
-    pattern: /WARNING: (?:CPU: (?<cpu>\d+) PID: (?<pid>\d+) at )?(?<where>\S+:\d+\b.*)/,
+    pattern: /^WARNING: (?:CPU: (?<cpu>\d+) PID: (?<pid>\d+) at )?(?<where>\S+:\d+\b.*)/,
     says: ({ where }) => `the kernel warned at ${where}`,
   },
 ];
 
+/** LOG_LINE_MAX: kernel/printk/printk.c. What is longer was not written by printk(). */
+const MAX_LINE = 1024;
+
 /** All of them, in the order of the log. */
 export function readEvents({ log }: Pick<Scene, 'log'>): LogEvent[] {
   return log.flatMap((line) => {
+    if (line.text.length > MAX_LINE) return [];
     for (const { kind, pattern, says } of messages) {
       const groups = pattern.exec(line.text)?.groups;
       if (groups === undefined) continue;
@@ -122,7 +127,7 @@ export interface Oops {
 
 const OOPS = /: [0-9a-f]{4} \[#(\d+)\]/;
 const TITLE =
-  /^(?:BUG: |kernel BUG at |list_(?:add|del) |Unable to handle|general protection|Oops: general protection|.*stack guard page)/;
+  /^(?:BUG: |kernel BUG at |list_(?:add|del) |Unable to handle|general protection|Oops: general protection)/;
 /** Lines between a title and the report, and between it and RIP: the decoded fault, the page tables, the hardware. */
 const [BEFORE, AFTER] = [8, 12];
 
