@@ -52,7 +52,6 @@ const panics: readonly (readonly [string, string, RegExp])[] = [
   ['Hard LOCKUP', 'hard-lockup', /^hard lockup of CPU 2/],
   ['corrupted stack end detected inside scheduler', 'stack-overflow', /stack/],
   ['stack-protector: Kernel stack is corrupted in: foo+0x1/0x2', 'stack-overflow', /stack/],
-  ['System is deadlocked on memory', 'oom', /^memory ran out/],
   [
     'something of its own',
     'panic',
