@@ -3,6 +3,7 @@ import { randomFillSync } from 'node:crypto';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { FileMedium, HugePageMedium, openPkram, type Pkram } from '../src/pkram/index.ts';
+import { Region } from '../src/sys/region.ts';
 import { type BenchResult, inTurns, median } from './bench.ts';
 
 export const name = 'pkram';
@@ -64,6 +65,19 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
       rounds,
     );
     if (Buffer.compare(data, back) !== 0) throw new Error('what was loaded is not what was saved');
+    // Made and given back in turns with memory of the process.
+    const gigabyte = small ? 1 << 26 : 1 << 30;
+    const large = join(folder, 'large');
+    const filled = await inTurns(
+      {
+        memory: () => {
+          using region = new Region(gigabyte);
+          for (let at = 0; at < gigabyte; at += PAGE) region.bytes[at] = 1;
+        },
+        pages: () => isRoot && HugePageMedium.open({ folder: large, create: true, size: gigabyte }).giveBack(),
+      },
+      small ? 2 : 5,
+    );
     const speed = (times: readonly number[]) => size / 1e3 / median(times);
     const compare = (reference: string, theirs: readonly number[]) => {
       return (what: string, ours: readonly number[], goal?: number) => {
@@ -79,12 +93,20 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
         };
       };
     };
+    const take = {
+      what: `take ${gigabyte >> 20} MiB of huge pages, give back`,
+      reference: 'touch as much memory, free it',
+      unit: 's',
+      ours: median(filled.pages) / 1e3,
+      theirs: median(filled.memory) / 1e3,
+      ratio: median(filled.pages) / median(filled.memory),
+    };
     const [saves, loads] = [compare('write to tmpfs', saved.copy), compare('read from tmpfs', loaded.copy)];
     const place = isRoot ? 'huge pages' : 'a file';
     return {
       comparisons: [
         ...(isRoot ? [saves('save in huge pages', saved.memory, 1.25)] : []),
-        ...(isRoot ? [saves('take huge pages, save, give back', saved.taken)] : []),
+        ...(isRoot ? [take, saves('take huge pages, save, give back', saved.taken)] : []),
         saves('save in a file on tmpfs', saved.file, 1.25),
         saves(`save in ${place}, with checksums`, saved.checksums),
         saves(`save in ${place}, page by page`, saved.single),

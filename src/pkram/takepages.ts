@@ -8,7 +8,7 @@ import { memoryBlockSize } from '../sys/memoryblocks.ts';
 import { choosePages, runCount, wholeBlocks } from './choose.ts';
 import { type PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
 
-/** How often pages are asked for beside those at hand, to find whole blocks or such as may be taken. */
+/** How often pages are asked for beside those at hand, to find whole blocks, longer runs or such as may be taken. */
 const ROUNDS = 16;
 /** How many such rounds may find no further block. */
 const PATIENCE = 4;
@@ -30,7 +30,7 @@ export function takePages(files: PageFiles, count: number, avoid: readonly Range
   const inBlocks = alignUp(count, perBlock);
   // Whole blocks are worth looking for where there is memory for them.
   const wanted = inBlocks + perBlock <= room() ? inBlocks : count;
-  const { able, unable } = lookForPages(files, { count, wanted, block, avoid });
+  const { able, unable } = lookForPages(files, { count, wanted, block, avoid, maxRuns });
   try {
     const chosen = choosePages([...able.keys()], Math.min(wanted, able.size), { block, maxRuns });
     if (chosen.length < count) {
@@ -55,10 +55,11 @@ interface Search {
   readonly wanted: number;
   readonly block: number;
   readonly avoid: readonly Range[];
+  readonly maxRuns: number;
 }
 
 /** @returns files of pages by their physical addresses, and of those that lie in `avoid` */
-function lookForPages(files: PageFiles, { count, wanted, block, avoid }: Search) {
+function lookForPages(files: PageFiles, { count, wanted, block, avoid, maxRuns }: Search) {
   const able = new Map<number, string>();
   const unable: string[] = [];
   let goal = wanted;
@@ -71,8 +72,9 @@ function lookForPages(files: PageFiles, { count, wanted, block, avoid }: Search)
       if (round > 0 && whole === before) inVain++;
       const hope = inVain < PATIENCE && runCount([...able.keys()]) * SCATTERED < able.size;
       const search = goal > count || goal % (block / PMD_SIZE) === 0;
-      const more =
-        able.size < goal ? goal - able.size : search && hope && whole < goal ? Math.min(block / PMD_SIZE, room()) : 0;
+      const tooShort = choosePages([...able.keys()], count, { block, maxRuns }).length < count;
+      const isWorthMore = tooShort || (search && hope && whole < goal);
+      const more = able.size < goal ? goal - able.size : isWorthMore ? Math.min(block / PMD_SIZE, room()) : 0;
       if (more <= 0) break;
       try {
         const taken = withOvercommit(more, () => files.take(more));

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import * as fs from 'node:fs';
+import * as net from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
@@ -77,6 +78,7 @@ describe('a directory', asRoot, () => {
     fs.symlinkSync('../nowhere', join(from, 'deep/link'));
     fs.lchownSync(join(from, 'deep/link'), 7, 8);
     execFileSync('mkfifo', ['-m', '640', join(from, 'fifo')]);
+    const socket = net.createServer().listen(join(from, 'socket'));
     execFileSync('mknod', [join(from, 'device'), 'c', '1', '3']);
     execFileSync('mknod', [join(from, 'block'), 'b', '259', '70000']);
     for (const [i, path] of ['plain', 'deep/link', 'fifo', 'deep/er', 'deep', '.'].entries()) {
@@ -84,10 +86,25 @@ describe('a directory', asRoot, () => {
     }
     const before = describeTree(from);
     preserve('tree', from);
+    socket.close();
     restore('tree', to);
     assert.deepEqual(describeTree(to), before);
     assert.equal((before['./deep/again'] as { nlink: bigint }).nlink, 2n);
-    assert.equal(Object.keys(before).length, 13);
+    assert.equal(Object.keys(before).length, 14);
+  });
+
+  it('comes back with the times of access that files had before they were read', () => {
+    const [from, to] = [join(folder, 'times'), join(folder, 'times-to')];
+    fs.mkdirSync(join(from, 'sub'), { recursive: true });
+    fs.writeFileSync(join(from, 'sub/file'), 'contents');
+    fs.symlinkSync('nowhere', join(from, 'link'));
+    const paths = ['sub/file', 'link', 'sub', '.'];
+    for (const [i, path] of paths.entries())
+      setTimes(join(from, path), { atime: BigInt(i) * 1_000_000_007n, mtime: 5n });
+    preserve('times', from);
+    restore('times', to);
+    const times = paths.map((path) => fs.lstatSync(join(to, path), { bigint: true }).atimeNs);
+    assert.deepEqual(times, [0n, 1_000_000_007n, 2_000_000_014n, 3_000_000_021n]);
   });
 
   it('keeps holes as holes', () => {

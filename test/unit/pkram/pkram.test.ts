@@ -105,6 +105,22 @@ describe('saving', () => {
     assert.equal(pkram.nodes().length, 1);
   });
 
+  it('is discarded, and a load put back, where their block is left', () => {
+    const { pkram } = fresh();
+    const { free } = pkram.status();
+    {
+      using save = pkram.prepareSave('node');
+      saveObjects(save, [one]);
+    }
+    assert.deepEqual([pkram.nodes(), pkram.status().free], [[], free]);
+    saveNode(pkram, 'node', [one]);
+    {
+      using load = pkram.prepareLoad('node');
+      load.prepareLoadObject()!.readAll();
+    }
+    assert.deepEqual(contentOf(pkram, 'node'), expected([one]));
+  });
+
   it('takes names of up to 255 bytes of UTF-8', () => {
     const { medium, pkram } = fresh();
     const names = ['ä'.repeat(127), 'a', '\u{1F600}', 'with / and \n', '\uFEFFbom'];
@@ -263,6 +279,22 @@ describe('calls out of order', () => {
       object.finishSaveObject();
       object.finishSaveObject();
     },
+    'finishSave twice': (pkram) => {
+      const save = pkram.prepareSave('new');
+      save.finishSave();
+      save.finishSave();
+    },
+    'discardSave twice': (pkram) => {
+      const save = pkram.prepareSave('new');
+      save.discardSave();
+      save.discardSave();
+    },
+    'finishSaveObject after discardSave': (pkram) => {
+      const save = pkram.prepareSave('new');
+      const object = save.prepareSaveObject();
+      save.discardSave();
+      object.finishSaveObject();
+    },
     'prepareSaveObject after finishSave': (pkram) => {
       const save = pkram.prepareSave('new');
       save.finishSave();
@@ -287,6 +319,22 @@ describe('calls out of order', () => {
       const object = pkram.prepareLoad('node').prepareLoadObject()!;
       object.finishLoadObject();
       object.loadPage();
+    },
+    'finishLoadObject twice': (pkram) => {
+      const object = pkram.prepareLoad('node').prepareLoadObject()!;
+      object.finishLoadObject();
+      object.finishLoadObject();
+    },
+    'finishLoad twice': (pkram) => {
+      const load = pkram.prepareLoad('node');
+      load.finishLoad();
+      load.finishLoad();
+    },
+    'finishLoadObject after the load was disposed of': (pkram) => {
+      const load = pkram.prepareLoad('node');
+      const object = load.prepareLoadObject()!;
+      load[Symbol.dispose]();
+      object.finishLoadObject();
     },
     'read after the load was disposed of': (pkram) => {
       const load = pkram.prepareLoad('node');
