@@ -6,20 +6,26 @@
  *     kexec load    its ranges go into the memory map; what was there is written down
  *     kexec exec    compares, and starts
  */
-import { E820_TYPE_RAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../abi/e820.ts';
+import { E820_TYPE_PRAM, E820_TYPE_RAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../abi/e820.ts';
 import { TideoverError, UnsupportedError } from '../errors.ts';
 import { parameters } from '../kexec/commandline.ts';
 import type { Reservation } from '../kexec/memorymap.ts';
 import { alignIn, normalise, subtract } from '../mem/range.ts';
 import type { MediumRange, PkramStatus } from '../pkram/index.ts';
 import { memoryBlockSize } from '../sys/memoryblocks.ts';
-import { moduleNames } from '../sys/probe/config.ts';
+import { configOf, moduleNames } from '../sys/probe/config.ts';
 import { UsageError } from './exit.ts';
 import { findMemory, openMedium, PARAMETER } from './pkram.ts';
 import { loadedWith, rememberLoaded, returnedMemory } from './preserved-state.ts';
 
-const PRESERVE_AS = ['reserved', 'soft-reserved'] as const;
-export type PreserveAs = (typeof PRESERVE_AS)[number];
+/** What the next kernel's memory map calls whole blocks of preserved memory, and what it calls the rest. */
+const PRESERVE_AS = {
+  reserved: { blocks: undefined, rest: E820_TYPE_RESERVED },
+  'soft-reserved': { blocks: E820_TYPE_SOFT_RESERVED, rest: E820_TYPE_RESERVED },
+  pram: { blocks: undefined, rest: E820_TYPE_PRAM },
+  'soft-reserved,pram': { blocks: E820_TYPE_SOFT_RESERVED, rest: E820_TYPE_PRAM },
+} as const;
+export type PreserveAs = keyof typeof PRESERVE_AS;
 
 /**
  * Drivers that would take soft-reserved memory in by themselves, with what is in it. modprobe(8) and udev load them only by name then,
@@ -29,9 +35,8 @@ const BLACKLIST = 'modprobe.blacklist=dax_hmem,kmem';
 
 /** @throws UsageError */
 export function preserveAs(text: string): PreserveAs {
-  const found = PRESERVE_AS.find((each) => each === text);
-  if (found === undefined) throw new UsageError(`--preserve-as ${text}: it is ${PRESERVE_AS.join(' or ')}`);
-  return found;
+  if (Object.hasOwn(PRESERVE_AS, text)) return text as PreserveAs;
+  throw new UsageError(`--preserve-as ${text}: it is ${Object.keys(PRESERVE_AS).join(' or ')}`);
 }
 
 /** What the next kernel gets. */
@@ -45,22 +50,25 @@ export interface Preserved {
   remember(): void;
 }
 
-/**
- * @param as how the next kernel's memory map calls it; undefined to choose by `modules`
- * @param modules directory with the modules of the next kernel
- */
-export function preservedFor(as: PreserveAs | undefined, modules: string | undefined): Preserved {
-  const type = as ?? (canGiveBack(modules) ? 'soft-reserved' : 'reserved');
+/** The kernel that is to be loaded. */
+export interface NextKernel {
+  readonly release: string;
+  readonly commandLine: string;
+}
+
+/** @param as what the next kernel's memory map calls it; undefined to choose by what that kernel can do */
+export function preservedFor(as: PreserveAs | undefined, next: NextKernel): Preserved {
+  const type = as ?? preserveFor(next);
   const now = statusNow(false);
   const ranges = now?.ranges ?? [];
   const remember = () => rememberLoaded(now && { uuid: now.uuid, sequence: now.sequence, ranges });
   if (now === undefined || now.nodes === 0) {
     return { reserve: ramAgain(foundRanges(ranges), []), parameters: [], nodes: 0, type, remember };
   }
-  const reserve = reservations(ranges, type === 'reserved' ? undefined : memoryBlockSize());
+  const reserve = reservations(ranges, type, memoryBlockSize());
   return {
     reserve: [...reserve, ...ramAgain([], ranges)],
-    parameters: [locationOf(now), ...(type === 'soft-reserved' ? [BLACKLIST] : [])],
+    parameters: [locationOf(now), ...(PRESERVE_AS[type].blocks === undefined ? [] : [BLACKLIST])],
     nodes: now.nodes,
     type,
     remember,
@@ -91,18 +99,21 @@ function ramAgain(more: readonly MediumRange[], kept: readonly MediumRange[]): R
 }
 
 /**
- * What the next kernel's memory map calls ranges: whole blocks of memory soft reserved, the rest, which nobody can give back, reserved. For
+ * What the next kernel's memory map calls ranges. Only whole blocks of memory are soft reserved: nothing else can be given back. And
  * a kernel that does not list soft-reserved memory in /proc/iomem (7.2) puts a "RAM buffer", which /dev/mem refuses, over all that
  * follows RAM up to the next 64 MiB (e820__reserve_resources_late() of arch/x86/kernel/e820.c); a whole block begins there.
  *
- * @param block undefined for reserved alone
+ * @param block size of a block of memory; undefined for a kernel that takes none in
  */
-export function reservations(ranges: readonly MediumRange[], block: number | undefined): Reservation[] {
+export function reservations(ranges: readonly MediumRange[], as: PreserveAs, block: number | undefined): Reservation[] {
+  const type = PRESERVE_AS[as];
   const all = normalise(ranges.map(ends));
-  const blocks = block === undefined ? [] : all.flatMap((range) => alignIn(range, block) ?? []);
+  const { blocks: blockType } = type;
+  const blocks =
+    block === undefined || blockType === undefined ? [] : all.flatMap((range) => alignIn(range, block) ?? []);
   return [
-    ...blocks.map((range) => ({ ...range, type: E820_TYPE_SOFT_RESERVED })),
-    ...subtract(all, blocks).map((range) => ({ ...range, type: E820_TYPE_RESERVED })),
+    ...blocks.map((range) => ({ ...range, type: blockType! })),
+    ...subtract(all, blocks).map((range) => ({ ...range, type: type.rest })),
   ];
 }
 
@@ -146,10 +157,26 @@ function statusNow(readOnly: boolean): PkramStatus | undefined {
   }
 }
 
-/** Whether a kernel has what makes soft-reserved memory ordinary, and as modules: what is built in would do so at boot. */
-function canGiveBack(modules: string | undefined): boolean {
-  const [modular, builtin] = ['modules.dep', 'modules.builtin'].map((file) => moduleNames(`${modules}/${file}`));
-  return ['dax_hmem', 'kmem'].every((name) => modular!.has(name) && !builtin!.has(name));
+/**
+ * What suits a kernel: whole blocks soft reserved, where it has what makes such memory ordinary, and as modules, for what is built in
+ * would do so at boot; the rest reserved, or where the kernel keeps /dev/mem shut and has the drivers of PRAM, that.
+ */
+function preserveFor({ release, commandLine }: NextKernel): PreserveAs {
+  const names = (file: string) => moduleNames(`/lib/modules/${release}/${file}`);
+  const [modular, builtin] = [names('modules.dep'), names('modules.builtin')];
+  const blocks = ['dax_hmem', 'kmem'].every((name) => modular.has(name) && !builtin.has(name));
+  const pram = ['nd_e820', 'nd_pmem'].every((name) => modular.has(name) || builtin.has(name));
+  if (!pram || !keepsMemoryShut(release, commandLine)) return blocks ? 'soft-reserved' : 'reserved';
+  return blocks ? 'soft-reserved,pram' : 'pram';
+}
+
+/** Whether a kernel has no /dev/mem, or is locked down (kernel_lockdown(7)). */
+function keepsMemoryShut(release: string, commandLine: string): boolean {
+  if (parameters(commandLine).some((word) => word.startsWith('lockdown='))) return true;
+  const config = configOf(release);
+  if (config === undefined) return false;
+  const forced = ['INTEGRITY', 'CONFIDENTIALITY'].some((mode) => config.get(`LOCK_DOWN_KERNEL_FORCE_${mode}`) === 'y');
+  return forced || config.get('DEVMEM') !== 'y';
 }
 
 function ends({ start, size }: MediumRange) {

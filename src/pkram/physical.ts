@@ -1,13 +1,12 @@
 /**
  * A medium at ranges of physical memory that this kernel does not use: what an earlier kernel left out of this one's memory map,
- * found by the place of its superblock, or a region that memmap= reserves at boot. Through /dev/mem, or a device that stands for it.
- * Addresses of the ranges are positions in the device.
+ * found by the place of its superblock, or a region that memmap= reserves at boot. windows.ts says through which devices.
  */
 import * as fs from 'node:fs';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import { findOverlap, formatRange, intersect, type Range, sizeOf, subtract } from '../mem/range.ts';
+import { alignOut, findOverlap, formatRange, intersect, overlaps, type Range, sizeOf, subtract } from '../mem/range.ts';
 import { readIomem } from '../sys/iomem.ts';
 import { readFirmwareMap } from '../sys/memmap.ts';
 import { mmap } from '../sys/memory.ts';
@@ -16,15 +15,15 @@ import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { MappedMedium } from './pieces.ts';
 import { Volume } from './volume.ts';
+import { MEMORY, type Window, wholeMemory, windowsOn } from './windows.ts';
 
 export interface PhysicalOptions {
   /** Several can open it so at once. */
   readonly readOnly?: boolean;
-  /** Device or file that is the memory. */
+  /** A file that stands for the memory. */
   readonly device?: string;
 }
 
-const MEMORY = '/dev/mem';
 /** What the firmware, or a kexec before, calls memory that can be used, as e820_type_to_string() of the kernel has it. */
 const USABLE = ['System RAM', 'Soft Reserved', 'Persistent Memory', 'Persistent Memory (legacy)'];
 
@@ -32,9 +31,10 @@ export class PhysicalMedium extends MappedMedium implements Medium {
   readonly name: string;
   readonly writable: boolean;
   readonly whyFull = 'it has its size from an earlier kernel or from memmap=; load or remove nodes';
-  readonly #device: string;
+  readonly #device: string | undefined;
   readonly #superblock: number;
-  readonly #fd: number;
+  /** Descriptors by paths. */
+  readonly #files = new Map<string, number>();
   #ranges: readonly MediumRange[];
   #isOpen = true;
 
@@ -44,11 +44,11 @@ export class PhysicalMedium extends MappedMedium implements Medium {
    * @param region whole pages, at least 128 KiB, of memory that this kernel does not use
    * @throws UnsupportedError where it uses it, or where this is no memory
    */
-  static make(region: Range, { device = MEMORY, writer }: { device?: string; writer?: string } = {}): PhysicalMedium {
+  static make(region: Range, { device, writer }: { device?: string; writer?: string } = {}): PhysicalMedium {
     if (region.start % PAGE_SIZE !== 0 || region.end % PAGE_SIZE !== 0 || sizeOf(region) <= DATA_START) {
       refuse(region, 'it is not whole pages of more than 128 KiB', 'give a larger region that begins with a page');
     }
-    if (device === MEMORY) {
+    if (device === undefined) {
       const memory = readFirmwareMap().filter(({ type }) => USABLE.includes(type));
       const [stray] = subtract([region], memory);
       if (stray !== undefined) {
@@ -59,7 +59,7 @@ export class PhysicalMedium extends MappedMedium implements Medium {
         );
       }
     }
-    const medium = new PhysicalMedium(region.start, { device });
+    const medium = new PhysicalMedium(region.start, device === undefined ? {} : { device });
     try {
       medium.#use([{ start: region.start, size: sizeOf(region) }]);
       Volume.format(medium, writer);
@@ -75,20 +75,22 @@ export class PhysicalMedium extends MappedMedium implements Medium {
    * @throws UnsupportedError where it is in use, by a process or by the kernel; FormatError where there can be none; EPERM of mmap(2)
    * where a driver has the memory
    */
-  constructor(superblock: number, { readOnly = false, device = MEMORY }: PhysicalOptions = {}) {
+  constructor(superblock: number, { readOnly = false, device }: PhysicalOptions = {}) {
     super();
-    this.name = `${device} at 0x${superblock.toString(16)}`;
     this.writable = !readOnly;
     this.#device = device;
     this.#superblock = superblock;
     this.#ranges = [];
     if (!Number.isSafeInteger(superblock) || superblock < 0 || superblock % PAGE_SIZE !== 0) {
       const found = `0x${superblock.toString(16)}`;
-      throw new FormatError({ file: device, field: 'superblock', expected: 'the address of a page', found });
+      throw new FormatError({ file: device ?? MEMORY, field: 'superblock', expected: 'the address of a page', found });
     }
-    this.#fd = openLocked(device, readOnly ? 'r' : 'r+', !readOnly);
+    const start = { start: superblock, size: DATA_START };
+    const [{ path }] = this.#windowsOn([start]) as [Window];
+    this.name = `${path} at 0x${superblock.toString(16)}`;
+    this.#files.set(path, openLocked(path, readOnly ? 'r' : 'r+', !readOnly));
     try {
-      this.#use([{ start: superblock, size: DATA_START }]);
+      this.#use([start]);
     } catch (error) {
       this.close();
       throw error;
@@ -107,7 +109,7 @@ export class PhysicalMedium extends MappedMedium implements Medium {
     if (first?.start !== this.#superblock || first.size < DATA_START) {
       fail('the first to begin with the superblock', first === undefined ? 'none' : `0x${first.start.toString(16)}`);
     }
-    const overlap = findOverlap(ranges.map(({ start, size }) => ({ start, end: start + size })));
+    const overlap = findOverlap(ranges.map(ends));
     if (overlap !== undefined) fail('ranges apart', overlap.map(formatRange).join(' and '));
     this.#use(ranges);
   }
@@ -121,25 +123,52 @@ export class PhysicalMedium extends MappedMedium implements Medium {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.pieces.close();
-    fs.closeSync(this.#fd);
+    for (const fd of this.#files.values()) fs.closeSync(fd);
+  }
+
+  /** What is written to a block device by its mapping is in the page cache at first. */
+  override sync(): void {
+    for (const fd of this.#files.values()) if (fs.fstatSync(fd).isBlockDevice()) fs.fdatasyncSync(fd);
   }
 
   #use(ranges: readonly MediumRange[]): void {
     this.pieces.close();
     this.#ranges = ranges;
-    // To touch what is mapped behind the end of a file kills the program. A device has no size.
-    const { size: end } = fs.fstatSync(this.#fd);
-    const outside = ranges.find(({ start, size }) => end > 0 && start + size > end);
-    if (outside !== undefined) {
-      const [expected, found] = [`ranges before ${end}`, `${outside.size} bytes from ${outside.start}`];
-      throw new FormatError({ file: this.name, field: 'ranges', expected, found });
-    }
-    if (this.#device === MEMORY) demandUnused(ranges.map(({ start, size }) => ({ start, end: start + size })));
-    const prot = this.writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    for (const { start, size } of ranges) {
-      this.pieces.add(mmap({ addr: 0, length: size, prot, flags: MAP_SHARED, fd: this.#fd, offset: start }), size);
+    if (this.#device === undefined) demandUnused(ranges.map(ends));
+    const windows = this.#windowsOn(ranges);
+    for (const range of ranges.map(ends)) {
+      const on = windows.filter((window) => overlaps(window, range)).sort((a, b) => a.start - b.start);
+      for (const window of on) {
+        this.#map(window, { start: Math.max(window.start, range.start), end: Math.min(window.end, range.end) });
+      }
     }
   }
+
+  #windowsOn(ranges: readonly MediumRange[]): Window[] {
+    const wanted = ranges.map(ends);
+    const device = this.#device;
+    return device === undefined ? windowsOn(wanted) : wanted.map((range) => wholeMemory(device, range));
+  }
+
+  #map({ path, origin, grain }: Window, part: Range): void {
+    const fd = this.#files.get(path) ?? fs.openSync(path, this.writable ? 'r+' : 'r');
+    this.#files.set(path, fd);
+    // To touch what is mapped behind the end of a file kills the program. A device has no size.
+    const { size: end } = fs.fstatSync(fd);
+    if (end > 0 && part.end - origin > end) {
+      const [expected, found] = [`ranges before ${end}`, formatRange(part)];
+      throw new FormatError({ file: this.name, field: 'ranges', expected, found });
+    }
+    const whole = alignOut({ start: part.start - origin, end: part.end - origin }, grain);
+    const prot = this.writable ? PROT_READ | PROT_WRITE : PROT_READ;
+    const length = sizeOf(whole);
+    const address = mmap({ addr: 0, length, prot, flags: MAP_SHARED, fd, offset: whole.start });
+    this.pieces.add(address, length, part.start - origin - whole.start, sizeOf(part));
+  }
+}
+
+function ends({ start, size }: MediumRange): Range {
+  return { start, end: start + size };
 }
 
 /** A kernel without CONFIG_STRICT_DEVMEM would let its own memory be written to. */

@@ -4,8 +4,8 @@ import { viewMemory } from '../sys/syscall.ts';
 
 interface Piece {
   readonly start: number;
-  /** Where it is mapped. */
-  readonly mapped: number;
+  /** What is mapped for it. */
+  readonly mapping: { readonly addr: number; readonly length: number };
   readonly bytes: Uint8Array;
 }
 
@@ -17,10 +17,11 @@ export class Pieces {
     return this.#size;
   }
 
-  /** Adds memory that is mapped there, to be unmapped by close(). */
-  add(mapped: number, length: number): void {
-    this.#pieces.push({ start: this.#size, mapped, bytes: viewMemory(mapped, length) });
-    this.#size += length;
+  /** Adds memory that is mapped there, to be unmapped by close(). @param from of it only `size` bytes from there on */
+  add(addr: number, length: number, from = 0, size = length): void {
+    const mapping = { addr, length };
+    this.#pieces.push({ start: this.#size, mapping, bytes: viewMemory(addr + from, size) });
+    this.#size += size;
   }
 
   read(address: number, into: Uint8Array): void {
@@ -40,11 +41,10 @@ export class Pieces {
   }
 
   close(): void {
-    for (const { mapped, bytes } of this.#pieces) {
-      const { length } = bytes;
+    for (const { mapping, bytes } of this.#pieces) {
       // Detaches it, so that whoever still has a part of it finds it empty, and not memory that is not there.
       (bytes.buffer as ArrayBuffer).transfer();
-      munmap({ addr: mapped, length });
+      munmap(mapping);
     }
     this.#pieces = [];
     this.#size = 0;

@@ -2,13 +2,11 @@
  * Soft-reserved memory becomes ordinary memory: dax_hmem makes a DAX device of each range, and kmem takes in the whole blocks of
  * memory in it. Documentation/ABI/testing/sysfs-bus-dax; CONFIG_DEV_DAX_HMEM, CONFIG_DEV_DAX_KMEM.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readlinkSync, writeFileSync } from 'node:fs';
-import { basename } from 'node:path';
+import { writeFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { UnsupportedError } from '../errors.ts';
 import { memoryBlockState, onlineMemoryBlock } from './memoryblocks.ts';
-import { readProcText } from './proc.ts';
+import { daxBus, loadModule } from './memorydevices.ts';
 
 const BUS = '/sys/bus/dax';
 /** A device and its blocks come some time after the module. */
@@ -46,14 +44,11 @@ export async function takeInBlocks(
 
 /** Has kmem take the devices that lie in ranges. Which driver takes them by itself differs: device_dax does so before Linux 6.3. */
 function bindDevices(isOurs: (start: number) => boolean): void {
-  for (const device of existsSync(`${BUS}/devices`) ? readdirSync(`${BUS}/devices`) : []) {
-    if (!isOurs(Number(readProcText(`${BUS}/devices/${device}/resource`)))) continue;
-    const link = `${BUS}/devices/${device}/driver`;
-    const driver = existsSync(link) ? basename(readlinkSync(link)) : undefined;
-    if (driver === 'kmem') continue;
-    if (driver !== undefined) writeFileSync(`${link}/unbind`, device);
+  for (const { name, driver, start } of daxBus()) {
+    if (!isOurs(start) || driver === 'kmem') continue;
+    if (driver !== undefined) writeFileSync(`${BUS}/drivers/${driver}/unbind`, name);
     try {
-      writeFileSync(`${BUS}/drivers/kmem/new_id`, device);
+      writeFileSync(`${BUS}/drivers/kmem/new_id`, name);
     } catch (error) {
       // A range without a whole block: kmem_probe() of drivers/dax/kmem.c says so.
       if ((error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
@@ -62,11 +57,11 @@ function bindDevices(isOurs: (start: number) => boolean): void {
 }
 
 function load(module: string): void {
-  const { status, error, stderr } = spawnSync('modprobe', [module], { encoding: 'utf8' });
-  if (status === 0) return;
+  const why = loadModule(module);
+  if (why === undefined) return;
   throw new UnsupportedError({
     what: `module ${module}, which gives preserved memory back to the kernel`,
-    why: error?.message ?? stderr.trim(),
+    why,
     remedy:
       'use a kernel that has it (CONFIG_DEV_DAX_HMEM, CONFIG_DEV_DAX_KMEM), or leave the memory until the next boot',
   });

@@ -28,8 +28,8 @@ const loadFlags = {
     long: 'preserve-as',
     value: 'TYPE',
     summary:
-      'what the memory map calls preserved memory: reserved, or soft-reserved, which can be given back later [soft-reserved ' +
-      'where the next kernel has dax_hmem and kmem as modules]',
+      'what the memory map calls preserved memory: reserved; soft-reserved, whole blocks of which can be given back later; pram, for ' +
+      'kernels without /dev/mem or with lockdown; or soft-reserved,pram [by what the next kernel has]',
   },
   dropPreserved: { long: 'drop-preserved', summary: 'do not keep preserved memory' },
   dryRun: { long: 'dry-run', summary: 'show what would be loaded, and load nothing' },
@@ -183,7 +183,7 @@ async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise
   const { loadKernel, planKernel } = await import('../../kexec/kexec.ts');
   const [memMin, memMax] = [physicalAddress('--mem-min', flags.memMin), physicalAddress('--mem-max', flags.memMax)];
   const [given, by] = [await commandLine(flags), systemCall(flags)];
-  const preserved = await preservedFor(kernel, flags);
+  const preserved = await preservedFor(kernel, given, flags);
   const files = { kernel, initrds: flags.initrd, commandLine: await withLocation(given, preserved.parameters) };
   const wishes = {
     ...(memMin !== undefined && { memMin }),
@@ -233,13 +233,13 @@ async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpF
 }
 
 /** What of preserved memory the next kernel gets. */
-async function preservedFor(kernel: string, flags: LoadFlags): Promise<Preserved> {
+async function preservedFor(kernel: string, commandLine: string, flags: LoadFlags): Promise<Preserved> {
   const { nothingPreserved, preservedFor: find, preserveAs } = await import('../preserved.ts');
   if (flags.dropPreserved) return nothingPreserved();
   const { readKernel } = await import('../../kexec/kernelfile.ts');
   const as = flags.preserveAs === undefined ? undefined : preserveAs(flags.preserveAs);
   const [release] = readKernel(kernel).version.split(' ');
-  const preserved = find(as, `/lib/modules/${release}`);
+  const preserved = find(as, { release: release!, commandLine });
   if (flags.fileSyscall && preserved.nodes > 0) {
     throw new UnsupportedError({
       what: `keeping ${count(preserved.nodes, 'node')} of preserved memory`,

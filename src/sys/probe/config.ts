@@ -19,29 +19,33 @@ export function kernelConfig(): KernelConfig | undefined {
 
 let cached: { config: KernelConfig | undefined } | undefined;
 
-function configPaths(): string[] {
-  const kernel = release();
+function configPaths(kernel: string): string[] {
   return [`/boot/config-${kernel}`, `/lib/modules/${kernel}/config`, `/lib/modules/${kernel}/build/.config`];
 }
 
 function findConfig(): KernelConfig | undefined {
-  for (const path of ['/proc/config.gz', ...configPaths()]) {
-    if (!allows(path, 'read')) continue;
-    const bytes = readFileSync(path);
-    const text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1');
-    const options = new Map(
-      [...text.matchAll(/^CONFIG_(\w+)=(.*)$/gm)].map((match) => [match[1]!, match[2]!] as const),
-    );
-    return { path, get: (option) => options.get(option) };
-  }
-  return undefined;
+  const path = ['/proc/config.gz', ...configPaths(release())].find((each) => allows(each, 'read'));
+  return path === undefined ? undefined : readConfig(path);
+}
+
+function readConfig(path: string): KernelConfig {
+  const bytes = readFileSync(path);
+  const text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('latin1');
+  const options = new Map([...text.matchAll(/^CONFIG_(\w+)=(.*)$/gm)].map((match) => [match[1]!, match[2]!] as const));
+  return { path, get: (option) => options.get(option) };
+}
+
+/** Configuration of another kernel that is installed. @param kernel its release @returns undefined where there is none */
+export function configOf(kernel: string): KernelConfig | undefined {
+  const path = configPaths(kernel).find((each) => allows(each, 'read'));
+  return path === undefined ? undefined : readConfig(path);
 }
 
 export function kernelConfigSource(): Answer {
   const config = kernelConfig();
   if (config) return yes(config.path);
   return no(
-    `none of these can be read: /proc/config.gz, ${configPaths().join(', ')}`,
+    `none of these can be read: /proc/config.gz, ${configPaths(release()).join(', ')}`,
     'install the file that comes with the kernel, or use a kernel with CONFIG_IKCONFIG_PROC=y',
   );
 }

@@ -8,7 +8,7 @@ import { resources } from './iomem.ts';
 /** Whether /dev/mem opens, and whether it refuses ordinary memory. Opened for reading only; 8 bytes are asked for. */
 export function devMem(): Answer {
   if (!allows('/dev/mem', 'exist')) {
-    return no('/dev/mem does not exist', 'a kernel with CONFIG_DEVMEM=y (dax and pmem devices serve as well)');
+    return no('/dev/mem does not exist', 'a kernel with CONFIG_DEVMEM=y (the pmem drivers serve as well)');
   }
   let fd: number;
   try {

@@ -108,13 +108,13 @@ const jobs: readonly { id: string; title: string; needs: readonly (readonly stri
     {
       id: 'preserve',
       title: 'Preserve memory over kexec, in huge pages',
-      needs: [['kexec_load'], ['huge_pages'], ['dev_mem']],
+      needs: [['kexec_load'], ['huge_pages'], ['dev_mem', 'pmem']],
       wishes: ['dax'],
     },
     {
       id: 'preserve_region',
       title: 'Preserve memory over kexec, in a region',
-      needs: [['kexec_load', 'kexec_file_load'], ['boot_region'], ['dev_mem']],
+      needs: [['kexec_load', 'kexec_file_load'], ['boot_region'], ['dev_mem', 'pmem']],
       wishes: [],
     },
     {

@@ -1,7 +1,7 @@
 /** How a medium of preserved memory is named, and what the next kernel's command line says of it. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../../../src/abi/e820.ts';
+import { E820_TYPE_PRAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../../../src/abi/e820.ts';
 import { UsageError } from '../../../src/cli/exit.ts';
 import { placeOf } from '../../../src/cli/pkram.ts';
 import { locationOf, preserveAs, reservations, withLocation } from '../../../src/cli/preserved.ts';
@@ -27,9 +27,10 @@ test('a command line has one place of preserved memory, the one of the next kern
   assert.equal(withLocation(before, []), rest);
 });
 
-test('preserved memory is kept as one of two types', () => {
+test('preserved memory is kept as one of the types, or two', () => {
   assert.equal(preserveAs('soft-reserved'), 'soft-reserved');
-  assert.throws(() => preserveAs('pram'), /reserved or soft-reserved/);
+  assert.equal(preserveAs('soft-reserved,pram'), 'soft-reserved,pram');
+  assert.throws(() => preserveAs('pmem'), /reserved or soft-reserved or pram/);
 });
 
 test('whole blocks are soft reserved, what lies beside them reserved', () => {
@@ -41,6 +42,16 @@ test('whole blocks are soft reserved, what lies beside them reserved', () => {
   ];
   const soft = { start: 128 * MIB, end: 384 * MIB, type: E820_TYPE_SOFT_RESERVED };
   const reserved = (start: number, end: number) => ({ start: start * MIB, end: end * MIB, type: E820_TYPE_RESERVED });
-  assert.deepEqual(reservations(ranges, 128 * MIB), [soft, reserved(100, 128), reserved(384, 400), reserved(600, 620)]);
-  assert.deepEqual(reservations(ranges, undefined), [reserved(100, 400), reserved(600, 620)]);
+  assert.deepEqual(reservations(ranges, 'soft-reserved', 128 * MIB), [
+    soft,
+    reserved(100, 128),
+    reserved(384, 400),
+    reserved(600, 620),
+  ]);
+  assert.deepEqual(reservations(ranges, 'soft-reserved', undefined), [reserved(100, 400), reserved(600, 620)]);
+  assert.deepEqual(reservations(ranges, 'reserved', 128 * MIB), [reserved(100, 400), reserved(600, 620)]);
+  const asPram = (each: object) => ({ ...each, type: E820_TYPE_PRAM });
+  assert.deepEqual(reservations(ranges, 'pram', 128 * MIB), [reserved(100, 400), reserved(600, 620)].map(asPram));
+  const both = [soft, ...[reserved(100, 128), reserved(384, 400), reserved(600, 620)].map(asPram)];
+  assert.deepEqual(reservations(ranges, 'soft-reserved,pram', 128 * MIB), both);
 });

@@ -26,7 +26,8 @@ test('what it needs and has not is named', () => {
 test('one of several ways is enough', () => {
   assert.equal(job('crash', { kexec_load: 'no' }), 'yes: can be done');
   assert.equal(job('preserve', { dax: 'no' }), 'partly: can be done, but less well without: dax');
-  assert.equal(job('preserve', { dev_mem: 'no' }), 'no: cannot be done, because of: dev_mem');
+  assert.equal(job('preserve', { dev_mem: 'no' }), 'yes: can be done');
+  assert.equal(job('preserve', { dev_mem: 'no', pmem: 'no' }), 'no: cannot be done, because of: dev_mem');
   assert.equal(job('preserve_region', { kexec_load: 'no', dev_mem: 'yes' }), 'yes: can be done');
   assert.equal(job('preserve_region', { boot_region: 'no' }), 'no: cannot be done, because of: boot_region');
   assert.equal(job('preserve_file', { dev_mem: 'no', huge_pages: 'no' }), 'yes: can be done');
