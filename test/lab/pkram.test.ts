@@ -143,8 +143,8 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.deepEqual(await json(vm, 'tideover pkram ls'), { nodes: [] });
     await load(vm, '6.1');
     // So large that there are whole memory blocks in it, wherever it begins.
-    await vm.check('tideover pkram init --medium memory --size 384M');
-    await vm.check('echo one | tideover pkram save one -');
+    await vm.check('tideover pkram init --medium memory --size 384M', SLOW);
+    await vm.check('echo one | tideover pkram save one -', SLOW);
     await refused('tideover kexec exec', /before there was preserved memory.*load the kernel again/);
     await load(vm, '6.1');
     // The last page lies elsewhere, as when the kernel has moved it.
@@ -152,7 +152,7 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     const exchange = 'last=$(ls 0* | tail -1) && mv $last /tmp/moved && mv another $last';
     await vm.check(`cd /dev/tideover/pkram && ${another} && ${exchange}`);
     await refused('tideover kexec exec', /pages of preserved memory were moved.*load the kernel again/);
-    await vm.check('echo two | tideover pkram save two - --checksum');
+    await vm.check('echo two | tideover pkram save two - --checksum', SLOW);
     await refused('tideover kexec exec', /a node was saved.*after the kernel was loaded/);
     await refused(`tideover kexec load ${KERNELS}/6.1/vmlinuz -s`, /2 nodes of preserved memory.*--drop-preserved/);
     await refused('tideover pkram release', /2 nodes would be lost/);
@@ -169,8 +169,8 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.equal(await vm.check('tideover pkram load two'), 'two\n');
     await release(t, vm, size);
     // The next medium lies also in what was returned, the rest of which is ordinary memory of the kernel after it.
-    await vm.check('tideover pkram init --medium memory --size 700M');
-    await vm.check('echo three | tideover pkram save three -');
+    await vm.check('tideover pkram init --medium memory --size 700M', SLOW);
+    await vm.check('echo three | tideover pkram save three -', SLOW);
     const next = await json(vm, 'tideover pkram status');
     await choosesTypes(vm);
     await changeKernel(vm, '6.12', '--append lockdown=integrity --preserve-as soft-reserved,pram');
@@ -184,7 +184,7 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
 test('nodes in 300 pieces of memory are found whole, as reserved memory, and so is one in a region of memmap=', () =>
   inGuest({ kernel: '6.12', memory: 2048, append: 'memmap=16M$0x20000000' }, async (vm) => {
     const region = 'memory:0x20000000-0x20ffffff';
-    await vm.check(`seq 1 100000 | tideover pkram save numbers - --medium ${region}`);
+    await vm.check(`seq 1 100000 | tideover pkram save numbers - --medium ${region}`, SLOW);
     const kept = await keep(vm, (full ? 590 : 96) * MIB, 600 * MIB, 'scattered');
     assert.ok(kept.ranges >= 300, `${kept.ranges} pieces`);
     await changeKernel(vm, '6.18', '--preserve-as reserved');

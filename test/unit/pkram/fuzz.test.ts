@@ -1,9 +1,11 @@
 /** Whatever a medium holds, reading it ends, and with an error that says what is wrong. */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
+import { after, describe, it } from 'node:test';
 import { crc32 } from 'node:zlib';
 import { TideoverError } from '../../../src/errors.ts';
-import { openPkram } from '../../../src/pkram/index.ts';
+import { FileMedium, openPkram, PhysicalMedium, type Pkram } from '../../../src/pkram/index.ts';
 import { contentOf, expected, MemoryMedium, type ObjectContent, open, randomFrom, saveNode } from './medium.ts';
 
 const SLOT = 64 << 10;
@@ -38,11 +40,27 @@ function reseal(bytes: Uint8Array, page: number): void {
   new DataView(bytes.buffer).setUint32(page + 4092, sum, true);
 }
 
+const folder = fs.mkdtempSync('/dev/shm/pkram-fuzz-');
+after(() => fs.rmSync(folder, { recursive: true }));
+
+/** What a medium is read from: memory, and those that map what they read. */
+const media: Record<string, (bytes: Uint8Array) => Pkram> = {
+  memory: open,
+  file: (bytes) => openPkram(FileMedium.open(written(bytes))),
+  physical: (bytes) => openPkram(new PhysicalMedium(0, { device: written(bytes) })),
+};
+
+function written(bytes: Uint8Array): string {
+  const path = join(folder, 'medium');
+  fs.writeFileSync(path, bytes);
+  return path;
+}
+
 /** Reads all there is. @returns names of the nodes that came whole */
-function readAll(bytes: Uint8Array): string[] {
-  let pkram: ReturnType<typeof open>;
+function readAll(bytes: Uint8Array, openIn = open): string[] {
+  let pkram: Pkram;
   try {
-    pkram = open(bytes);
+    pkram = openIn(bytes);
   } catch (error) {
     assert.ok(error instanceof TideoverError, String((error as Error).stack));
     return [];
@@ -66,6 +84,7 @@ function readAll(bytes: Uint8Array): string[] {
   } catch (error) {
     assert.ok(error instanceof TideoverError, String((error as Error).stack));
   }
+  pkram.close();
   return whole;
 }
 
@@ -117,7 +136,32 @@ describe('a medium with damage', () => {
         view.setUint32(at, values[Math.floor(random() * values.length)]!, true);
         reseal(bytes, page);
       }
-      readAll(bytes);
+      readAll(bytes, media[['memory', 'file', 'physical'][seed % 3]!]);
+    }
+  });
+
+  it('that says it lies anywhere, with right checksums, ends with an error, or reads', () => {
+    for (const [name, openIn] of Object.entries(media)) {
+      for (let seed = 1; seed <= 60; seed++) {
+        const random = randomFrom(seed);
+        const bytes = base.slice();
+        const view = new DataView(bytes.buffer);
+        const count = Math.floor(random() * 4);
+        for (const slot of [0, SLOT]) {
+          for (let i = 0; i < count; i++) {
+            const [start, pages] = [
+              random() < 0.6 ? 0 : random() * 2 ** (random() * 52),
+              random() * 2 ** (random() * 32),
+            ];
+            view.setBigUint64(slot + 4096 + 16 * i, BigInt(Math.floor(start / 4096)) * 4096n, true);
+            view.setUint32(slot + 4096 + 16 * i + 8, random() < 0.3 ? base.length / 4096 : pages, true);
+          }
+          view.setUint32(slot + 40, count, true);
+          view.setUint32(slot + 44, crc32(bytes.subarray(slot + 4096, slot + 4096 + 16 * count)), true);
+          reseal(bytes, slot);
+        }
+        if (name !== 'memory' || count === 1) readAll(bytes, openIn);
+      }
     }
   });
 
@@ -135,8 +179,12 @@ describe('a medium with damage', () => {
   it('that is cut off anywhere, or made of noise, ends with an error', () => {
     const random = randomFrom(7);
     for (let i = 0; i < 60; i++) {
-      readAll(base.slice(0, 2 * SLOT + 4096 * Math.floor((random() * (base.length - 2 * SLOT)) / 4096)));
-      readAll(Uint8Array.from({ length: 3 * SLOT }, () => random() * 256));
+      const openIn = media[['memory', 'file', 'physical'][i % 3]!];
+      readAll(base.slice(0, 2 * SLOT + 4096 * Math.floor((random() * (base.length - 2 * SLOT)) / 4096)), openIn);
+      readAll(
+        Uint8Array.from({ length: 3 * SLOT }, () => random() * 256),
+        openIn,
+      );
     }
   });
 });

@@ -1,9 +1,19 @@
 import assert from 'node:assert/strict';
+import * as fs from 'node:fs';
+import { join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
-import { describe, it } from 'node:test';
+import { after, describe, it } from 'node:test';
 import fc from 'fast-check';
 import { FormatError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
-import { NoRoomError, NoSuchNodeError, OrderError, openPkram, type Pkram } from '../../../src/pkram/index.ts';
+import {
+  FileMedium,
+  type Medium,
+  NoRoomError,
+  NoSuchNodeError,
+  OrderError,
+  openPkram,
+  type Pkram,
+} from '../../../src/pkram/index.ts';
 import { contentOf, expected, MemoryMedium, type ObjectContent, open, saveNode, saveObjects } from './medium.ts';
 
 const MIB = 1 << 20;
@@ -452,16 +462,41 @@ describe('any sequence of calls', () => {
     fc.record({ do: fc.constant('reopen' as const) }),
   );
 
-  it('leaves what a model of it says', () => {
+  const folder = fs.mkdtempSync('/dev/shm/pkram-calls-');
+  after(() => fs.rmSync(folder, { recursive: true }));
+  const path = join(folder, 'medium');
+  /** Each gives an empty medium, to be opened over and over. */
+  const media: Record<string, () => () => Medium> = {
+    memory: () => {
+      let medium = MemoryMedium.formatted(256 << 10, 64 * MIB);
+      return () => {
+        medium = new MemoryMedium(medium.bytes, 64 * MIB);
+        return medium;
+      };
+    },
+    'a file': () => {
+      fs.rmSync(path, { force: true });
+      return () => FileMedium.open(path, { create: true });
+    },
+  };
+
+  for (const [where, make] of Object.entries(media)) {
+    it(`leaves what a model of it says, in ${where}`, () => leavesWhatTheModelSays(make));
+  }
+
+  function leavesWhatTheModelSays(make: () => () => Medium): void {
     fc.assert(
       fc.property(fc.array(step, { maxLength: 25 }), (steps) => {
-        let medium = MemoryMedium.formatted(256 << 10, 64 * MIB);
-        let pkram = openPkram(medium);
+        const medium = make();
+        let pkram = openPkram(medium());
+        const reopen = () => {
+          pkram.close();
+          pkram = openPkram(medium());
+        };
         const model = new Map<string, readonly ObjectContent[]>();
         for (const step of steps) {
           if (step.do === 'reopen') {
-            medium = new MemoryMedium(medium.bytes, 64 * MIB);
-            pkram = openPkram(medium);
+            reopen();
           } else if (step.do === 'save' || step.do === 'discard') {
             if (model.has(step.name)) {
               assert.throws(() => pkram.prepareSave(step.name), UnsupportedError);
@@ -494,15 +529,19 @@ describe('any sequence of calls', () => {
           }
           assert.deepEqual(new Set(pkram.nodes().map((node) => node.name)), new Set(model.keys()));
         }
-        for (const each of [pkram, open(medium.bytes.slice())]) {
-          for (const [node, objects] of model) assert.deepEqual(contentOf(each, node), expected(objects));
-        }
+        const check = () => {
+          for (const [node, objects] of model) assert.deepEqual(contentOf(pkram, node), expected(objects));
+        };
+        check();
+        reopen();
+        check();
         for (const node of model.keys()) pkram.remove(node);
         assert.equal(pkram.status().used, 128 << 10, 'nothing is lost');
+        pkram.close();
       }),
       { numRuns: 60 },
     );
-  });
+  }
 });
 
 describe('a medium that is none', () => {
