@@ -1,5 +1,9 @@
-/** Scanning page tables by ioctl on /proc/PID/pagemap, Linux 6.7: include/uapi/linux/fs.h */
+/** include/uapi/linux/fs.h: freezing file systems; scanning page tables by ioctl on /proc/PID/pagemap, Linux 6.7. */
 import { struct, u64n } from './struct.ts';
+
+/** _IOWR('X', 119, int), _IOWR('X', 120, int): ioctl_fifreeze(2). */
+export const FIFREEZE = 0xc0045877;
+export const FITHAW = 0xc0045878;
 
 /** _IOWR('f', 16, struct pm_scan_arg) */
 export const PAGEMAP_SCAN = 0xc0606610;

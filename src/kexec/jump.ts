@@ -69,12 +69,14 @@ export function requireJump(): void {
  * Loads the plan, jumps, and comes back when the second kernel jumps back. All programs stand still meanwhile. What was
  * loaded is dropped then: it has been run, and starting it again would hang.
  *
+ * @param standStill what else has to stand still, until it is disposed of
  * @throws SyscallError as kexec_load(2) and reboot(2)
  */
-export function jump(plan: Plan): void {
+export function jump(plan: Plan, standStill: () => Disposable): void {
   load(plan, KEXEC_PRESERVE_CONTEXT);
   try {
     sync({});
+    using _ = standStill();
     start();
   } finally {
     unload();

@@ -76,11 +76,16 @@ export function loadCaptureKernel(files: KernelFiles): Loading {
 /**
  * Jumps into a kernel, and comes back when that one jumps back.
  *
- * @param region for it to live in; what crashkernel= has reserved where not given
+ * @param region for it to live in; what crashkernel= has reserved where undefined
+ * @param standStill called last of all: what has to stand still meanwhile, until it is disposed of
  * @returns how long it was away
  * @throws UnsupportedError, FormatError, SyscallError as the parts
  */
-export function jumpIntoKernel(files: KernelFiles, region?: Range): { seconds: number } {
+export function jumpIntoKernel(
+  files: KernelFiles,
+  region: Range | undefined,
+  standStill: () => Disposable,
+): { seconds: number } {
   requireJump();
   const machine = readMachine();
   const within = region ?? machine.crashRanges[0];
@@ -95,7 +100,7 @@ export function jumpIntoKernel(files: KernelFiles, region?: Range): { seconds: n
   const plan = planJump({ ...request, region: within }, machine);
   // The monotonic clock stands still meanwhile.
   const left = Date.now();
-  jump(plan);
+  jump(plan, standStill);
   return { seconds: (Date.now() - left) / 1000 };
 }
 

@@ -3,6 +3,7 @@
  * end meanwhile and does what is needed then. To take it away is the moment from which all is done.
  */
 
+import { FITHAW } from '../abi/fs.ts';
 import { POLLIN, pollfd } from '../abi/poll.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
@@ -43,18 +44,38 @@ export function guardOver(pids: readonly number[]): () => void {
  */
 export function guardRepair(sockets: readonly number[]): () => void {
   return standBy(sockets.length, {
-    open: (remote, us) =>
-      sockets.map((fd) => {
-        const index = remote.call(NR.pidfd_getfd, 0, fd, 0);
-        remote.passResult(us, index, 0);
-        return index;
-      }),
+    open: copies(sockets),
     act(remote, theirs) {
       const off = remote.put(new Uint8Array(4));
       for (const fd of theirs) remote.attempt(NR.setsockopt, fd, IPPROTO_TCP, TCP_REPAIR, off, 4);
     },
   });
 }
+
+/**
+ * Whoever writes to a file system that is frozen waits. If we end, all are thawed.
+ *
+ * @param roots descriptors of ours, of a file or directory in each
+ * @returns takes the guard away
+ */
+export function guardThaw(roots: readonly number[]): () => void {
+  return standBy(roots.length, {
+    open: copies(roots),
+    act(remote, theirs) {
+      for (const fd of theirs) remote.attempt(NR.ioctl, fd, FITHAW, 0);
+    },
+  });
+}
+
+/** The guard has descriptors of its own for ours. */
+const copies =
+  (fds: readonly number[]): Duty['open'] =>
+  (remote, us) =>
+    fds.map((fd) => {
+      const index = remote.call(NR.pidfd_getfd, 0, fd, 0);
+      remote.passResult(us, index, 0);
+      return index;
+    });
 
 interface Duty {
   /** Adds the calls that open what is needed. @param us index of one that opens a pidfd of ours @returns their indexes */

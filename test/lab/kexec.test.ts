@@ -311,6 +311,9 @@ test('there and back five times, and once more with swapped memory; a process, a
       await vm.check(
         '(i=0; while :; do i=$((i + 1)); echo $i >/tmp/counter; sleep 0.1; done) </dev/null >/dev/null 2>&1 &',
       );
+      // Threads of the kernel write at any moment. Without a pause, they hold up the processor that is to go.
+      await vm.check('cd /proc/sys/vm; echo 1 >dirty_writeback_centisecs; echo 65536 >dirty_background_bytes');
+      await vm.check('(while :; do dd if=/dev/zero of=/mnt/zeros bs=1M count=20; done) </dev/null >/dev/null 2>&1 &');
       await vm.check('head -c 16000000 /dev/urandom >/tmp/random; md5sum /tmp/random >/tmp/random.md5');
       const count = async () => Number(await vm.check('cat /tmp/counter'));
       // The last time into a region that the first kernel owns, not the memory of crashkernel=.
@@ -326,6 +329,13 @@ test('there and back five times, and once more with swapped memory; a process, a
         await vm.check('ping -c 1 -W 5 10.0.2.2');
         assert.equal((await vm.check('nproc')).trim(), '2');
       }
+      // Killed after it has frozen the file systems, it leaves none so.
+      await vm.check(`(node ${KERNELS}/tideover/test/lab/guest/freeze.ts &) </dev/null >/tmp/freeze.log 2>&1`);
+      await vm.check('until [ -s /tmp/frozen ]; do sleep 0.1; done');
+      await vm.check('(touch /mnt/thawed; sync) </dev/null >/dev/null 2>&1 &');
+      await vm.check(
+        'sleep 1; test ! -e /mnt/thawed; kill -9 $(cat /tmp/frozen); until [ -e /mnt/thawed ]; do sleep 0.1; done',
+      );
     });
   } finally {
     own.remove();

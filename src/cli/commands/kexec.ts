@@ -228,7 +228,8 @@ async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpF
     throw new UsageError(`--region ${flags.region}: not a range, like 0x10000000-0x15ffffff`);
   }
   const files = { kernel, initrds: flags.initrd, commandLine: await commandLine(flags) };
-  const { seconds } = jumpIntoKernel(files, region);
+  const { freezeFileSystems } = await import('../../hibernate/filesystems.ts');
+  const { seconds } = jumpIntoKernel(files, region, freezeFileSystems);
   return { json: { jumped: true, seconds }, text: () => [`back after ${seconds.toFixed(1)} s`] };
 }
 
