@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { boot } from '../../lab/boot.ts';
 import { run } from '../../lab/command.ts';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
 import { fetchPrograms } from '../../lab/fetched.ts';
@@ -62,6 +63,28 @@ for (const machine of machines) {
     await commands(files, cpus ?? 1);
   });
 }
+
+test('a kernel without modules', async () => {
+  const folder = temporaryFolder();
+  const path = join(folder, 'dump');
+  const vm = await boot({ kernel: 'jump', memory: 256 });
+  try {
+    await vm.qmp('dump-guest-memory', { paging: false, protocol: `file:${path}` });
+  } finally {
+    await vm.close();
+  }
+  const source = openDumpFiles([path]);
+  try {
+    const kernel = new Kernel(source);
+    assert.deepEqual(kernel.modules, []);
+    const kthreadd = kernel.tasks.find(({ pid }) => pid === 2)!;
+    assert.ok(kernel.stack(kthreadd).frames.some(({ pc }) => kernel.symbols.lookup(pc)?.name === 'kthreadd'));
+    assert.deepEqual(kernel.gaps.list, []);
+  } finally {
+    source.close();
+    removeTemporary(folder);
+  }
+});
 
 function compareModules(kernel: Kernel, files: Dumps): void {
   const truth = readFileSync(join(files.truth, 'modules'), 'utf8').trim().split('\n');

@@ -18,7 +18,7 @@ import { readBzImage } from '../../src/kexec/bootimage.ts';
 import { KERNELS, kernelsDisk, nextKernel } from './next-kernels.ts';
 import { DB, trustSignerOf } from './signed.ts';
 
-const NEXT_KERNEL_MS = 120_000;
+const NEXT_KERNEL_MS = 300_000;
 
 type ChainMachine = Pick<BootOptions, 'cpus' | 'firmware' | 'memory' | 'append'> & {
   readonly above4G?: boolean;

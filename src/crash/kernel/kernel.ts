@@ -90,7 +90,11 @@ export class Kernel {
   }
 
   get modules(): readonly Module[] {
-    return this.#once('modules', () => readModules(this.memory, this.types, this.#symbol('modules'), this.gaps));
+    return this.#once('modules', () => {
+      // A kernel may be built without them (CONFIG_MODULES).
+      const head = this.kallsyms.find('modules');
+      return head === undefined ? [] : readModules(this.memory, this.types, head, this.gaps);
+    });
   }
 
   /** Types of modules, by name of the module (kernel/bpf/btf.c, btf_modules). */
