@@ -146,6 +146,10 @@ test('a NULL pointer in a module, beside a deadlock and objects that it has lost
   ]);
   const leak = answer.findings.find(({ kind }) => kind === 'leak')!;
   assert.match(leak.text, /^the slab cache fault_request has 8\d MB, \d+% of memory, in 1600\d\d objects/);
+  assert.match(
+    leak.details[1]!,
+    /^of \d+ that were looked at, \d+ have at 0x10 the address of fault_request_done \[fault\]$/,
+  );
   const text = await tideover('crash', 'why', dump.vmcore);
   assert.match(text, /waits for the mutex fault_first \[fault\] at 0x[0-9a-f]+, which is held by\n/);
 });

@@ -3,6 +3,7 @@ import type { Kernel } from '../kernel/kernel.ts';
 import { readSlabs, type SlabCache } from '../kernel/slabs.ts';
 import type { Task } from '../kernel/tasks.ts';
 import { type MemoryUsage, readUsage } from '../kernel/usage.ts';
+import { resemblance } from './objects.ts';
 import { addressEvidence, type Scene, taskEvidence, taskText } from './scene.ts';
 import type { Finding } from './verdict.ts';
 
@@ -113,6 +114,7 @@ export function findLeaks({ kernel }: Scene): Finding[] {
     .sort((a, b) => pagesOf(b) - pagesOf(a))
     .map((cache): Finding => {
       const part = Math.round((pagesOf(cache) / usage.total) * 100);
+      const alike = kernel.gaps.try(`objects of ${cache.name}`, () => resemblance(kernel, cache));
       const others = kernel.gaps.try('slab caches', () => sharedBy(kernel, cache.address)) ?? 1;
       return {
         kind: 'leak',
@@ -122,9 +124,17 @@ export function findLeaks({ kernel }: Scene): Finding[] {
           'in use: they may have been lost',
         details: [
           `of its ${cache.objects} objects of ${cache.objectSize} bytes ${cache.objects - cache.inUse} are free`,
+          ...(alike === undefined
+            ? []
+            : [
+                `of ${alike.of} that were looked at, ${alike.count} have at 0x${alike.offset.toString(16)} the address of ${alike.symbol}`,
+              ]),
           ...(others > 1 ? [`${others} caches of objects of this size share it, under the name of the first`] : []),
         ],
-        evidence: [addressEvidence(cache.address, `kmem_cache ${cache.name}`)],
+        evidence: [
+          addressEvidence(cache.address, `kmem_cache ${cache.name}`),
+          ...(alike === undefined ? [] : [addressEvidence(alike.slab, 'struct slab of some of them')]),
+        ],
       };
     });
 }
