@@ -21,7 +21,7 @@ const packagesFor = {
   /** unpacking kernels, and depmod(8) */
   kernels: ['kmod', 'xz-utils', 'zstd'],
   /** what the integration tests compile, run and look at */
-  'programs under test': ['gcc', 'libc6-dev', 'make', 'python3', 'gdb'],
+  'programs under test': ['gcc', 'libc6-dev', 'make', 'python3', 'gdb', 'iproute2'],
   /** pages are looked at in a real browser */
   browser: ['chromium', 'fonts-dejavu-core'],
   /** terminals and what runs in them */

@@ -20,7 +20,10 @@ export const NLM_F_ROOT = 0x100;
 export const NLM_F_MATCH = 0x200;
 export const NLM_F_DUMP = 0x300;
 /** Of orders that make something. */
+export const NLM_F_REPLACE = 0x100;
+export const NLM_F_EXCL = 0x200;
 export const NLM_F_CREATE = 0x400;
+export const NLM_F_APPEND = 0x800;
 
 export const NLA_F_NESTED = 0x8000;
 /** Mask of an attribute's type without its flags NLA_F_NESTED and NLA_F_NET_BYTEORDER. */

@@ -181,7 +181,7 @@ export function typeByName(name: string): ImageType | undefined {
 
 /** Files of other programs' formats or none: page contents, and what ip, iptables, nft and tar wrote. */
 const RAW =
-  /^(pages-\d+|(ifaddr|route6?|rule|ip6?tables|nftables|netns-ct|netns-exp)-\d+|tmpfs(-dev)?-\d+\.tar\.gz)\.img$/;
+  /^(pages-\d+|(ifaddr|route6?|rule|ip6?tables|nftables|neighbours|nf-tables|netns-ct|netns-exp)-\d+|tmpfs(-dev)?-\d+\.tar\.gz)\.img$/;
 
 /** Whether the file has no magic and no entries. */
 export function isRaw(file: string): boolean {

@@ -22,6 +22,7 @@ import { isGone } from './gone.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { saveIpc } from './ipc.ts';
 import { Namespaces } from './namespaces.ts';
+import { saveNetwork } from './network.ts';
 import { HeldMemory, type Memory, ProcessMemory } from './pages.ts';
 import { refuseLeaderless, refuseRunning } from './refused.ts';
 import { type SaveOptions, Saving } from './saving.ts';
@@ -115,6 +116,11 @@ const WORTH_ROOM = 1 << 20;
 function lookAt(options: CheckpointOptions): number[] {
   refuseOneself(options.pid);
   afterVfork(() => treeOf(options.pid), options.timeout);
+  const root = readStat(options.pid);
+  if (root.state === 'Z') {
+    refuseLeaderless(options.pid);
+    throw hasEnded(options.pid, root.ppid);
+  }
   const namespaces = new Namespaces(options.pid);
   const saving = new Saving(options, namespaces, false);
   const tables = new FileTables(saving);
@@ -128,7 +134,6 @@ function lookAt(options: CheckpointOptions): number[] {
         const status = readStatus(pid);
         if (status.State === 'Z') {
           refuseLeaderless(pid);
-          if (pid === options.pid) throw hasEnded(pid, status.PPid);
           continue;
         }
         namespaces.check(pid);
@@ -148,6 +153,7 @@ function lookAt(options: CheckpointOptions): number[] {
     }
     namespaces.within(() => {
       tables.finish(pids);
+      if (namespaces.has('net')) saveNetwork();
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
       finishSysv(saving, pids);
     });
@@ -286,6 +292,8 @@ function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): 
     );
     const tree = new Set(frozen.processes.map((process) => process.pid));
     namespaces.within(() => {
+      // Before packets are held back, which is another rule.
+      if (namespaces.has('net')) saving.network = saveNetwork();
       tables.saveQueues(pid);
       tables.finish(tree);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);

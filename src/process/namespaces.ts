@@ -28,7 +28,7 @@ function idsOf(isOurs: (name: Namespace) => boolean): NamespaceIds {
 /** Those that a thread can be in by itself, and be again in what it was in before. */
 const ENTERED = { uts: sched.CLONE_NEWUTS, ipc: sched.CLONE_NEWIPC, net: sched.CLONE_NEWNET } as const;
 type Entered = keyof typeof ENTERED;
-const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time']);
+const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time', 'net']);
 
 /** What a tree that is there has for itself. */
 export class Namespaces {
@@ -124,6 +124,11 @@ export class NewNamespaces {
     this.#now = new Place(names);
   }
 
+  /** A descriptor of the network namespace that it was in before. */
+  get netBefore(): number {
+    return this.#before.descriptorOf('net');
+  }
+
   /** Does something in those that it was in before. */
   outside<T>(action: () => T): T {
     this.#before.enter();
@@ -157,6 +162,10 @@ class Place {
 
   constructor(names: readonly Entered[]) {
     this.#fds = names.map((name) => ({ fd: open(`/proc/thread-self/ns/${name}`), nstype: ENTERED[name] }));
+  }
+
+  descriptorOf(name: Entered): number {
+    return this.#fds.find(({ nstype }) => nstype === ENTERED[name])!.fd;
   }
 
   enter(): void {

@@ -17,7 +17,8 @@ import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { guardOver } from './guard.ts';
-import { NewNamespaces, ownNamespaces } from './namespaces.ts';
+import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
+import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
@@ -32,6 +33,8 @@ export interface RestoreOptions {
   readonly ignoreCgroups?: boolean | undefined;
   /** What becomes of TCP connections; `kept` if it is not said. */
   readonly connections?: 'kept' | 'closed' | undefined;
+  /** Where the other ends of veth devices of its network namespace come to be. */
+  readonly peers?: Peers | undefined;
   /** The root becomes a child of our parent. */
   readonly sibling?: boolean | undefined;
   /** Called when all of them are ready and still stopped; if it throws, nothing of them stays. @param pid of the root */
@@ -65,6 +68,13 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   let namespaces: NewNamespaces | undefined;
   try {
     namespaces = new NewNamespaces(own);
+    const { net_ns_id } = tree.tasks[0]!.ids ?? OURS;
+    const network = own.has('net') ? readNetwork(store, net_ns_id!) : undefined;
+    if (network !== undefined) {
+      const peers = options.peers ?? new Map();
+      restoreNetwork(network, peers, namespaces.netBefore);
+      namespaces.outside(() => connectPeers(network.devices, peers));
+    }
     restoring.prepareShared();
     openEverything(tree, restoring);
     const keep = reserveNumber(tree);

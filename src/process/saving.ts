@@ -28,6 +28,7 @@ import type { TtyData, TtyInfo } from './files/ttypair.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
 import type { Namespaces } from './namespaces.ts';
+import type { Network } from './network.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
 import type { Tracking } from './tracking.ts';
@@ -109,6 +110,7 @@ export class Saving {
   /** Of namespaces that the tree has for itself. */
   ipc: IpcNamespace | undefined;
   uts: Names | undefined;
+  network: Network | undefined;
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
   /** Names that were made for files without one. */

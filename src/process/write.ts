@@ -4,6 +4,7 @@ import type { ImageDraft } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
 import { OURS } from './namespaces.ts';
+import { DUMPS, encodeDump, type Network } from './network.ts';
 import { FileMemory, type Memory, ProcessMemory, writePagemap, writePages } from './pages.ts';
 import type { Runs } from './runs.ts';
 import { dataRanges, type Saving } from './saving.ts';
@@ -129,6 +130,7 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
   if (saving.uts !== undefined) {
     writeEntries(draft.create(fileName(images.UTSNS, uts_ns_id)), images.UTSNS, [saving.uts]);
   }
+  if (saving.network !== undefined) writeNetwork(draft, saving.namespaces.ids.net_ns_id, saving.network);
   if (saving.ipc !== undefined) {
     writeEntries(draft.create(fileName(images.IPC_VAR, ipc_ns_id)), images.IPC_VAR, [saving.ipc.limits]);
     const writer = new ImageWriter(draft.create(fileName(images.IPCNS_MSG, ipc_ns_id)), images.IPCNS_MSG);
@@ -144,6 +146,26 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
   if (memfds.size > 0) {
     writeEntries(draft.create(fileName(images.MEMFD_INODE)), images.MEMFD_INODE, [...memfds.values()]);
   }
+}
+
+function writeNetwork(draft: ImageDraft, id: number, { devices, dumps, settings, rules }: Network): void {
+  const conf = { def_conf: [], all_conf: [], def_conf4: [], all_conf4: [], def_conf6: [], all_conf6: [] };
+  const entry = { ...conf, nsids: [], unix_conf: [], ipv4_sysctl: [], settings: [...settings] };
+  writeEntries(draft.create(fileName(images.NETNS, id)), images.NETNS, [entry]);
+  writeEntries(draft.create(fileName(images.NETDEV, id)), images.NETDEV, devices);
+  const raw = (name: string, bytes: Uint8Array) => {
+    const sink = draft.create(`${name}-${id}.img`);
+    sink.write(bytes);
+    sink.close();
+  };
+  for (const { name, magic } of DUMPS) raw(name, encodeDump(magic, dumps[name]));
+  raw(
+    'nf-tables',
+    encodeDump(
+      0,
+      rules.map((rule) => ({ ...rule, flags: 0, seq: 0 })),
+    ),
+  );
 }
 
 /** Entries with bytes behind them. */

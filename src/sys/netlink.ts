@@ -94,7 +94,7 @@ export class NetlinkSocket {
 
   #exchange(type: number, flags: number, payload: Uint8Array): Answer {
     const seq = ++this.#seq;
-    const buf = messageOf({ type, flags, payload }, flags, seq);
+    const buf = messageOf({ type, payload }, flags, seq);
     sendto({ sockfd: this.fd, buf, len: buf.length, flags: 0, dest_addr: 0, addrlen: 0 });
     return readAnswer(() => this.#receive(), type, seq);
   }
@@ -139,7 +139,12 @@ export function readAnswer(receive: () => Uint8Array, type: number, seq: number)
   }
 }
 
-function messageOf({ type, payload }: NetlinkOrder, flags: number, seq: number): Uint8Array {
+/** A message as it is sent, filled up to where the next one begins. */
+export function messageOf(
+  { type, payload }: Pick<NetlinkOrder, 'type' | 'payload'>,
+  flags: number,
+  seq: number,
+): Uint8Array {
   const length = abi.nlmsghdr.size + payload.length;
   const message = new Uint8Array(Math.ceil(length / abi.NLMSG_ALIGNTO) * abi.NLMSG_ALIGNTO);
   abi.nlmsghdr.write({ nlmsg_len: length, nlmsg_type: type, nlmsg_flags: flags, nlmsg_seq: seq }, message);
@@ -194,6 +199,12 @@ export function parseAttributes(bytes: Uint8Array): Map<number, Uint8Array> {
     at += Math.ceil(length / abi.NLA_ALIGNTO) * abi.NLA_ALIGNTO;
   }
   return attributes;
+}
+
+/** A message without some of its attributes. @param head bytes before the first of them */
+export function withoutAttributes(payload: Uint8Array, head: number, types: readonly number[]): Uint8Array {
+  const left = [...parseAttributes(payload.subarray(head))].filter(([type]) => !types.includes(type));
+  return Buffer.concat([payload.subarray(0, head), ...left.map(([type, value]) => attribute(type, value))]);
 }
 
 function malformed(offset: number, field: string, expected: string, found: string): FormatError {

@@ -49,7 +49,7 @@ export function unlockPackets(name: string): void {
   using((socket) => {
     for (const family of [nft.NFPROTO_IPV4, nft.NFPROTO_IPV6]) {
       try {
-        socket.batch(batchOf([order(nft.NFT_MSG_DELTABLE, family, 0, text(nft.NFTA_TABLE_NAME, name))]));
+        socket.batch(nftBatch([order(nft.NFT_MSG_DELTABLE, family, 0, text(nft.NFTA_TABLE_NAME, name))]));
       } catch (error) {
         if (!(error instanceof SyscallError && error.errno === Errno.ENOENT)) throw error;
       }
@@ -71,7 +71,7 @@ function make(socket: NetlinkSocket, name: string, connections: readonly Connect
     [nft.NFPROTO_IPV4, connections.filter(({ own }) => own.address.length === 4)],
     [nft.NFPROTO_IPV6, connections.filter(({ own }) => own.address.length === 16)],
   ] as const;
-  socket.batch(batchOf(orders.flatMap(([family, of]) => (of.length === 0 ? [] : tableOf(name, family, of, flags)))));
+  socket.batch(nftBatch(orders.flatMap(([family, of]) => (of.length === 0 ? [] : tableOf(name, family, of, flags)))));
 }
 
 function tableOf(name: string, family: number, connections: readonly Connection[], flags: number): NetlinkOrder[] {
@@ -177,7 +177,8 @@ function order(type: number, family: number, flags: number, ...attributes: Uint8
   };
 }
 
-function batchOf(orders: readonly NetlinkOrder[]): {
+/** Orders that are carried out all or none. */
+export function nftBatch(orders: readonly NetlinkOrder[]): {
   begin: NetlinkOrder;
   orders: readonly NetlinkOrder[];
   end: NetlinkOrder;

@@ -5,6 +5,7 @@ import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
 import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
+import { peersOf } from '../criu/veth.ts';
 import { UsageError } from '../exit.ts';
 
 const flags = {
@@ -19,6 +20,12 @@ const flags = {
   tcpClose: { long: 'tcp-close', summary: 'restore TCP connections as closed' },
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
+  vethPair: {
+    long: 'veth-pair',
+    value: 'IN=OUT[@BRIDGE]',
+    repeat: true,
+    summary: 'call the outer end of the veth device IN of the tree OUT, and put it into this bridge',
+  },
   execCommand: {
     long: 'exec-cmd',
     summary: 'become COMMAND when the processes go on, which is the parent of the root then',
@@ -69,6 +76,7 @@ export const restore = command({
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
           sibling: flags.sibling,
+          peers: peersOf(flags.vethPair),
           ignoreCgroups: ignoresCgroups(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);

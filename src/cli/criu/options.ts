@@ -65,6 +65,7 @@ export const criuOptions: readonly CriuOption[] = [
     'action-script FILE',
     'pre-dump, post-dump, pre-restore, post-restore, pre-resume and post-resume; there is nothing yet for the other moments',
   ),
+  o('same', 'veth-pair IN=OUT', 'of a restore; `IN=OUT@BRIDGE` too'),
   o('same', 'display-stats', 'prints them on stdout; `--json` has them always'),
 
   o('nothing', 'log-pid', 'there is one log'),
@@ -126,7 +127,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'lsm-profile PROFILE', 'security modules'),
   o('unbuilt', 'empty-ns NAMESPACE', 'namespaces'),
   o('unbuilt', 'join-ns -J NAMESPACE', 'namespaces'),
-  o('unbuilt', 'veth-pair NAMES', 'network namespaces'),
 ];
 
 /** The options that a command does not declare itself. @param own what it declares */

@@ -79,6 +79,13 @@ export const net_device_entry = message('net_device_entry', {
   peer_nsid: [13, u32],
   master: [14, u32],
   sit: [15, sit_entry],
+  // Not of CRIU.
+  /** IFLA_INFO_KIND, and IFLA_INFO_DATA as the kernel gave it. */
+  kind: [1000, string],
+  data: [1001, bytes],
+  /** IFLA_LINK: the device that it stands on, in the same namespace. */
+  link: [1002, u32],
+  txqlen: [1003, u32],
 });
 
 export const netns_id = message('netns_id', {
@@ -98,4 +105,7 @@ export const netns_entry = message('netns_entry', {
   ext_key: [8, string],
   unix_conf: [9, sysctl_entry, repeated],
   ipv4_sysctl: [10, sysctl_entry, repeated],
+  // Not of CRIU.
+  /** What /proc/sys/net has in the namespace: `ipv4/ip_forward=1`. */
+  settings: [1000, string, repeated],
 });

@@ -1,7 +1,9 @@
 /** Trees in namespaces of their own: checkpoint, death of the original, restore. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -33,9 +35,9 @@ function kill(pid: number): void {
 }
 
 /** @returns the id of the init that goes on */
-function restore(target: Bench): number {
+function restore(target: Bench, ...more: string[]): number {
   const pidfile = join(target.folder, 'pid');
-  const { status, stderr } = target.tideover('restore', '-D', target.image, '-d', '--pidfile', pidfile);
+  const { status, stderr } = target.tideover('restore', '-D', target.image, '-d', '--pidfile', pidfile, ...more);
   assert.equal(status, 0, stderr);
   return Number(readFileSync(pidfile, 'utf8'));
 }
@@ -44,26 +46,77 @@ for (const [letters, what] of [
   ['p', 'PID'],
   ['ui', 'UTS and IPC'],
   ['t', 'time'],
-  ['puit', 'PID, UTS, IPC and time'],
+  ['n', 'network'],
+  ['puitn', 'PID, UTS, IPC, time and network'],
 ] as const) {
   test(`a tree in its own ${what} namespace, twice`, async (t) => {
     const { target, init } = await startTree(t, letters);
     let pid = init;
     for (let round = 0; round < 2; round++) {
       const ids = idsBelow(pid);
-      const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
+      const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--tcp-established');
       assert.equal(status, 0, stderr);
       await free(ids);
       pid = restore(target);
       t.after(() => kill(pid));
     }
-    for (const name of ['pid', 'uts', 'ipc']) {
+    for (const name of ['pid', 'uts', 'ipc', 'net']) {
       const own = readlinkSync(`/proc/${pid}/ns/${name}`) !== readlinkSync(`/proc/self/ns/${name}`);
       assert.equal(own, letters.includes(name[0]!), name);
     }
     process.kill(pid, 'SIGTERM');
     assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   });
+}
+
+test('a network device whose other end is outside, and rules for packets', async (t) => {
+  const { target, init } = await startTree(t, 'pN');
+  const outer = `tv${process.pid}`;
+  const [a, b, c] = [(process.pid >> 14) & 1, (process.pid >> 6) & 255, (process.pid & 63) << 2];
+  const host = (n: number) => `198.${18 + a}.${b}.${c + n}`;
+  const answers = () => assert.rejects(reach(host(2)), { code: 'ECONNREFUSED' });
+  target.shell(`ip link add ${outer} type veth peer name eth0 netns ${init}`);
+  target.shell(`ip addr add ${host(1)}/30 dev ${outer}; ip link set ${outer} up`);
+  target.shell(`nsenter -t ${init} -n sh -c 'ip addr add ${host(2)}/30 dev eth0; ip link set eth0 up'`);
+  const rules = new URL('../../../src/sys/nftables.ts', import.meta.url).href;
+  const end = (last: number) => `{ address: Uint8Array.of(10, 0, 0, ${last}), port: 7 }`;
+  const code = `(await import('${rules}')).lockPackets('kept', [{ own: ${end(1)}, peer: ${end(2)} }])`;
+  within(init, code);
+  const look = (pid: number) => within(pid, LOOK_AT_RULES);
+  const before = look(init);
+  assert.match(before, /kept/);
+  await answers();
+  const ids = idsBelow(init);
+  assert.equal(target.tideover('checkpoint', '-t', `${init}`, '-D', target.image).status, 0);
+  await free(ids);
+  const refused = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(refused.status, 3, refused.stderr);
+  assert.match(refused.stderr, /network device eth0: .*--veth-pair eth0=NAME/);
+  const pid = restore(target, '--veth-pair', `eth0=${outer}`);
+  t.after(() => kill(pid));
+  target.shell(`ip addr add ${host(1)}/30 dev ${outer}`);
+  await answers();
+  assert.equal(look(pid), before);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+/** Runs code in the network namespace of a process. @returns what it prints */
+function within(pid: number, code: string): string {
+  const node = [process.execPath, '--input-type=module', '-e', code];
+  return execFileSync('nsenter', ['-t', `${pid}`, '-n', ...node], { encoding: 'utf8' });
+}
+
+const filter = new URL('../../../src/process/packetfilter.ts', import.meta.url).href;
+const LOOK_AT_RULES = `
+const { saveRuleSet } = await import('${filter}');
+for (const { type, payload } of saveRuleSet()) console.log(type, Buffer.from(payload).toString('latin1').replace(/\\W/g, '.'));`;
+
+/** Connects to a port that nobody listens on: whoever is there says so. */
+async function reach(address: string): Promise<void> {
+  const socket = connect(9, address);
+  socket.setTimeout(20_000, () => socket.destroy(new Error(`${address} does not answer`)));
+  await once(socket, 'connect');
 }
 
 test('a tree in its own namespaces goes on when it is left running', async (t) => {

@@ -85,7 +85,7 @@ const headers: readonly Header[] = [
   { module: 'ioprio', includes: ['linux/ioprio.h'] },
   {
     module: 'ipc',
-    includes: ['linux/ipc.h', 'linux/shm.h', 'linux/sem.h'],
+    includes: ['linux/ipc.h', 'linux/shm.h', 'linux/msg.h', 'linux/sem.h'],
     // Of include/linux/shm.h; and padding.
     without: ['SHM_DEST', 'ipc64_perm'],
   },
@@ -125,6 +125,19 @@ const headers: readonly Header[] = [
       ucontext: { fields: machineContext },
     },
     without: ['_NSIG', 'SW_BYTES_AT'],
+  },
+  {
+    module: 'rtnetlink',
+    includes: [
+      'linux/rtnetlink.h',
+      'linux/if_link.h',
+      'linux/if_addr.h',
+      'linux/neighbour.h',
+      'linux/if.h',
+      'linux/veth.h',
+    ],
+    // Newer than the headers of some systems.
+    without: ['IFLA_BR_FDB_N_LEARNED'],
   },
   {
     module: 'seccomp',

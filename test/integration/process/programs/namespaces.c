@@ -1,5 +1,5 @@
 /*
- * A tree in namespaces of its own: the letters of the first argument say which (p PID, u UTS, i IPC, t time). Prints the id of its
+ * A tree in namespaces of its own: the letters of the first argument say which (p PID, u UTS, i IPC, t time, n network, N one that others fill). Prints the id of its
  * init, whose parent goes. On SIGTERM says what is not as it was.
  */
 #define _GNU_SOURCE
@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
+#include <netinet/in.h>
 #include <sys/sem.h>
 #include <sys/shm.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/utsname.h>
 #include <sys/wait.h>
@@ -45,8 +47,32 @@ static void *thread(void *none) { char byte; tid = syscall(SYS_gettid); CHECK(re
 
 static double seconds(clockid_t clock) { struct timespec now; clock_gettime(clock, &now); return now.tv_sec + now.tv_nsec / 1e9; }
 
+/* A bridge with one end of a pair in it, and what is dropped and counted by a rule. */
+#define NETWORK \
+	"ip link set lo up; ip link add pair0 index 20 type veth peer name pair1 index 30; ip link add bridge0 type bridge;" \
+	"ip link add eth0 address 02:00:00:00:00:07 mtu 1400 type veth peer name far0; ip link set far0 up; ip link set pair0 master bridge0; ip link set pair0 up; ip link set pair1 up;" \
+	"ip addr add 10.9.8.7/24 dev eth0; ip addr add fd00::7/64 dev eth0 nodad; ip link set eth0 up; ip link set bridge0 up;" \
+	"ip route add 10.20.0.0/16 via 10.9.8.1 metric 5; ip -6 route add fd01::/32 via fd00::1; ip route add blackhole 10.30.0.0/16 table 77;" \
+	"ip rule add from 10.9.8.0/24 table 77 priority 100; ip rule del priority 32767; ip neigh add 10.9.8.1 lladdr 02:00:00:00:00:01 dev eth0;" \
+	"echo 1 > /proc/sys/net/ipv4/ip_forward; echo 61 > /proc/sys/net/ipv4/conf/eth0/tag; echo 1 > /proc/sys/net/ipv4/conf/eth0/forwarding"
+/* What the kernel learns or counts by itself is left out. */
+#define LOOK \
+	"ip -o link | sed 's/ qdisc.*qlen/ qlen/; s/state [A-Z]*//; s/,M-DOWN//; s/,LOWER_UP//; s/NO-CARRIER,//'; ip -o addr | grep -v fe80; ip route show table all | grep -v 'fe80\\|multicast\\|anycast' | sed 's/linkdown//' | sort;" \
+	"ip -6 route show table all | grep fd0 | sort; ip rule; ip neigh show nud permanent; cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/eth0/tag /proc/sys/net/ipv4/conf/*/forwarding"
+
+static void network(const char *name, const char *change)
+{
+	char line[4096];
+	snprintf(line, sizeof line, "set -e; %s; { %s; } > %s", change, LOOK, name);
+	CHECK(system(line) == 0);
+}
+
+static struct sockaddr_in6 at = { .sin6_family = AF_INET6, .sin6_port = 0x901f };
+static struct sockaddr_in to = { .sin_family = AF_INET, .sin_port = 0x901f, .sin_addr.s_addr = 0x0708090a };
+
 static int init(void)
 {
+	int listening = -1, client = -1, server = -1;
 	pthread_t other;
 	struct utsname names;
 	int status, queue = -1, kept = -1, sems = -1, pipes[2];
@@ -75,6 +101,12 @@ static int init(void)
 		pid_t setter = fork();
 		if (!setter) _exit(semctl(sems, 1, SETVAL, 9));
 		CHECK(waitpid(setter, &status, 0) == setter && status == 0);
+	}
+	if (HAS('n')) {
+		network("before", NETWORK);
+		CHECK((listening = socket(AF_INET6, SOCK_STREAM, 0)) >= 0 && bind(listening, (void *)&at, sizeof at) == 0 && listen(listening, 5) == 0);
+		CHECK((client = socket(AF_INET, SOCK_STREAM, 0)) >= 0 && connect(client, (void *)&to, sizeof to) == 0);
+		CHECK((server = accept(listening, 0, 0)) >= 0 && write(client, "waits", 5) == 5);
 	}
 	double before = seconds(CLOCK_BOOTTIME);
 	if (HAS('t')) CHECK(before > 999999);
@@ -110,6 +142,12 @@ static int init(void)
 		CHECK(memory != (void *)-1 && !strcmp(memory + 4096, "nobody has it attached"));
 		CHECK(semctl(sems, 1, GETVAL) == 9);
 	}
+	if (HAS('n')) {
+		char text[8] = "";
+		network("after", "true");
+		CHECK(system("cmp before after || diff before after") == 0);
+		CHECK(read(server, text, 8) == 5 && !strcmp(text, "waits") && write(server, "answer", 6) == 6 && read(client, text, 8) == 6);
+	}
 	if (HAS('t')) CHECK(seconds(CLOCK_BOOTTIME) >= before && seconds(CLOCK_BOOTTIME) < before + 600);
 	printf(bad ? "%d faults\n" : "ok\n", bad); fflush(stdout);
 	return bad;
@@ -118,7 +156,7 @@ static int init(void)
 int main(int argc, char **argv)
 {
 	if (argc > 1) strncpy(letters, argv[1], sizeof letters - 1);
-	int flags = (HAS('p') ? CLONE_NEWPID : 0) | (HAS('u') ? CLONE_NEWUTS : 0) | (HAS('i') ? CLONE_NEWIPC : 0) | (HAS('t') ? 0x80 : 0);
+	int flags = (HAS('p') ? CLONE_NEWPID : 0) | (HAS('u') ? CLONE_NEWUTS : 0) | (HAS('i') ? CLONE_NEWIPC : 0) | (HAS('t') ? 0x80 : 0) | (HAS('n') || HAS('N') ? CLONE_NEWNET : 0);
 	if (unshare(flags)) { printf("unshare: %s\nfaults\n", strerror(errno)); return 1; }
 	if (HAS('t')) {
 		FILE *offsets = fopen("/proc/self/timens_offsets", "w");
