@@ -10,7 +10,7 @@ import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
 import { abandoned, Bench, free, idsBelow } from './target.ts';
 
-const KILLS = process.env.TIDEOVER_FULL ? 100 : 10;
+const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
 
 /** Starts a tree whose init is not a child of what was started. */
 async function startTree(t: TestContext, letters: string): Promise<{ target: Bench; init: number }> {
