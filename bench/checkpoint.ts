@@ -31,7 +31,7 @@ interface Times {
   /** What the image's own statistics say; for a program that is left running, and for one that is killed. */
   readonly running: number;
   readonly killed: number;
-  /** What the program saw: left running; killed and restored. */
+  /** What the program saw: left running; killed and restored by a second command. */
   readonly stop: number;
   readonly outage: number;
 }
@@ -68,15 +68,17 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
     for (const load of loads) {
       const count = small ? load.small : load.count;
       const times: Record<keyof typeof tools, Times[]> = { tideover: [], CRIU: [] };
+      const moves: number[] = [];
       for (let round = 0; round < (small ? 1 : 5); round++) {
         for (const tool of Object.keys(tools) as (keyof typeof tools)[]) {
           times[tool].push(
             await measure([program, load.kind, `${count}`], tools[tool], join(folder, 'at'), place.pid!),
           );
         }
+        moves.push(await move([program, load.kind, `${count}`], own, join(folder, 'at'), place.pid!));
       }
-      const compare = (measured: string, of: keyof Times): void => {
-        const ours = median(times.tideover.map((each) => each[of]));
+      const compare = (measured: string, of: keyof Times, values = times.tideover.map((each) => each[of])): void => {
+        const ours = median(values);
         const theirs = median(times.CRIU.map((each) => each[of]));
         const shown = { reference: 'CRIU', unit: 'ms', ours, theirs, ratio: ours / theirs, goal: 1 };
         comparisons.push({ what: `${load.what(count)}: ${measured}`, ...shown });
@@ -84,13 +86,18 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
       compare('frozen, left running', 'running');
       compare('frozen, killed', 'killed');
       compare('stop that it sees', 'stop');
-      compare('outage to the restore', 'outage');
+      compare('outage, two commands', 'outage');
+      compare('outage, moved as a stream', 'outage', moves);
     }
   } finally {
     place.kill();
     removeTemporary(folder);
   }
-  return { comparisons };
+  const notes = [
+    'two commands: checkpoint, then restore, which starts when the program is gone already',
+    'moved as a stream: checkpoint -D - | restore -D -, both started before; against two commands of CRIU',
+  ];
+  return { comparisons, notes };
 }
 
 /**
@@ -109,43 +116,86 @@ async function warmPlace(): Promise<ChildProcess> {
 /** Waits until all that was killed is reaped: CRIU does not wait for process ids to be free. */
 const gone = 'while read -r left </proc/$KEEPER/task/$KEEPER/children; [ -n "$left" ]; do :; done';
 
-/** One program from its start to its end. */
-async function measure(program: readonly string[], tool: Tool, folder: string, place: number): Promise<Times> {
+/** A program that runs, and its folder. */
+interface Running {
+  readonly keeper: ChildProcess;
+  readonly folder: string;
+  readonly report: string;
+  readonly inside: readonly string[];
+  /** Its root. */
+  pid: number;
+}
+
+async function start(program: readonly string[], folder: string, place: number): Promise<Running> {
   mkdirSync(folder);
   const report = join(folder, 'report');
   const inside = ['--mount', '-t', `${place}`];
-  const keeper = spawn('nsenter', [...inside, '--', ...program, report], { stdio: ['ignore', 'pipe', 'inherit'] });
-  let pid = 0;
+  const [file, kind, count, ...own] = program;
+  const line = [...inside, '--', file!, kind!, count!, report, ...own];
+  const keeper = spawn('nsenter', line, { stdio: ['ignore', 'pipe', 'inherit'] });
+  const running = { keeper, folder, report, inside, pid: 0 };
   try {
-    const [line] = await new Promise<string[]>((resolve) =>
+    const [first] = await new Promise<string[]>((resolve) =>
       keeper.stdout.once('data', (text) => resolve(`${text}`.split('\n'))),
     );
-    pid = Number(line);
+    running.pid = Number(first);
     await reported(report);
-    const shell = (command: string, image: string) => {
-      mkdirSync(image, { recursive: true });
-      const env = { ...process.env, PID: `${pid}`, KEEPER: `${keeper.pid}`, IMAGE: image };
-      return promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env });
-    };
-    const ask = async () => {
-      rmSync(report);
-      process.kill(pid, 'SIGUSR1');
-      return reported(report);
-    };
     await setTimeout(50);
-    await ask();
+    await ask(running);
+    return running;
+  } catch (error) {
+    await end(running);
+    throw error;
+  }
+}
+
+async function end({ keeper, folder, pid }: Running): Promise<void> {
+  if (pid > 0) await ended(pid);
+  keeper.kill();
+  rmSync(folder, { recursive: true });
+}
+
+/** The longest gap since it was asked last, in ms. */
+async function ask({ pid, report }: Running): Promise<number> {
+  rmSync(report);
+  process.kill(pid, 'SIGUSR1');
+  return reported(report);
+}
+
+function shell({ inside, pid, keeper }: Running, command: string, image: string): Promise<unknown> {
+  mkdirSync(image, { recursive: true });
+  const env = { ...process.env, PID: `${pid}`, KEEPER: `${keeper.pid}`, IMAGE: image };
+  return promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env });
+}
+
+/** One program from its start to its end. */
+async function measure(program: readonly string[], tool: Tool, folder: string, place: number): Promise<Times> {
+  const running = await start(program, folder, place);
+  try {
     const [first, second] = [join(folder, 'first'), join(folder, 'second')];
-    await shell(tool.leave, first);
+    await shell(running, tool.leave, first);
     await setTimeout(20);
-    const stop = await ask();
-    await shell(`${tool.kill} && ${gone} && ${tool.restore}`, second);
+    const stop = await ask(running);
+    await shell(running, `${tool.kill} && ${gone} && ${tool.restore}`, second);
     await setTimeout(20);
-    const outage = await ask();
+    const outage = await ask(running);
     return { running: frozenTime(first), killed: frozenTime(second), stop, outage };
   } finally {
-    if (pid > 0) await ended(pid);
-    keeper.kill();
-    rmSync(folder, { recursive: true });
+    await end(running);
+  }
+}
+
+/** The outage of a program that goes from one tideover to another one. */
+async function move(program: readonly string[], own: string, folder: string, place: number): Promise<number> {
+  const running = await start([...program, 'own'], folder, place);
+  try {
+    const to = join(folder, 'to');
+    await shell(running, `${own} checkpoint -t $PID -D - | ${own} restore -D - -d --pidfile $IMAGE/pid`, to);
+    running.pid = Number(readFileSync(join(to, 'pid'), 'latin1'));
+    await setTimeout(20);
+    return await ask(running);
+  } finally {
+    await end(running);
   }
 }
 

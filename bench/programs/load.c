@@ -1,5 +1,5 @@
 /*
- * load KIND COUNT REPORT: a program to be checkpointed that measures how long it was stopped.
+ * load KIND COUNT REPORT [own]: a program to be checkpointed that measures how long it was stopped.
  *
  *     counter 0        one process
  *     memory MIB       one process with so much random memory, which it checks
@@ -13,6 +13,7 @@
 #define _GNU_SOURCE
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -115,7 +116,8 @@ static int load(const char *kind, int count, const char *file)
 
 int main(int argc, char **argv)
 {
-	if (argc != 4) return 2;
+	if (argc != 4 && argc != 5) return 2;
+	if (argc == 5 && unshare(CLONE_NEWPID)) return 5;
 	prctl(PR_SET_CHILD_SUBREAPER, 1);
 	pid_t child = fork();
 	if (child == 0) {

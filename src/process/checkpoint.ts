@@ -9,7 +9,6 @@
 import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, UnsupportedError } from '../errors.ts';
-import type { ImageInfo } from '../image/info.ts';
 import { type ImageDraft, type ImageStore, MemoryStore } from '../image/store.ts';
 import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
@@ -177,7 +176,7 @@ function rehearse(options: CheckpointOptions): void {
   const room = new HeldMemory(ROUNDS << 16, 0);
   try {
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
-      const draft = new MemoryStore().draft(REHEARSAL);
+      const draft = new MemoryStore().draft();
       save({ ...options, ...REHEARSED, pid }, draft, room);
     }
   } catch {
@@ -195,10 +194,6 @@ const LOOKING = 40;
 const REHEARSING = 80;
 
 const REHEARSED = { outcome: 'run', ghostLimit: 1 << 20, beforeEnd: undefined, tracking: undefined } as const;
-const REHEARSAL: ImageInfo = {
-  ...{ format: 0, tideover: '', created: '', machine: '', pageSize: 4096 },
-  ...{ kernel: { release: '', version: '' }, cpu: { vendor: '', model: '', features: [] } },
-};
 
 /** A process and all below it, of which some may end meanwhile. */
 export function treeOf(root: number): number[] {
@@ -250,7 +245,7 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  * Memory that goes on changing is copied here or by a snapshot before the processes go on, and written afterwards. Of those that
  * end or stay stopped nothing changes: their image is complete, but for being on the disk, before they end.
  */
-function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
+export function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
   const namespaces = new Namespaces(pid);
   const saving = new Saving(options, namespaces, true);

@@ -69,6 +69,7 @@ export const restore = command({
       const { restore } = await import('../../process/restore.ts');
       const { watchStore } = await import('../../process/watch.ts');
       script('pre-restore');
+      if (directory === '-') await practise();
       const store = await openStore(directory);
       try {
         const options = {
@@ -111,3 +112,14 @@ export const restore = command({
     return { json: result, text: flags.displayStats ? stats : () => [] };
   },
 });
+
+/** While the other side gets ready. What it says of itself may have come already; then come the processes, which stand still. */
+async function practise(): Promise<void> {
+  const { rehearseRestore } = await import('../../process/rehearsal.ts');
+  const { ioctlInt } = await import('../../sys/files.ts');
+  const { FIONREAD } = await import('../../abi/poll.ts');
+  rehearseRestore(() => ioctlInt(0, FIONREAD) < ABOUT_ITSELF);
+}
+
+/** The first file of a stream, tideover.json, in bytes. */
+const ABOUT_ITSELF = 4096;
