@@ -1,5 +1,5 @@
 /** Page faults handled in user space: include/uapi/linux/userfaultfd.h */
-import { i64n, struct, u8, u16, u32, u64, u64n } from './struct.ts';
+import { bytes, i64n, struct, u8, u16, u32, u64, u64n } from './struct.ts';
 
 /** Flag of userfaultfd(2): faults of user mode only, which needs no privilege. */
 export const UFFD_USER_MODE_ONLY = 0x1;
@@ -87,4 +87,14 @@ export const uffd_msg_remap = struct('uffd_msg_remap', 32, {
   from: u64n,
   to: u64n,
   len: u64n,
+});
+
+/** `struct uffd_msg` with the union's `fork`. */
+export const uffd_msg_fork = struct('uffd_msg_fork', 32, {
+  event: u8,
+  reserved1: u8,
+  reserved2: u16,
+  reserved3: u32,
+  ufd: u32,
+  __pad: bytes(20),
 });

@@ -5,6 +5,7 @@ import { checkpoint } from './commands/checkpoint.ts';
 import { crash } from './commands/crash.ts';
 import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
+import { lazyPages } from './commands/lazypages.ts';
 import { pkram } from './commands/pkram.ts';
 import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
@@ -30,6 +31,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, predump, restore, imageCommand, kexec, pkram, crash],
+  commands: [check, checkpoint, predump, restore, lazyPages, imageCommand, kexec, pkram, crash],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

@@ -28,10 +28,40 @@ const ADDRESS = 0x1000_0000;
  * @returns takes the guard away
  */
 export function guardOver(pids: readonly number[]): () => void {
-  return standBy(pids.length, {
+  const { end } = standBy(pids.length, {
     open: (remote) => pids.map((each) => remote.call(NR.pidfd_open, each, 0)),
     act(remote, pidfds) {
       for (const pidfd of pidfds) remote.attempt(NR.pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+    },
+  });
+  return end;
+}
+
+/**
+ * Who waits for memory that comes later would find zeros in its place when nobody is there any more to bring it, or to say what
+ * it is. If we end, all of them are killed, and their memory is held on to until then.
+ *
+ * @param pids who waits, or may
+ * @param userfaultfds descriptors of ours
+ * @param note what is written, and into which descriptor of ours
+ */
+export function guardWaiting(
+  pids: readonly number[],
+  userfaultfds: readonly number[],
+  note: { readonly fd: number; readonly text: string },
+): { readonly pid: number; end(): void } {
+  const shared = [note.fd, ...userfaultfds];
+  return standBy(pids.length + shared.length + 1, {
+    open: (remote, us) => [
+      ...copies(shared)(remote, us),
+      ...pids.map((each) => remote.attempt(NR.pidfd_open, each, 0)),
+    ],
+    act(remote, [log, ...opened]) {
+      const text = Buffer.from(note.text);
+      for (const pidfd of opened.slice(userfaultfds.length)) {
+        if (pidfd >= 0) remote.attempt(NR.pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+      }
+      remote.attempt(NR.write, log!, remote.put(text), text.length);
     },
   });
 }
@@ -43,13 +73,14 @@ export function guardOver(pids: readonly number[]): () => void {
  * @returns takes the guard away
  */
 export function guardRepair(sockets: readonly number[]): () => void {
-  return standBy(sockets.length, {
+  const { end } = standBy(sockets.length, {
     open: copies(sockets),
     act(remote, theirs) {
       const off = remote.put(new Uint8Array(4));
       for (const fd of theirs) remote.attempt(NR.setsockopt, fd, IPPROTO_TCP, TCP_REPAIR, off, 4);
     },
   });
+  return end;
 }
 
 /**
@@ -59,12 +90,13 @@ export function guardRepair(sockets: readonly number[]): () => void {
  * @returns takes the guard away
  */
 export function guardThaw(roots: readonly number[]): () => void {
-  return standBy(roots.length, {
+  const { end } = standBy(roots.length, {
     open: copies(roots),
     act(remote, theirs) {
       for (const fd of theirs) remote.attempt(NR.ioctl, fd, FITHAW, 0);
     },
   });
+  return end;
 }
 
 /** The guard has descriptors of its own for ours. */
@@ -85,7 +117,7 @@ interface Duty {
 }
 
 /** @param calls how many of either kind there are @returns takes the process away */
-function standBy(calls: number, duty: Duty): () => void {
+function standBy(calls: number, duty: Duty): { readonly pid: number; end(): void } {
   const records = Math.ceil(((calls + 8) * batch_record.size) / PAGE) * PAGE;
   const layout: SlotLayout = { frame: 0, records, data: PAGE };
   const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
@@ -116,5 +148,5 @@ function standBy(calls: number, duty: Duty): () => void {
     endIdle(pid);
     throw error;
   }
-  return () => endIdle(pid);
+  return { pid, end: () => endIdle(pid) };
 }

@@ -354,19 +354,31 @@ function readFilePart(fd: number, offset: number, buf: number, bytes: Uint8Array
 /**
  * Hands out the contents that an image has, in its order, each byte once.
  *
+ * @param later what is not wanted now
  * @param take gets where it belongs (an address, or an offset for shared memory), where it lies here until it returns, and
  *   its length in bytes
  */
-export function eachPart(image: MemoryImage, take: (to: number, at: number, length: number) => void): void {
+export function eachPart(
+  image: MemoryImage,
+  take: (to: number, at: number, length: number) => void,
+  later: Runs = NO_RUNS,
+): void {
   chunk ??= new Region(CHUNK);
   const { runs } = image;
-  for (let i = 0; i < runs.length; i++) {
+  const { bounds } = later;
+  for (let i = 0, j = 0; i < runs.length; i++) {
     if ((runs.flags[i]! & PE_PRESENT) === 0) continue;
-    for (let done = 0; done < runs.size[i]!; ) {
-      const length = Math.min(runs.size[i]! - done, CHUNK);
-      image.readPages(chunk.bytes.subarray(0, length), runs.offset[i]! + done);
-      take(runs.vaddr[i]! + done, chunk.address, length);
-      done += length;
+    const [start, end] = [runs.vaddr[i]!, runs.vaddr[i]! + runs.size[i]!];
+    for (let at = start; at < end; ) {
+      while (j < bounds.length && bounds[j + 1]! <= at) j += 2;
+      if (j < bounds.length && bounds[j]! <= at) {
+        at = bounds[j + 1]!;
+        continue;
+      }
+      const length = Math.min(end - at, CHUNK, j < bounds.length ? bounds[j]! - at : CHUNK);
+      image.readPages(chunk.bytes.subarray(0, length), runs.offset[i]! + at - start);
+      take(at, chunk.address, length);
+      at += length;
     }
   }
 }

@@ -10,6 +10,7 @@ import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
 import { type ImageTree, readTree } from '../image/tree.ts';
+import { isRaw } from '../image/types.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
@@ -17,6 +18,7 @@ import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { guardOver } from './guard.ts';
+import { LazyMemory } from './lazy.ts';
 import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
 import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
@@ -37,6 +39,8 @@ export interface RestoreOptions {
   readonly peers?: Peers | undefined;
   /** The root becomes a child of our parent. */
   readonly sibling?: boolean | undefined;
+  /** Who brings private memory later, a socket; else all of it is there before they go on. See lazy.ts. */
+  readonly lazyPages?: number | undefined;
   /** Called when all of them are ready and still stopped; if it throws, nothing of them stays. @param pid of the root */
   readonly beforeGoing?: ((pid: number) => void) | undefined;
 }
@@ -55,7 +59,11 @@ export interface RestoreResult {
  *   taken away
  */
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
-  const store = checkedStore(image);
+  const checked = checkedStore(image);
+  const lazy = options.lazyPages === undefined ? undefined : new LazyMemory(options.lazyPages);
+  // Pages are checked by whoever reads all of them.
+  const store =
+    lazy === undefined ? checked : { ...checked, open: (file: string) => (isRaw(file) ? image : checked).open(file) };
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
   const restoring = new Restoring(store, tree, {
@@ -83,7 +91,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const began = performance.now();
       const how = { sibling: options.sibling === true, inner: own.has('pid') };
       enterTime(makeRoot(tree, { hole, keep, ...how }, made).leader, store);
-      const spaces = new Spaces(restoring, store, keep, hole);
+      const spaces = new Spaces(restoring, store, keep, hole, lazy);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
         const one = made.find((each) => each.task === task) ?? makeStray(task, tree, hole, made);
@@ -97,6 +105,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         makeChildren(one, tree, { hole, made, inSession });
       }
       spaces.fill();
+      lazy?.handOver();
       for (const { task, pid } of made) restoring.noteProcess(task.pid, pid);
       makeGroups(made);
       setForeground(made, restoring, keep);
@@ -138,6 +147,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     throw error;
   } finally {
     asBefore();
+    lazy?.[Symbol.dispose]();
     restoring[Symbol.dispose]();
     namespaces?.[Symbol.dispose]();
     for (const { scratch } of made) scratch[Symbol.dispose]();

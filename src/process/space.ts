@@ -7,6 +7,7 @@ import { MemoryImage, type PageRuns, type VmaEntry } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { ImageTask, MmEntry } from '../image/tree.ts';
 import { acceptPages } from './acceptance.ts';
+import type { LazyMemory } from './lazy.ts';
 import { restoreMm } from './mm.ts';
 import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
 import type { Remote } from './remote.ts';
@@ -34,6 +35,7 @@ export class Spaces {
   readonly #store: ImageStore;
   readonly #keep: number;
   readonly #hole: Hole;
+  readonly #lazy: LazyMemory | undefined;
   readonly #runs = new Map<ImageTask, PageRuns>();
   /** Those whose children have what they have. */
   readonly #inherited = new Set<ImageTask>();
@@ -45,8 +47,10 @@ export class Spaces {
   /**
    * @param keep descriptor of ours that all processes have, see lend()
    * @param hole their scratch memory
+   * @param lazy brings pages later, if they are to come so
    */
-  constructor(restoring: Restoring, store: ImageStore, keep: number, hole: Hole) {
+  constructor(restoring: Restoring, store: ImageStore, keep: number, hole: Hole, lazy?: LazyMemory) {
+    this.#lazy = lazy;
     this.#restoring = restoring;
     this.#store = store;
     this.#keep = keep;
@@ -55,7 +59,8 @@ export class Spaces {
 
   /** Whether a process is to have its memory before its children are made. */
   isInherited(task: ImageTask): boolean {
-    if (task.isZombie) return false;
+    // What comes later cannot be compared.
+    if (task.isZombie || this.#lazy !== undefined) return false;
     const { tasks } = this.#restoring.tree;
     const children = tasks.filter((each) => each.ppid === task.pid && !each.isZombie && !isStray(tasks, each));
     if (!children.some((child) => this.#inheritance(child, task).length > 0)) return false;
@@ -174,8 +179,9 @@ export class Spaces {
     const { pid } = leader.scratch;
     const fill = (to: number, from: number, length: number) =>
       inherited.length > 0 ? fillWhereOther(pid, to, from, length, had) : fillMemory(pid, to, from, length);
+    const later = this.#lazy?.register(leader, task, image.runs);
     try {
-      eachPart(image, (to, from, length) => vdso.take(to, from, length, fill));
+      eachPart(image, (to, from, length) => vdso.take(to, from, length, fill), later);
       vdso.place(leader, { start: address, end: address + size });
     } finally {
       vdso[Symbol.dispose]();

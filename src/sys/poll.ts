@@ -1,5 +1,6 @@
 /** Descriptors that tell of events: poll(2), eventfd(2), signalfd(2), timerfd_create(2), epoll_create(2). */
-import { pollfd } from '../abi/poll.ts';
+import { Errno } from '../abi/errno.ts';
+import { POLLIN, pollfd } from '../abi/poll.ts';
 import { hex, input, int, output, syscall } from './syscall.ts';
 
 const pollCall = syscall('poll', 7, { fds: output, nfds: int, timeout: int });
@@ -9,6 +10,16 @@ export function poll(fd: number, events: number): number {
   const fds = pollfd.write({ fd, events, revents: 0 });
   pollCall({ fds, nfds: 1, timeout: 0 });
   return pollfd.read(fds).revents;
+}
+
+/** Waits until one of them can be read or is closed. @param timeout in ms, -1 for ever @returns those of which that is so */
+export function pollReadable(fds: readonly number[], timeout: number): number[] {
+  const all = new Uint8Array(fds.length * pollfd.size);
+  for (const [i, fd] of fds.entries()) pollfd.write({ fd, events: POLLIN, revents: 0 }, all, i * pollfd.size);
+  const result = pollCall.attempt({ fds: all, nfds: fds.length, timeout });
+  if (result === -Errno.EINTR) return [];
+  if (result < 0) throw pollCall.error({ fds: all, nfds: fds.length, timeout }, result);
+  return fds.filter((_, i) => pollfd.read(all, i * pollfd.size).revents !== 0);
 }
 
 /** @param initval of 32 bits @returns a descriptor */

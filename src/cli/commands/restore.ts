@@ -1,7 +1,8 @@
-import { writeFileSync } from 'node:fs';
+import { closeSync, writeFileSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
+import { connectLazyPages } from '../criu/lazy.ts';
 import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
@@ -26,6 +27,10 @@ const flags = {
     repeat: true,
     summary: 'call the outer end of the veth device IN of the tree OUT, and put it into this bridge',
   },
+  lazyPages: {
+    long: 'lazy-pages',
+    summary: 'let the processes go on at once, with memory that comes when it is touched; the rest follows',
+  },
   execCommand: {
     long: 'exec-cmd',
     summary: 'become COMMAND when the processes go on, which is the parent of the root then',
@@ -39,6 +44,9 @@ export const restore = command({
   description: [
     'They get their old process ids, memory, files and clocks. Without --restore-detached the program stays until the root of ' +
       'the tree ends. An image in preserved memory (-D pkram:NODE) stays there until it is removed: tideover pkram rm NODE.',
+    'With --lazy-pages private memory is put there by another process (tideover lazy-pages), which ends when all of it is there. ' +
+      'The image must stay until then, and pages are compared with their checksums only then. If that process is killed, or what ' +
+      'it reads is damaged, the restored ones are killed, and lazy-pages.log says so; the image can be restored again.',
     ABOUT_OTHERS,
     'With --json: {"pid" (of the root), "processes", "threads"}.',
   ],
@@ -70,9 +78,11 @@ export const restore = command({
       const { watchStore } = await import('../../process/watch.ts');
       script('pre-restore');
       if (directory === '-') await practise();
+      const lazy = flags.lazyPages ? await connectLazyPages(flags) : undefined;
       const store = await openStore(directory);
       try {
         const options = {
+          lazyPages: lazy,
           stopped: flags.leaveStopped,
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
@@ -90,6 +100,7 @@ export const restore = command({
         );
       } finally {
         store.close();
+        if (lazy !== undefined) closeSync(lazy);
       }
     });
     const { pid, processes, threads } = result;

@@ -6,13 +6,14 @@ const COMMANDS = [
   ['`criu dump`', '`tideover checkpoint`, also called `dump`'],
   ['`criu pre-dump`', '`tideover pre-dump`, or `tideover checkpoint --pre-dump`'],
   ['`criu restore`', '`tideover restore`'],
+  ['`criu lazy-pages`', '`tideover lazy-pages`; not needed, as a restore starts it by itself'],
   ['`criu check`', '`tideover check`'],
   [
     '`crit show`, `crit decode`',
     '`tideover image show`, `tideover image convert --to json`; crit itself reads the images',
   ],
   ['`coredump`', '`tideover image convert --to core`'],
-  ['`lazy-pages`, `page-server`, `dedup`, `service`, `swrk`', 'not yet'],
+  ['`page-server`, `dedup`, `service`, `swrk`', 'not yet'],
 ];
 
 const HABITS = [

@@ -58,6 +58,7 @@ export const criuOptions: readonly CriuOption[] = [
     'track-mem',
     'a pre-dump has it always; without soft-dirty bits pages are protected against writing instead',
   ),
+  o('differs', 'lazy-pages', 'of a restore, which starts `tideover lazy-pages` by itself if none waits'),
   o('same', 'prev-images-dir DIR', 'of a pre-dump or checkpoint'),
   o('differs', 'link-remap', 'the names stay after `--leave-running` as well, as the image needs them'),
   o(
@@ -99,7 +100,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'force-irmap', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'irmap-scan-path PATH', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),
-  o('unbuilt', 'lazy-pages', 'memory that comes when it is touched'),
   o('unbuilt', 'auto-dedup', 'images that build on one another'),
   o('unbuilt', 'page-server', 'memory sent over the network: -D - does it through a pipe'),
   o('unbuilt', 'address ADDRESS', 'memory sent over the network: -D - does it through a pipe'),

@@ -190,6 +190,10 @@ const headers: readonly Header[] = [
         type: 'struct uffd_msg',
         fields: { flags: 'arg.pagefault.flags', address: 'arg.pagefault.address', ptid: 'arg.pagefault.feat.ptid' },
       },
+      uffd_msg_fork: {
+        type: 'struct uffd_msg',
+        fields: { reserved1: 'reserved1', ufd: 'arg.fork.ufd' },
+      },
       uffd_msg_remap: {
         type: 'struct uffd_msg',
         fields: { from: 'arg.remap.from', to: 'arg.remap.to', len: 'arg.remap.len' },
