@@ -16,6 +16,7 @@ import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
+import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
@@ -37,6 +38,8 @@ export interface RestoreOptions {
   readonly connections?: 'kept' | 'closed' | undefined;
   /** Where the other ends of veth devices of its network namespace come to be. */
   readonly peers?: Peers | undefined;
+  /** Open files of this process that stand for some of the image; see files/external.ts. */
+  readonly inherited?: Inherited | undefined;
   /** The root becomes a child of our parent. */
   readonly sibling?: boolean | undefined;
   /** Who brings private memory later, a socket; else all of it is there before they go on. See lazy.ts. */
@@ -66,10 +69,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     lazy === undefined ? checked : { ...checked, open: (file: string) => (isRaw(file) ? image : checked).open(file) };
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
-  const restoring = new Restoring(store, tree, {
-    connections: options.connections ?? 'kept',
-    shellJob: options.shellJob,
-  });
+  const how = { connections: options.connections ?? 'kept', shellJob: options.shellJob };
+  const restoring = new Restoring(store, tree, how, options.inherited);
   const made: Made[] = [];
   const own = ownNamespaces(tree);
   const asBefore = reapOrphans();

@@ -13,7 +13,7 @@ import {
   utimesSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
+import { AT_EMPTY_PATH, AT_FDCWD, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
 import {
   MAP_ANONYMOUS,
   MAP_HUGE_SHIFT,
@@ -36,9 +36,10 @@ import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, entryOf, type ImageTree } from '../image/tree.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
-import { attributes, close, mknodat, openat, pwrite64 } from '../sys/files.ts';
+import { attributes, close, fcntl, mknodat, openat, pwrite64 } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import { acceptPages } from './acceptance.ts';
+import { type Inherited, namesOf, notBrought } from './files/external.ts';
 import type { FileEntry } from './files/file.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
@@ -70,6 +71,7 @@ export class Restoring {
   readonly socketQueues: ReadonlyMap<number, readonly Packet[]>;
   readonly locks: readonly FileLock[];
   readonly #store: ImageStore;
+  readonly #inherited: Inherited;
   readonly #open = new Map<number, number>();
   readonly #made = new Map<string, unknown>();
   readonly #ends: (() => void)[] = [];
@@ -90,7 +92,9 @@ export class Restoring {
     store: ImageStore,
     tree: ImageTree,
     { connections, shellJob }: Pick<Restoring, 'connections' | 'shellJob'>,
+    inherited: Inherited = new Map(),
   ) {
+    this.#inherited = inherited;
     this.connections = connections;
     this.shellJob = shellJob;
     this.#store = store;
@@ -154,6 +158,12 @@ export class Restoring {
     const known = this.#open.get(id);
     if (known !== undefined) return known;
     const entry = this.entry(id);
+    const brought = this.#broughtFor(entry);
+    if (brought !== undefined) {
+      const copy = fcntl({ fd: brought, cmd: F_DUPFD_CLOEXEC, arg: 0 });
+      this.#open.set(id, copy);
+      return copy;
+    }
     const kind = kindOfType(entry.type);
     if (kind === undefined) {
       throw new UnsupportedError({
@@ -177,10 +187,28 @@ export class Restoring {
     return this.#here.get(inside) ?? inside;
   }
 
+  /** Whether a file is one that this process was started with. */
+  isBrought(id: number): boolean {
+    return this.#broughtFor(this.entry(id)) !== undefined;
+  }
+
+  /** @throws UnsupportedError for one that is not part of the image and that nobody brings */
+  #broughtFor(entry: FileEntry): number | undefined {
+    const { names, external } = namesOf(entry);
+    const name = names.find((each) => this.#inherited.has(each));
+    if (name === undefined && external) throw notBrought(names[0]!);
+    return name === undefined ? undefined : this.#inherited.get(name);
+  }
+
   /** What was made for a key when it was asked for first. */
   once<T>(key: string, make: () => T): T {
     if (!this.#made.has(key)) this.#made.set(key, make());
     return this.#made.get(key) as T;
+  }
+
+  /** Whether something was made for a key. */
+  has(key: string): boolean {
+    return this.#made.has(key);
   }
 
   /** Whether this is the first time that a key is asked for. */

@@ -47,6 +47,10 @@ export interface SaveOptions {
   readonly connections?: 'kept' | 'closed' | 'refused' | undefined;
   /** Connections that wait to be accepted are lost; else they are refused. */
   readonly skipInFlight?: boolean | undefined;
+  /** Open files that are not part of the image; see files/external.ts. */
+  readonly external?: readonly string[] | undefined;
+  /** Inodes of sockets outside of the tree that others are connected to, which are named and without connections; or `all`. */
+  readonly externalSockets?: readonly number[] | 'all' | undefined;
   /** The tree may be of a session whose leader is not in it, and of a terminal whose other end somebody else has. */
   readonly shellJob: boolean;
   /** What watches what they write, and takes what they have not written from an earlier image. */

@@ -1,5 +1,6 @@
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
+import { externalFlags, externalOf, externalSocketsOf } from '../criu/external.ts';
 import { imageFlags, openDraft, openParent } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { pidOf, preDumpInto, timeoutOf, treeFlags, UNWATCHED } from '../criu/predump.ts';
@@ -31,6 +32,7 @@ const flags = {
     long: 'link-remap',
     summary: 'give a file without its name, that has others, one more beside it (link_remap.N); a restore removes it',
   },
+  ...externalFlags,
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
 
@@ -89,6 +91,8 @@ export const checkpoint = command({
       linkRemap: flags.linkRemap,
       connections: flags.tcpClose ? 'closed' : flags.tcpEstablished ? 'kept' : 'refused',
       skipInFlight: flags.skipInFlight,
+      external: externalOf(flags.external),
+      externalSockets: externalSocketsOf(flags.externalSockets),
       beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),
     } as const;
     const result = await logged(flags, 'checkpoint', async () => {

@@ -1,6 +1,7 @@
 import { closeSync, writeFileSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
+import { inheritedOf, inheritFlags } from '../criu/external.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
 import { connectLazyPages } from '../criu/lazy.ts';
 import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
@@ -19,6 +20,7 @@ const flags = {
     summary: 'make the root a child of whoever started tideover; with -d',
   },
   tcpClose: { long: 'tcp-close', summary: 'restore TCP connections as closed' },
+  ...inheritFlags,
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
   vethPair: {
@@ -72,6 +74,7 @@ export const restore = command({
     if (flags.execCommand && line.length === 0) throw new UsageError('--exec-cmd needs a command: -- COMMAND');
     if (!flags.execCommand && line.length > 0) throw new UsageError(`${line[0]} is a command for --exec-cmd`);
     const directory = flags.imagesDir ?? '.';
+    const inherited = inheritedOf(flags.inherit);
     const script = actionScripts(flags.actionScript, directory);
     const result = await logged(flags, 'restore', async () => {
       const { restore } = await import('../../process/restore.ts');
@@ -88,6 +91,7 @@ export const restore = command({
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
           sibling: flags.sibling,
           peers: peersOf(flags.vethPair),
+          inherited,
           ignoreCgroups: ignoresCgroups(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);

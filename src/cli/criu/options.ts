@@ -69,6 +69,14 @@ export const criuOptions: readonly CriuOption[] = [
   o('same', 'veth-pair IN=OUT', 'of a restore; `IN=OUT@BRIDGE` too'),
   o('same', 'display-stats', 'prints them on stdout; `--json` has them always'),
 
+  o('differs', 'external RESOURCE', 'of a checkpoint: files, pipes and sockets; no mounts, devices and networks yet'),
+  o(
+    'differs',
+    'inherit-fd RESOURCE',
+    'of a restore: files, pipes and sockets; CRIU restores an external pipe without it too',
+  ),
+  o('differs', 'ext-unix-sk -x INODES', 'of a checkpoint; a restore needs it not', { optional: 'all' }),
+
   o('nothing', 'log-pid', 'there is one log'),
   o('nothing', 'evasive-devices', 'devices are opened by their own path'),
   o('nothing', 'ghost-fiemap', 'holes of deleted files are found by SEEK_HOLE'),
@@ -94,9 +102,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
   o('unbuilt', 'freeze-cgroup PATH', 'cgroups'),
-  o('unbuilt', 'external RESOURCE', 'what is not part of the image'),
-  o('unbuilt', 'inherit-fd RESOURCE', 'open files that the restoring program brings'),
-  o('unbuilt', 'ext-unix-sk -x INODES', 'sockets whose other end is outside of the tree', { optional: '' }),
   o('unbuilt', 'force-irmap', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'irmap-scan-path PATH', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),

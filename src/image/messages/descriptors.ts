@@ -39,6 +39,8 @@ export const pipe_entry = message('pipe_entry', {
   pipe_id: [2, u32, required],
   flags: [3, u32, required],
   fown: [4, fown_entry, required],
+  /** Our own field: it is not part of the image. */
+  external: [1000, bool],
 });
 
 /** A named pipe; regf_id is the reg_file_entry of its path. */

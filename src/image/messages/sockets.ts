@@ -144,6 +144,8 @@ export const unix_sk_entry = message('unix_sk_entry', {
   deleted: [15, bool],
   ns_id: [16, u32],
   mnt_id: [17, s32, { default: -1 }],
+  /** Our own field: it is not part of the image. */
+  external: [1000, bool],
 });
 
 export const packet_mclist = message('packet_mclist', {

@@ -32,6 +32,8 @@ export interface OpenFile {
   readonly link: string;
   readonly stat: Statx;
   readonly info: Fdinfo;
+  /** Its name, if it is not part of the image. */
+  readonly external?: string | undefined;
   /** O_*, without O_CLOEXEC. */
   readonly flags: number;
   readonly ids: Ids;

@@ -22,7 +22,12 @@ export const path: FileKind = {
 
   save(file: OpenFile, saving) {
     const at = `/proc/${file.pid}/fd/${file.fd}`;
-    const { id, flags, info } = file;
+    const { id, flags, info, external } = file;
+    if (external !== undefined) {
+      const { stx_mode: mode } = file.stat;
+      const reg = { id, flags, pos: info.pos, fown: saveOwner(file), name: external, mnt_id: -1, mode, build_id: [] };
+      return { reg: { ...reg, ext: true } };
+    }
     return { reg: saving.regular({ ...file, at }, { id, flags, pos: info.pos, fown: saveOwner(file) }) };
   },
 

@@ -28,8 +28,11 @@ export const pipe: FileKind = {
 
   save(file, saving) {
     const pipe_id = Number(file.stat.stx_ino);
-    saveContent(file, pipe_id, saving.pipesData);
-    return { pipe: { id: file.id, pipe_id, flags: file.flags, fown: saveOwner(file) } };
+    const external = file.external !== undefined;
+    // What is in it stays there, as somebody outside has its other end.
+    if (!external) saveContent(file, pipe_id, saving.pipesData);
+    const own = external ? { external } : {};
+    return { pipe: { id: file.id, pipe_id, flags: file.flags, fown: saveOwner(file), ...own } };
   },
 
   restore(entry, restoring) {
@@ -145,7 +148,7 @@ function restoreContent(fd: number, data: PipeData | undefined): void {
 export function checkPipes(files: readonly OpenFile[]): void {
   const ends = new Map<bigint, { file: OpenFile; reads: boolean; writes: boolean }>();
   for (const file of files) {
-    if (!pipe.matches(file)) continue;
+    if (!pipe.matches(file) || file.external !== undefined) continue;
     const known = ends.get(file.stat.stx_ino) ?? { file, reads: false, writes: false };
     const access = file.flags & O_ACCMODE;
     ends.set(file.stat.stx_ino, {
@@ -163,7 +166,7 @@ export function checkPipes(files: readonly OpenFile[]): void {
       pid: file.pid,
       fd: file.fd,
       why: `a process outside the tree has its ${reads ? 'writing' : 'reading'} end`,
-      remedy: 'save a tree that has both ends, or start the program with its output to a file',
+      remedy: `save a tree that has both ends, or give --external '${file.link}' and bring it to the restore: --inherit-fd`,
     });
   }
 }

@@ -8,6 +8,7 @@ import { attributes, close } from '../../sys/files.ts';
 import { kcmp, pidfd_getfd, pidfd_open } from '../../sys/process.ts';
 import { ObjectSet } from '../objects.ts';
 import type { Saving } from '../saving.ts';
+import { externalKey } from './external.ts';
 import { type FileType, KEPT_FLAGS, type OpenFile } from './file.ts';
 import { kindOf } from './kinds.ts';
 import { saveLocks } from './locks.ts';
@@ -96,7 +97,8 @@ export class FileTables {
       }
       const found = same.find({ pid, index: fd }, () => {
         const { ids } = this.#saving;
-        const file: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags, ids };
+        const found: OpenFile = { id: this.#saving.newId(), pid, fd, local, link, stat, info, flags, ids };
+        const file = { ...found, external: externalKey(found, this.#saving.options.external ?? []) };
         const kind = kindOf(file);
         kind.check?.(file, this.#saving);
         if (kind === pipe || kind === unix || kind === tty) {

@@ -1,5 +1,6 @@
 import * as so from '../../abi/socket.ts';
 import { TCP_CLOSE, TCP_ESTABLISHED, TCP_LISTEN } from '../../abi/tcp.ts';
+import { bytesOf } from '../../abi/text.ts';
 import { UnsupportedError } from '../../errors.ts';
 import { close, ioctlInt } from '../../sys/files.ts';
 import { Messages } from '../../sys/message.ts';
@@ -32,6 +33,7 @@ export const unix: FileKind = {
       opts: saveOptions(file.local),
       ...nameOf(file, found.name),
       ...(found.shutdown === 0 ? {} : { shutdown: SHUTDOWN[found.shutdown]! }),
+      ...(file.external === undefined ? {} : { external: true }),
     };
     return { usk };
   },
@@ -74,7 +76,7 @@ export function saveUnixQueues(saving: Saving, files: readonly OpenFile[], keep:
   try {
     for (const { local, id } of files) {
       const entry = saving.files.find((each) => each.id === id)!.usk;
-      if (entry === undefined || entry.state === TCP_LISTEN) continue;
+      if (entry === undefined || entry.state === TCP_LISTEN || entry.external) continue;
       saving.socketQueues.push(...saveQueue({ local, id, type: entry.type }, messages, keep));
     }
   } finally {
@@ -94,7 +96,7 @@ export function checkUnix(saving: Saving, sockets: readonly OpenFile[]): void {
   const known = new Map(saving.files.flatMap(({ usk }) => (usk === undefined ? [] : [[usk.ino, usk] as const])));
   for (const file of sockets) {
     const entry = known.get(Number(file.stat.stx_ino));
-    if (entry === undefined) continue;
+    if (entry === undefined || entry.external) continue;
     if (now.get(entry.ino)!.pending.some((client) => !known.has(client))) {
       throw refuse(
         file,
@@ -103,16 +105,17 @@ export function checkUnix(saving: Saving, sockets: readonly OpenFile[]): void {
       );
     }
     if (entry.peer === 0) continue;
-    const peer = known.get(entry.peer);
+    const peer = known.get(entry.peer) ?? outside(saving, file, entry);
     if (peer === undefined) {
       const other = now.get(entry.peer)?.name;
       const named = other === undefined || other === '' ? '' : ` (${other.replace('\0', '@')})`;
       throw refuse(
         file,
         `its other end${named} is a socket of a process outside the tree`,
-        'save a tree that has both ends, or have the program close it',
+        `save a tree that has both ends, or give ${isNamed(now.get(entry.peer)) ? '--ext-unix-sk' : `--external '${file.link}' and bring it to the restore: --inherit-fd`}`,
       );
     }
+    known.set(peer.ino, peer);
     if (peer.state === TCP_LISTEN && ioctlInt(file.local, so.SIOCOUTQ) > 0) {
       throw refuse(file, 'what it has sent waits in a connection that is not accepted yet', 'try again in a moment');
     }
@@ -120,6 +123,29 @@ export function checkUnix(saving: Saving, sockets: readonly OpenFile[]): void {
       throw refuse(file, 'it is connected to a socket that has no name', 'have the program bind that one');
     }
   }
+}
+
+/** CRIU's USK_EXTERN: a socket that is not made, but that others connect to. */
+const USK_EXTERN = 1;
+
+/** One that has no connections, and a name that leads to it from everywhere. */
+function isNamed(socket: UnixSocket | undefined): boolean {
+  return socket?.type === so.SOCK_DGRAM && /^[\0/]/.test(socket.name ?? '');
+}
+
+/** The entry of a socket outside of the tree that one is connected to, if that is wanted. */
+function outside(saving: Saving, file: OpenFile, { peer: ino, fown }: UnixEntry): UnixEntry | undefined {
+  const { externalSockets = [] } = saving.options;
+  const found = socketsNow(saving).get(ino);
+  const wanted = externalSockets === 'all' || externalSockets.includes(ino);
+  if (found === undefined || !wanted || !isNamed(found)) return undefined;
+  const name = bytesOf(found.name!.startsWith('/') ? `${found.name}\0` : found.name!);
+  const usk: UnixEntry = {
+    ...{ id: saving.newId(), ino, type: found.type, state: found.state, flags: 0, uflags: USK_EXTERN, backlog: 0 },
+    ...{ peer: 0, fown, opts: saveOptions(file.local), name },
+  };
+  saving.files.push({ type: 'UNIXSK', id: usk.id, usk });
+  return usk;
 }
 
 /** The sockets of an image by inode. */
@@ -132,7 +158,9 @@ interface Sockets {
 
 /** Makes all sockets of the image: those that are bound, among them those that listen, then those that are connected. */
 function makeSockets(restoring: Restoring): Sockets {
-  const all = [...restoring.tree.files.values()].flatMap(({ usk }) => usk ?? []);
+  const all = [...restoring.tree.files.values()].flatMap(({ usk }) =>
+    usk === undefined || restoring.isBrought(usk.id) ? [] : usk,
+  );
   const sockets: Sockets = {
     entries: new Map(all.map((entry) => [entry.ino, entry])),
     made: new Map(),
@@ -141,7 +169,7 @@ function makeSockets(restoring: Restoring): Sockets {
   const { entries, made } = sockets;
   const connected = (entry: UnixEntry) => entry.type !== so.SOCK_DGRAM && entry.state === TCP_ESTABLISHED;
   for (const entry of all) {
-    if (connected(entry)) continue;
+    if (connected(entry) || isExternal(entry)) continue;
     const peer = entries.get(entry.peer);
     if (peer !== undefined && areEachOthers(entry, peer)) {
       // Each is the other's peer, which socketpair(2) makes of sockets without a name.
@@ -174,6 +202,10 @@ function addSocket(entry: UnixEntry, { made, ends }: Sockets, restoring: Restori
   made.set(entry.ino, one);
   ends.set(entry.ino, two);
   return one;
+}
+
+function isExternal({ uflags }: UnixEntry): boolean {
+  return (uflags & USK_EXTERN) !== 0;
 }
 
 /** Whether two sockets are connected with each other, and not one with itself. */
@@ -246,7 +278,7 @@ function completeSockets(restoring: Restoring, sockets: Sockets): void {
     messages[Symbol.dispose]();
   }
   for (const fd of sockets.ends.values()) close({ fd });
-  for (const entry of sockets.entries.values()) settle(entry, sockets, restoring);
+  for (const entry of sockets.entries.values()) if (!isExternal(entry)) settle(entry, sockets, restoring);
 }
 
 function refill(entry: UnixEntry, { entries, made, ends }: Sockets, restoring: Restoring, messages: Messages): void {

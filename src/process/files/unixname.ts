@@ -86,9 +86,9 @@ export function bindTo(restoring: Restoring, fd: number, entry: UnixEntry): void
   });
 }
 
-/** The address of a socket that was bound here. */
+/** The address of a socket that was bound here, or is another program's. */
 export function addressOf(restoring: Restoring, entry: UnixEntry): Uint8Array {
-  if (pathOf(entry) === undefined) return addressFor(entry.name);
+  if (pathOf(entry) === undefined || !restoring.has(fileKey(entry))) return addressFor(entry.name);
   const file = restoring.once<number>(fileKey(entry), () => {
     throw new Error(`socket ${entry.id} has not been bound`);
   });

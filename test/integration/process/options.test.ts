@@ -1,11 +1,11 @@
 /** Options by which CRIU's callers join it to their own programs. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { rootTest as test } from '../root.ts';
-import { Bench } from './target.ts';
+import { Bench, killTree, program } from './target.ts';
 
 /** A program that waits for SIGTERM. */
 async function waiting(t: TestContext): Promise<{ target: Bench; pid: number; script: (body: string) => string }> {
@@ -189,3 +189,49 @@ same = same and os.fstat(replaced.fileno()).st_ino == os.stat('../elsewhere').st
 same = same and os.fstat(gone.fileno()).st_nlink == 1 and os.readlink('/proc/self/fd/%d' % gone.fileno()).endswith('/gone (deleted)')
 print('ok' if same and second.read() == 'text' and open('replaced').read() == 'another' else 'faults', flush=True)
 `;
+
+test('a pipe, a socket and a file that are not part of the image', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start('python3', [program('external.py')]);
+  const said = /outside (\d+) (\d+) into (\d+) config (\d+) ready/.exec(await target.says('ready'))!;
+  const [outside, out, into, config] = said.slice(1).map(Number) as [number, number, number, number];
+  t.after(() => killTree(outside));
+  const inode = (fd: number) => inodeOf(pid, fd);
+  const mount = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${config}`, 'utf8'))![1]!;
+  const file = `file[${Number(mount).toString(16)}:${inode(config).toString(16)}]`;
+  const checkpoint = ['checkpoint', '-t', `${pid}`, '-D', target.image];
+  const all = [...checkpoint, '--external', file, '--ext-unix-sk', '--external', `pipe[${inode(into)}]`];
+  for (const [args, status, why] of [
+    [checkpoint, 3, /pipe:\[\d+\].*--external 'pipe:/],
+    [all.slice(0, 7), 3, /--external 'pipe:/],
+    [[...checkpoint, '--external', `pipe[${inode(into)}]`], 3, /--ext-unix-sk/],
+    [[...checkpoint, '--external', 'mnt[/]:x'], 3, /--external mnt/],
+    [[...checkpoint, '--external', 'nothing'], 2, /is not file\[MNT:INODE\]/],
+    [all, 0, /^/],
+  ] as const) {
+    const result = target.tideover(...args);
+    assert.equal(result.status, status, result.stderr);
+    assert.match(result.stderr, why);
+  }
+  await target.gone(pid);
+  for (const [args, status, why] of [
+    [[], 3, /--inherit-fd 'fd\[N\]:/],
+    [['--inherit-fd', 'fd[999]:pipe[1]'], 2, /without a descriptor 999/],
+  ] as const) {
+    const result = target.tideover('restore', '-D', target.image, '-d', ...args);
+    assert.equal(result.status, status, result.stderr);
+    assert.match(result.stderr, why);
+  }
+  writeFileSync(join(target.folder, 'other'), 'brought');
+  const pipe = `--inherit-fd 'fd[5]:pipe:[${inodeOf(outside, out)}]' 5>/proc/${outside}/fd/${out}`;
+  target.shell(
+    `${target.node} ${target.main} restore -D ${target.image} -d ${pipe} --inherit-fd '${`fd[6]:${file}`}' 6<other`,
+  );
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok\n');
+});
+
+function inodeOf(pid: number, fd: number): number {
+  return statSync(`/proc/${pid}/fd/${fd}`).ino;
+}
