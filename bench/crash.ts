@@ -1,10 +1,12 @@
-/** How long it takes to understand a dump, beside drgn and crash where they are installed. */
+/** How long it takes to understand a dump; in the full form beside drgn and crash. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, statSync } from 'node:fs';
+import { statSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
+import { drgnView, fetchCrash, fetchDrgn, fetchVmlinux } from '../lab/debuggers.ts';
 import { dumps } from '../lab/dumps.ts';
 import { removeTemporary, temporaryFolder } from '../lab/temporary.ts';
 import { filterDump } from '../src/crash/filter/filter.ts';
+import { openDumpFiles } from '../src/crash/open.ts';
 import { type BenchResult, type Comparison, inTurns, median } from './bench.ts';
 
 export const name = 'crash';
@@ -17,27 +19,34 @@ const measured = 'data:text/javascript,process.on("exit",()=>console.error("rss 
 const kept = { to: 'kdump', level: 31, compression: 'lzo', threads: 1, flattened: false, verify: false } as const;
 /** Peak memory that is wanted, in MB. */
 const MEMORY_GOAL = 250;
+/** In ms. */
+const SPARSE_GOAL = 5000;
 
 export async function run({ small }: { small: boolean }): Promise<BenchResult> {
   const rounds = small ? 2 : 9;
-  const { vmcore } = await dumps({ kernel: '6.12', cpus: 1, levels: 4 });
+  const { vmcore, elf } = await dumps({ kernel: '6.12', cpus: 1, levels: 4 });
   const folder = temporaryFolder();
   try {
     const filtered = join(folder, 'vmcore');
     await filterDump({ paths: [vmcore] }, [filtered], kept);
+    const ram = join(folder, 'ram');
+    await filterDump({ paths: [elf] }, [ram], { ...kept, to: 'raw', level: undefined });
+    truncateSync(ram, 2 ** 40);
     const peaks: number[] = [];
     const tideover = (...args: string[]) => {
-      const peak = node('--import', measured, program, 'crash', ...args);
-      peaks.push(peak);
+      peaks.push(node(['--import', measured, program, 'crash', ...args]));
     };
-    const debugger_ = debuggers(filtered);
+    const others = process.env.TIDEOVER_FULL ? await debuggers(filtered) : undefined;
     const times = await inTurns(
       {
-        node: () => node('-e', ''),
+        node: () => node(['-e', '']),
         dmesg: () => tideover('dmesg', filtered),
         stacks: () => tideover('bt', filtered, '-a'),
+        all: () => peaks.push(node(['--import', measured, program, 'crash', filtered], 'bt -a\nlog\n')),
         unfiltered: () => tideover('bt', vmcore, '-a'),
-        reference: () => debugger_?.run(),
+        sparse: () => tideover('bt', ram, '-a'),
+        drgn: () => others?.drgn(),
+        crash: () => others?.crash(),
       },
       rounds,
     );
@@ -53,14 +62,22 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
         compare('the log', times.dmesg, 'an empty Node', times.node),
         compare('all stacks', times.stacks, 'an empty Node', times.node),
         compare('all stacks, unfiltered dump', times.unfiltered, 'an empty Node', times.node),
-        ...(debugger_ === undefined
+        compare('all stacks and the log', times.all, 'an empty Node', times.node),
+        ...(others === undefined
           ? []
-          : [compare('all stacks', times.stacks, debugger_.name, times.reference, debugger_.goal)]),
+          : [
+              compare('all stacks and the log', times.all, others.names.drgn, times.drgn, 0.6),
+              compare('all stacks and the log', times.all, others.names.crash, times.crash, 0.15),
+            ]),
+        {
+          ...{ what: 'all stacks, an image of RAM of 1 TB with holes', reference: 'wanted', unit: 'ms' },
+          ...{ ours: median(times.sparse), theirs: SPARSE_GOAL, ratio: median(times.sparse) / SPARSE_GOAL, goal: 1 },
+        },
         { ...memory, ratio: peak / MEMORY_GOAL, goal: 1 },
       ],
       notes: [
         `the dumps have ${statSync(filtered).size >> 20} MB (-l -d 31) and ${statSync(vmcore).size >> 20} MB`,
-        ...(debugger_ === undefined ? ['neither drgn nor crash with symbols is installed, so none is shown'] : []),
+        ...(others === undefined ? ['with TIDEOVER_FULL=1 beside drgn and crash, and 1 GB of debug symbols'] : []),
       ],
     };
   } finally {
@@ -69,24 +86,31 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
 }
 
 /** @returns peak memory in KB, if it was asked for */
-function node(...args: string[]): number {
-  const { status, stderr } = spawnSync(process.execPath, args, { encoding: 'utf8', maxBuffer: 2 ** 28 });
+function node(args: readonly string[], input = ''): number {
+  const { status, stderr } = spawnSync(process.execPath, args, { input, encoding: 'utf8', maxBuffer: 2 ** 28 });
   if (status !== 0) throw new Error(`node ${args.join(' ')}: status ${status}: ${stderr}`);
   return Number(/^rss (\d+)$/m.exec(stderr)?.[1] ?? 0);
 }
 
-/** drgn or crash, where it can open the dump: they want the kernel's debug symbols. */
-function debuggers(dump: string): { name: string; goal: number; run(): void } | undefined {
-  chmodSync(dump, 0o600);
-  const script =
-    'for t in __import__("drgn.helpers.linux.pid").helpers.linux.pid.for_each_task(prog): prog.stack_trace(t)';
-  const known = [
-    { name: 'drgn', goal: 0.6, command: ['drgn', '-c', dump, '-e', script], input: '' },
-    { name: 'crash', goal: 0.15, command: ['crash', '-s', dump], input: 'foreach bt\nlog\nquit\n' },
-  ];
-  for (const { name, goal, command, input } of known) {
-    const run = () => spawnSync(command[0]!, command.slice(1), { input, maxBuffer: 2 ** 28 }).status === 0;
-    if (run()) return { name, goal, run };
-  }
-  return undefined;
+interface Reference {
+  readonly drgn: () => Promise<unknown>;
+  readonly crash: () => unknown;
+  readonly names: { readonly drgn: string; readonly crash: string };
+}
+
+/** What others need: a gigabyte of debug symbols, and so only the full form. */
+async function debuggers(dump: string): Promise<Reference> {
+  const source = openDumpFiles([dump]);
+  const { release } = source.header.utsname ?? {};
+  source.close();
+  const [vmlinux, drgn, crash] = [await fetchVmlinux(release!), await fetchDrgn(), await fetchCrash()];
+  const [program, ...first] = crash.command;
+  return {
+    drgn: () => drgnView(drgn, dump, vmlinux),
+    crash: () => {
+      const { status } = spawnSync(program, [...first, '-s', vmlinux, dump], { input: 'quit\n' });
+      if (status !== 0) throw new Error(`crash ended with ${status}`);
+    },
+    names: { drgn: `drgn ${drgn.version} with DWARF`, crash: `the start of crash ${crash.version}` },
+  };
 }

@@ -56,3 +56,34 @@ async function unpack(release: string, scratch: string, path: string): Promise<v
   mkdirSync(dirname(path), { recursive: true });
   renameSync(join(scratch, member), path);
 }
+
+/** What drgn says of a dump: of each task its return addresses, and how many bytes the log has. */
+export interface DrgnView {
+  /** By PID, the innermost first; null where it could not be unwound. */
+  readonly stacks: Readonly<Record<string, readonly string[] | null>>;
+  readonly log: number;
+}
+
+/** @param vmlinux with the symbols of the dump's kernel */
+export async function drgnView({ command, env }: Debugger, dump: string, vmlinux: string): Promise<DrgnView> {
+  return JSON.parse(await run([...command, '-c', LOOK, dump, vmlinux], { env })) as DrgnView;
+}
+
+/** Opens a dump, formats all stacks and reads the log. A frame of an inlined function has the address of the one that it is in. */
+const LOOK = `
+import drgn, json, sys
+from drgn.helpers.linux.pid import for_each_task
+from drgn.helpers.linux.printk import get_dmesg
+prog = drgn.Program()
+prog.set_core_dump(sys.argv[1])
+prog.load_debug_info([sys.argv[2]])
+stacks = {}
+for task in for_each_task(prog):
+    try:
+        trace = prog.stack_trace(task)
+        str(trace)
+        stacks[task.pid.value_()] = [hex(frame.pc) for frame in trace if not frame.is_inline]
+    except (LookupError, ValueError, drgn.FaultError):
+        stacks[task.pid.value_()] = None
+print(json.dumps({"stacks": stacks, "log": len(get_dmesg(prog))}))
+`;

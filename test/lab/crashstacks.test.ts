@@ -7,6 +7,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { boot } from '../../lab/boot.ts';
+import { drgnView, fetchDrgn, fetchVmlinux } from '../../lab/debuggers.ts';
+import { dumps } from '../../lab/dumps.ts';
 import type { KernelName } from '../../lab/kernels.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
@@ -81,4 +83,29 @@ async function panicInNmi(kernel: KernelName): Promise<{ path: string; console: 
   } finally {
     await vm.close();
   }
+}
+
+// drgn reads the same stacks with the DWARF of the kernel's debug package, a gigabyte to fetch for each.
+for (const kernel of process.env.TIDEOVER_FULL ? (['6.1', '6.12', '7.2'] as const) : []) {
+  test(`stacks of ${kernel} are those that drgn finds with debug symbols`, async () => {
+    const { vmcore } = await dumps({ kernel, cpus: 4, levels: 5 });
+    const source = openDumpFiles([vmcore]);
+    try {
+      const crashed = new Kernel(source);
+      const { stacks } = await drgnView(await fetchDrgn(), vmcore, await fetchVmlinux(crashed.info.release!));
+      let compared = 0;
+      for (const task of crashed.tasks) {
+        const theirs = stacks[task.pid];
+        if (task.pid === 0 || theirs === undefined || theirs === null) continue;
+        const ours = crashed.stack(task).frames.map(({ pc }) => `0x${pc.toString(16)}`);
+        // Beyond the entry from user space it goes on with what it takes for a frame.
+        assert.deepEqual(ours, theirs.slice(0, ours.length), `${task.pid} ${task.comm}`);
+        assert.ok(theirs.length - ours.length <= 1, `${task.pid} ${task.comm}: ${theirs.slice(ours.length)}`);
+        compared++;
+      }
+      assert.ok(compared > 50, `${compared} stacks`);
+    } finally {
+      source.close();
+    }
+  });
 }
