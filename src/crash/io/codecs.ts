@@ -1,5 +1,5 @@
 /** zlib and zstd, of Node: the seam behind which a browser's can stand. */
-import { constants, deflateSync, inflateSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import { constants, deflateSync, inflateRawSync, inflateSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
 
 /** Level 1, as makedumpfile -c. @returns the compressed bytes */
 export function zlibCompress(from: Uint8Array): Uint8Array {
@@ -9,6 +9,17 @@ export function zlibCompress(from: Uint8Array): Uint8Array {
 /** @returns how many bytes there were, or -1 where `from` is no whole stream or holds more than fits */
 export function zlibDecompress(from: Uint8Array, into: Uint8Array): number {
   return decoded(() => inflateSync(from, { maxOutputLength: into.length }), into);
+}
+
+/** A deflate stream with zlib's header or without. @returns undefined where it is neither, or has more than `limit` bytes */
+export function inflateUnknown(from: Uint8Array, limit: number): Uint8Array | undefined {
+  for (const inflate of [inflateSync, inflateRawSync]) {
+    try {
+      // What is behind its end, such as a notice of the kernel's, is left alone.
+      return inflate(from, { maxOutputLength: limit });
+    } catch {}
+  }
+  return undefined;
 }
 
 /** Level 1, as makedumpfile -z. @returns the compressed bytes */

@@ -1,21 +1,27 @@
 /** The kernel's log. */
 import { textOf } from '../../../abi/text.ts';
+import type { Clock } from '../../../crash/kernel/identity.ts';
 import type { LogRecord } from '../../../crash/kernel/printk.ts';
 import type { Style } from '../../color.ts';
 import { command } from '../../command.ts';
-import type { View } from '../../io.ts';
+import { UsageError } from '../../exit.ts';
+import type { Output, View } from '../../io.ts';
 import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { printable } from '../../text.ts';
 
 /** By level, as dmesg(1) colours them: emergency, alert and critical, error, warning. */
 const styles: readonly (Style | undefined)[] = [['red', 'bold'], ['red', 'bold'], ['red', 'bold'], 'red', 'yellow'];
+/** A file of pstore, or all of ramoops' memory. */
+const MAX_PSTORE = 2 ** 28;
 const levels = ['emerg', 'alert', 'crit', 'err', 'warn', 'notice', 'info', 'debug'];
 
 export const dmesg = command({
   name: 'dmesg',
   aliases: ['log'],
-  summary: 'Show the log of the kernel',
+  summary: 'Show the log of the kernel, out of a dump or of what pstore kept',
   description: [
+    'VMCORE may also be what a kernel left in persistent storage: a file of /sys/fs/pstore or /var/lib/systemd/pstore, packed or not, a ' +
+      "folder of them, whose parts are put together, or an image of ramoops' memory.",
     'With --json: [{"seq", "time", "level", "facility", "text"}], and "date" with -T. `time` is in seconds since boot.',
   ],
   arguments: [vmcore],
@@ -26,34 +32,82 @@ export const dmesg = command({
     level: { long: 'level', short: 'm', summary: 'show the level of each message' },
   },
   exits: dumpExits,
-  run: (io, { flags, args: [path] }) =>
-    withKernel(io, path as string, flags, async (kernel) => {
-      const { rawText, readLog, timeText } = await import('../../../crash/kernel/printk.ts');
+  examples: [
+    { line: 'tideover crash dmesg vmcore -T', does: 'with the time of day' },
+    { line: 'tideover crash dmesg /sys/fs/pstore', does: 'what the kernel before this one said last' },
+  ],
+  async run(io, { flags, args: [path] }) {
+    const left = io.kernel === undefined ? await pstoreRecords(path as string) : undefined;
+    if (left !== undefined) {
+      if (flags.ctime) io.warn('the time of day is not in what pstore keeps; times are since boot');
+      return shown(left, undefined, flags);
+    }
+    return withKernel(io, path as string, flags, async (kernel) => {
+      const { readLog } = await import('../../../crash/kernel/printk.ts');
       const { readClock } = await import('../../../crash/kernel/identity.ts');
       const log = readLog(kernel.memory, kernel.info, kernel.gaps);
       const clock = flags.ctime ? readClock(kernel) : undefined;
       if (flags.ctime && clock === undefined) io.warn('the time of day is not in the dump; times are since boot');
-      const date = ({ time }: LogRecord) =>
-        clock === undefined ? undefined : new Date(Number((clock.boot + time) / 1_000_000n));
-      const json = log.map((record) => ({
-        seq: record.seq === undefined ? null : Number(record.seq),
-        time: Number(timeText(record.time)),
-        level: record.level,
-        facility: record.facility,
-        ...(clock !== undefined && { date: date(record)!.toISOString() }),
-        text: textOf(record.text),
-      }));
-      const text = ({ paint }: View) =>
-        log.flatMap((record) => {
-          if (flags.raw) return [rawText(record)];
-          const when = date(record);
-          const time = when === undefined ? timeText(record.time) : when.toISOString().replace('T', ' ').slice(0, 19);
-          const level = flags.level ? `<${levels[record.level]}>` : '';
-          const style = styles[record.level];
-          return printable(textOf(record.text))
-            .split('\n')
-            .map((line) => `${level}[${time}] ${style === undefined ? line : paint(style, line)}`);
-        });
-      return { json, text };
-    }),
+      return shown(log, clock, flags);
+    });
+  },
 });
+
+/** @param clock for the time of day */
+async function shown(
+  log: readonly LogRecord[],
+  clock: Clock | undefined,
+  flags: { readonly raw: boolean; readonly level: boolean },
+): Promise<Output> {
+  const { rawText, timeText } = await import('../../../crash/kernel/printk.ts');
+  const date = ({ time }: LogRecord) =>
+    clock === undefined ? undefined : new Date(Number((clock.boot + time) / 1_000_000n));
+  const json = log.map((record) => ({
+    seq: record.seq === undefined ? null : Number(record.seq),
+    time: Number(timeText(record.time)),
+    level: record.level,
+    facility: record.facility,
+    ...(clock !== undefined && { date: date(record)!.toISOString() }),
+    text: textOf(record.text),
+  }));
+  const text = ({ paint }: View) =>
+    log.flatMap((record) => {
+      if (flags.raw) return [rawText(record)];
+      const when = date(record);
+      const time = when === undefined ? timeText(record.time) : when.toISOString().replace('T', ' ').slice(0, 19);
+      const level = flags.level ? `<${levels[record.level]}>` : '';
+      const style = styles[record.level];
+      return printable(textOf(record.text))
+        .split('\n')
+        .map((line) => `${level}[${time}] ${style === undefined ? line : paint(style, line)}`);
+    });
+  return { json, text };
+}
+
+/** Of a file of pstore, a folder of such, or ramoops' memory; undefined for what is a dump. */
+async function pstoreRecords(path: string): Promise<LogRecord[] | undefined> {
+  const { readdirSync, readFileSync, statSync } = await import('node:fs');
+  const { openFile } = await import('../../../crash/io/file.ts');
+  const { isPstore, pstoreLog, readPstore } = await import('../../../crash/pstore.ts');
+  const start = new Uint8Array(64);
+  const isLog = (file: string) => {
+    const reader = openFile(file);
+    try {
+      return isPstore(file, start.subarray(0, reader.read(0, start)));
+    } finally {
+      reader.close();
+    }
+  };
+  const stat = statSync(path);
+  if (!stat.isDirectory()) {
+    // Ramoops has megabytes at most.
+    if (stat.size > MAX_PSTORE || !isLog(path)) return undefined;
+    return pstoreLog(readPstore(path, readFileSync(path)));
+  }
+  const files = readdirSync(path, { withFileTypes: true })
+    .filter((entry) => entry.isFile())
+    .map(({ name }) => `${path}/${name}`)
+    .filter(isLog);
+  if (files.length === 0) throw new UsageError(`${path} is a folder, and no log of pstore is in it`);
+  return pstoreLog(files.flatMap((file) => readPstore(file, readFileSync(file))));
+}
