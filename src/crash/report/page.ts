@@ -32,8 +32,9 @@ export async function reportPage(report: Report, made: string): Promise<string> 
     missingSection(report),
     sourceSection(report),
   ].filter((section) => section !== undefined);
-  const { system, panic } = report;
-  const headline = report.verdict?.headline ?? panic ?? 'No panic: the kernel was running';
+  const { system, panic, missing } = report;
+  const silence = missing.length > 0 ? 'What happened is not known' : 'No panic: the kernel was running';
+  const headline = report.verdict?.headline ?? panic ?? silence;
   const title = `${headline} – ${system.nodename ?? 'unknown host'}, ${system.release ?? 'unknown kernel'}`;
   const policy = `default-src 'none'; style-src '${await hashOf(style)}'; script-src '${await hashOf(script)}'; base-uri 'none'; form-action 'none'`;
   return html`<!DOCTYPE html>
