@@ -16,6 +16,7 @@ import { readStat, readStatus } from '../sys/stat.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
 import { FileTables } from './files/table.ts';
+import { Foresight } from './foresight.ts';
 import { childrenOf, type Frozen, freezeTree, threadsOf } from './freeze.ts';
 import { isGone } from './gone.ts';
 import { endIdle, startIdle } from './idle.ts';
@@ -81,14 +82,22 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     tracking = new Tracking(treeOf(given.pid), { parent, goOn: trackMemory === true && outcome !== 'kill' });
     const options = { ...given, tracking };
     const until = performance.now() + LOOKING;
-    let memory = lookAt(options);
-    for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options);
+    const goesOn = outcome === 'run' && given.beforeEnd === undefined && parent === undefined && trackMemory !== true;
+    const foresight = goesOn ? new Foresight() : undefined;
+    let memory = lookAt(options, foresight);
+    for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options, foresight);
     const expected = memory.reduce((sum, size) => sum + size, 0);
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
       reserve(draft, memory);
       rehearse(options);
-      return save(options, draft, room);
+      try {
+        return save(options, draft, room, foresight);
+      } catch (error) {
+        if (!(error instanceof Unforeseen)) throw error;
+        room.clear();
+        return save(options, draft, room);
+      }
     } finally {
       room[Symbol.dispose]();
     }
@@ -112,7 +121,7 @@ function reserve(draft: ImageDraft, memory: readonly number[]): void {
 const WORTH_ROOM = 1 << 20;
 
 /** Everything but stopping and writing. @returns how much memory the image will have, more or less: bytes of each pages-N.img */
-function lookAt(options: CheckpointOptions): number[] {
+function lookAt(options: CheckpointOptions, foresight: Foresight | undefined): number[] {
   refuseOneself(options.pid);
   afterVfork(() => treeOf(options.pid), options.timeout);
   const root = readStat(options.pid);
@@ -122,6 +131,7 @@ function lookAt(options: CheckpointOptions): number[] {
   }
   const namespaces = new Namespaces(options.pid);
   const saving = new Saving(options, namespaces, false);
+  saving.foresight = foresight;
   const tables = new FileTables(saving);
   const objects = new SharedObjects(namespaces);
   const members: Member[] = [];
@@ -245,10 +255,16 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  * Memory that goes on changing is copied here or by a snapshot before the processes go on, and written afterwards. Of those that
  * end or stay stopped nothing changes: their image is complete, but for being on the disk, before they end.
  */
-export function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMemory): CheckpointResult {
+export function save(
+  options: CheckpointOptions,
+  draft: ImageDraft,
+  room: HeldMemory,
+  foresight?: Foresight,
+): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
   const namespaces = new Namespaces(pid);
   const saving = new Saving(options, namespaces, true);
+  saving.foresight = foresight;
   const tables = new FileTables(saving);
   const objects = new SharedObjects(namespaces);
   const guests: Guest[] = [];
@@ -310,6 +326,11 @@ export function save(options: CheckpointOptions, draft: ImageDraft, room: HeldMe
     const reapers = tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
     if (outcome === 'run' && beforeEnd === undefined && keepMemory(memory, { guests, reapers }, room, snapshots))
       letGo();
+    for (const each of memory) {
+      if (!(each instanceof ProcessMemory)) continue;
+      if (foresight?.wasRight(each.of, each.from) === false) throw new Unforeseen();
+      each.find();
+    }
     options.tracking?.write(draft, (pid) => saving.ids.inside(pid));
     writeImage(draft, { tasks, saving, clocks, memory });
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
@@ -357,6 +378,9 @@ function watch(guests: readonly Guest[], tasks: readonly SavedTask[], { tracking
     tracking.restart(process.pid, vmas);
   }
 }
+
+/** A process has other mappings than it was taken to have. */
+class Unforeseen extends Error {}
 
 /** Has this thread go before others while programs stand still, where it may. @returns ends that */
 function hurry(): () => void {

@@ -48,7 +48,9 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
     ring: (vma: FlaggedVma) => saving.rings.get(vma.inode)?.id,
     memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
-  const vmas = readFlaggedMaps(pid);
+  const { foresight, stopped } = saving;
+  const vmas = (stopped ? foresight?.mappings(pid) : undefined) ?? readFlaggedMaps(pid);
+  if (!stopped) foresight?.note(pid, vmas);
   return [...joinVvar(vmas.map((vma) => saveVma(pid, vma, backing))), ...saveGuards(pid, vmas)];
 }
 

@@ -15,7 +15,7 @@ import { Pagemap } from '../sys/pagemap.ts';
 import { writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { viewMemory } from '../sys/syscall.ts';
-import { NO_RUNS, RunList, type Runs } from './runs.ts';
+import { isUnknown, joined, NO_RUNS, RunList, type Runs, unknownRuns } from './runs.ts';
 import { hasPages, leftByFork } from './vma.ts';
 
 const PAGE = 4096;
@@ -140,6 +140,11 @@ export class HeldMemory {
     return { address: this.#region.address + from, bytes: this.#region.bytes.subarray(from, from + size) };
   }
 
+  /** Nothing of it is needed any more. */
+  clear(): void {
+    this.#used = 0;
+  }
+
   [Symbol.dispose](): void {
     this.#region[Symbol.dispose]();
   }
@@ -150,14 +155,16 @@ export class ProcessMemory implements Memory {
   readonly name: number;
   /** The process itself. */
   readonly of: number;
-  readonly runs: Runs;
   readonly unchanged: Runs;
+  #runs: Runs;
   readonly #vmas: readonly VmaEntry[];
   /** Whose memory is read. */
   #pid: number;
   /** All of it, or what a snapshot does not have, one after the other. */
   #held: Uint8Array | undefined;
   #isHeld: (vma: VmaEntry) => boolean = () => false;
+  /** Pages that are held, while it is not known what else there is. */
+  #left: Runs | undefined;
 
   /**
    * @param pid whose it is, @param name its id in the image
@@ -171,14 +178,25 @@ export class ProcessMemory implements Memory {
     this.name = name;
     this.of = pid;
     this.#pid = pid;
-    this.runs = pages.pages;
+    this.#runs = pages.pages;
     this.unchanged = pages.unchanged;
     this.#vmas = vmas;
+  }
+
+  /** Those that are unknownRuns() become known by find(). */
+  get runs(): Runs {
+    return this.#runs;
+  }
+
+  /** Whose memory it will be read from. */
+  get from(): number {
+    return this.#pid;
   }
 
   /** Of what a fork would not copy, in bytes. */
   get leftByFork(): number {
     let size = 0;
+    if (isUnknown(this.#runs)) return this.#pages(leftByFork).size;
     this.#eachPart((from, to, vma) => {
       if (leftByFork(vma)) size += to - from;
     });
@@ -191,8 +209,34 @@ export class ProcessMemory implements Memory {
 
   /** Has it read from a copy of the process; what the copy lacks is read now. @param pid of the copy */
   moveTo(pid: number, place: HeldMemory): void {
+    const { size } = this.#runs;
+    const known = !isUnknown(this.#runs);
+    if (!known) this.#runs = this.#pages(leftByFork);
     this.#hold(place.take(this.leftByFork), leftByFork);
     this.#pid = pid;
+    if (known) return;
+    this.#left = this.#runs;
+    this.#runs = unknownRuns(size);
+  }
+
+  /** Finds the pages, if they are not known yet. */
+  find(): void {
+    if (!isUnknown(this.#runs)) return;
+    const left = this.#left;
+    this.#runs =
+      left === undefined
+        ? this.#pages(() => true)
+        : joined(
+            left,
+            this.#pages((vma) => !leftByFork(vma)),
+          );
+  }
+
+  #pages(of: (vma: VmaEntry) => boolean): Runs {
+    return findPages(
+      this.#pid,
+      this.#vmas.filter((vma) => of(vma) || (vma.status & VMA_AREA_GUARD) !== 0),
+    ).pages;
   }
 
   each(take: (part: Uint8Array) => void): void {

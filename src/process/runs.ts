@@ -9,6 +9,31 @@ export interface Runs {
 
 export const NO_RUNS: Runs = { bounds: new Float64Array(0), size: 0 };
 
+/** So many bytes, of which it is not known yet where they are. */
+export function unknownRuns(size: number): Runs {
+  return { bounds: NO_RUNS.bounds, size };
+}
+
+export function isUnknown({ bounds, size }: Runs): boolean {
+  return bounds.length === 0 && size > 0;
+}
+
+/** What is in either of two that have nothing in common. */
+export function joined(a: Runs, b: Runs): Runs {
+  const all = new RunList();
+  const [x, y] = [a.bounds, b.bounds];
+  for (let i = 0, j = 0; i < x.length || j < y.length; ) {
+    if (j >= y.length || x[i]! < y[j]!) {
+      all.add(x[i]!, x[i + 1]!);
+      i += 2;
+    } else {
+      all.add(y[j]!, y[j + 1]!);
+      j += 2;
+    }
+  }
+  return all.runs();
+}
+
 /** Runs under construction, ascending; those that touch are joined. */
 export class RunList {
   readonly #bounds: number[] = [];

@@ -25,6 +25,7 @@ import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
 import type { TtyData, TtyInfo } from './files/ttypair.ts';
+import type { Foresight } from './foresight.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
 import type { Namespaces } from './namespaces.ts';
@@ -103,6 +104,8 @@ export class Saving {
   readonly locks = new Map<string, FileLock>();
   /** Threads that waited for a time shortly before they were stopped, and when that was: CLOCK_MONOTONIC of the system. */
   waits: Waits = new Map();
+  /** Where the processes go on before their memory is written. */
+  foresight: Foresight | undefined;
   stoppedAt = 0;
   /** On system calls: each names the one before it. */
   readonly filters: Filter[] = [];

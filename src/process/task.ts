@@ -25,8 +25,8 @@ import { findPages } from './pages.ts';
 import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
 import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
-import { NO_RUNS, type Runs } from './runs.ts';
-import type { SaveOptions, Saving } from './saving.ts';
+import { NO_RUNS, type Runs, unknownRuns } from './runs.ts';
+import type { Saving } from './saving.ts';
 import { saveFilters } from './seccomp.ts';
 import { hasLeader } from './sessions.ts';
 import { saveActions, savePending } from './signals.ts';
@@ -205,11 +205,13 @@ export function saveOutside(
   const cwd_id = saving.path(pid, `/proc/${pid}/cwd`, 0);
   const root_id = saving.path(pid, `/proc/${pid}/root`, 0);
   const fs = { cwd_id, root_id, ...(umask === undefined ? {} : { umask }) };
-  return { vmas, descriptors, ids, fs, ...pagesOf(pid, vmas, saving.options) };
+  return { vmas, descriptors, ids, fs, ...pagesOf(pid, vmas, saving) };
 }
 
-/** Pages to be saved, and those that need not be. */
-function pagesOf(pid: number, vmas: readonly VmaEntry[], { tracking }: SaveOptions) {
+/** Pages to be saved, and those that need not be; or only how many there are, where a snapshot will tell. */
+function pagesOf(pid: number, vmas: readonly VmaEntry[], { foresight, options: { tracking } }: Saving) {
+  const size = foresight?.sizeOf(pid);
+  if (size !== undefined) return { pages: unknownRuns(size), unchanged: NO_RUNS };
   if (tracking !== undefined) return tracking.divide(pid, vmas);
   return { pages: findPages(pid, vmas).pages, unchanged: NO_RUNS };
 }

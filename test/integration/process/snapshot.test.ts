@@ -6,6 +6,8 @@ import { readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { Foresight } from '../../../src/process/foresight.ts';
+import { readFlaggedMaps } from '../../../src/sys/maps.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
@@ -52,11 +54,49 @@ test('large memory is that of one moment, though the program goes on writing; ti
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   await target.gone(pid);
   truncateSync(join(target.folder, 'log'), 'ready\n'.length);
-  const restored = target.tideover('restore', '-D', target.image, '-d');
+  const again = ['-c', MEASURED, target.node, target.main, 'restore', '-D', target.image, '-d'];
+  const restored = spawnSync('python3', again, { encoding: 'utf8' });
   assert.equal(restored.status, 0, restored.stderr);
+  assert.ok(Number(restored.stdout) < LIMIT_KIB, `${restored.stdout} KiB`);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+test('flags of mappings that change before a process stops are not those that it is taken to have', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', ADVISES]);
+  await target.says('ready');
+  const foresight = new Foresight();
+  foresight.note(pid, readFlaggedMaps(pid));
+  const foreseen = foresight.mappings(pid)!;
+  assert.deepEqual(foreseen, readFlaggedMaps(pid));
+  assert.ok(foresight.sizeOf(pid)! > 40 << 20);
+  assert.ok(foresight.wasRight(pid, pid));
+  process.kill(pid, 'SIGUSR1');
+  await target.says('advised');
+  assert.ok(!foresight.wasRight(pid, pid));
+  // What is locked is not foreseen at all.
+  process.kill(pid, 'SIGUSR2');
+  await target.says('locked');
+  foresight.note(pid, readFlaggedMaps(pid));
+  assert.equal(foresight.mappings(pid), undefined);
+});
+
+const ADVISES = `
+import ctypes, mmap, signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])
+memory = mmap.mmap(-1, 48 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.write(b'x' * len(memory))
+print('ready', flush=True)
+signal.sigwait([signal.SIGUSR1])
+memory.madvise(mmap.MADV_DONTDUMP)
+print('advised', flush=True)
+signal.sigwait([signal.SIGUSR2])
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).mlock(ctypes.c_void_p(address), ctypes.c_size_t(4096)) == 0
+print('locked', flush=True)
+signal.pause()
+`.replace('memory = mmap', 'signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1, signal.SIGUSR2])\nmemory = mmap');
 
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 10;
 
