@@ -32,8 +32,8 @@ interface Scenario {
 const scenarios = {
   /** Tasks of a module that wait for each other, objects that it has lost, and then a NULL pointer. */
   oops: { kernel: '6.12', cpus: 2, needs: 'module', capture: true, prints: /RIP: 0010:fault_oops/ },
-  /** A corrupted list, which ends a thread, and later a soft lockup. */
-  spin: { kernel: '6.12', cpus: 2, needs: 'module', prints: /soft lockup - CPU#\d+ .*\[fault_spin:/ },
+  /** A corrupted list, which ends a thread; later a soft lockup by a thread with a spinlock, for which another CPU spins. */
+  spin: { kernel: '6.12', cpus: 3, needs: 'module', prints: /soft lockup - CPU#\d+ .*\[fault_spin:/ },
   /** A stack that is used up. */
   recurse: { kernel: '6.12', cpus: 1, needs: 'module', prints: /stack guard page was hit/ },
   /** A hung task: it writes to a file system that is frozen. */

@@ -14,6 +14,7 @@
 #include <linux/rwsem.h>
 #include <linux/semaphore.h>
 #include <linux/slab.h>
+#include <linux/spinlock.h>
 
 MODULE_LICENSE("GPL");
 MODULE_DESCRIPTION("what kernels die of");
@@ -21,6 +22,8 @@ MODULE_DESCRIPTION("what kernels die of");
 static DEFINE_MUTEX(fault_first);
 static DEFINE_MUTEX(fault_second);
 static DECLARE_RWSEM(fault_tree);
+static DECLARE_RWSEM(fault_shared);
+static DEFINE_SPINLOCK(fault_lock);
 static struct semaphore fault_slots;
 static struct kmem_cache *fault_requests;
 
@@ -90,6 +93,22 @@ static int fault_reader(void *unused)
 	return 0;
 }
 
+/* Has what readers may share, and a writer waits for it. */
+static int fault_keeper(void *unused)
+{
+	down_read(&fault_shared);
+	msleep(1000);
+	mutex_lock(&fault_first);
+	return 0;
+}
+
+static int fault_changer(void *unused)
+{
+	msleep(500);
+	down_write(&fault_shared);
+	return 0;
+}
+
 static int fault_user(void *unused)
 {
 	msleep(500);
@@ -104,6 +123,8 @@ static int fault_deadlock(void)
 	kthread_run(fault_writer, NULL, "fault_writer");
 	kthread_run(fault_reader, NULL, "fault_reader");
 	kthread_run(fault_user, NULL, "fault_user");
+	kthread_run(fault_keeper, NULL, "fault_keeper");
+	kthread_run(fault_changer, NULL, "fault_changer");
 	return 0;
 }
 
@@ -114,9 +135,17 @@ static noinline __noclone int fault_oops(struct fault_request *request)
 
 static int fault_spin(void *unused)
 {
-	preempt_disable();
+	spin_lock(&fault_lock);
 	for (;;)
 		cpu_relax();
+	return 0;
+}
+
+/* Begins to spin so late that the watchdog finds the other first. */
+static int fault_eager(void *unused)
+{
+	msleep(4000);
+	spin_lock(&fault_lock);
 	return 0;
 }
 
@@ -151,7 +180,8 @@ static int fault_set(const char *text, const struct kernel_param *param)
 	if (sysfs_streq(text, "oops"))
 		return fault_oops(NULL);
 	if (sysfs_streq(text, "spin"))
-		return PTR_ERR_OR_ZERO(kthread_run(fault_spin, NULL, "fault_spin"));
+		return PTR_ERR_OR_ZERO(kthread_run(fault_eager, NULL, "fault_eager")) ?:
+		       PTR_ERR_OR_ZERO(kthread_run(fault_spin, NULL, "fault_spin"));
 	if (sysfs_streq(text, "corrupt"))
 		return PTR_ERR_OR_ZERO(kthread_run(fault_corrupt, NULL, "fault_corrupt"));
 	if (sysfs_streq(text, "recurse"))

@@ -226,6 +226,8 @@ test('what a dump holds cannot steer a terminal', async () => {
     ['info'],
     ['ps'],
     ['bt'],
+    ['why'],
+    ['why', '--json'],
     ['ps', '--json'],
     ['dmesg', '--json'],
   ]) {

@@ -109,6 +109,23 @@ function waitsOf({ waits, locks }: Answer): string[] {
 
 test('a NULL pointer in a module, beside a deadlock and objects that it has lost', async () => {
   const { answer, dump } = await ask('oops');
+  assert.deepEqual(Object.keys(answer), [
+    ...[
+      'headline',
+      'release',
+      'version',
+      'time',
+      'uptime',
+      'cause',
+      'signature',
+      'taint',
+      'modules',
+      'crash',
+      'findings',
+    ],
+    ...['locks', 'waits', 'deadlocks'],
+  ]);
+  assert.deepEqual(Object.keys(answer.findings[0]!), ['kind', 'weight', 'text', 'details', 'evidence']);
   assert.equal(answer.cause, 'oops');
   assert.match(
     answer.headline,
@@ -129,7 +146,9 @@ test('a NULL pointer in a module, beside a deadlock and objects that it has lost
   assert.deepEqual([answer.taint, answer.modules], ['OE', ['fault']]);
   assert.deepEqual(waitsOf(answer).sort(), [
     'fault_backward lock mutex fault_first [fault] fault_forward owner',
+    'fault_changer write rw_semaphore fault_shared [fault] fault_keeper last-reader',
     'fault_forward lock mutex fault_second [fault] fault_backward owner',
+    'fault_keeper lock mutex fault_first [fault] fault_forward owner',
     'fault_reader read rw_semaphore fault_tree [fault] fault_writer owner',
     'fault_user lock semaphore fault_slots [fault]',
     'fault_writer lock mutex fault_first [fault] fault_forward owner',
@@ -140,6 +159,7 @@ test('a NULL pointer in a module, beside a deadlock and objects that it has lost
     'oops',
     'deadlock',
     'leak',
+    'blocked',
     'blocked',
     'blocked',
     'blocked',
@@ -155,7 +175,7 @@ test('a NULL pointer in a module, beside a deadlock and objects that it has lost
 });
 
 test('a soft lockup, after a list was found to be corrupt', async () => {
-  const { answer } = await ask('spin', ['fault_spin']);
+  const { answer } = await ask('spin', ['fault_spin', 'fault_eager']);
   assert.equal(answer.cause, 'soft-lockup');
   assert.match(
     answer.headline,
@@ -165,6 +185,14 @@ test('a soft lockup, after a list was found to be corrupt', async () => {
   assert.match(answer.findings[1]!.text, /in task fault_corrupt \(\d+\): list_add corruption/);
   assert.deepEqual(answer.signature.parts.slice(0, 2), ['soft-lockup', 'fault:fault_spin']);
   assert.equal(answer.crash.fault, null);
+  assert.ok(
+    answer.findings.some(({ text }) =>
+      /^CPU \d spins for the spinlock fault_lock \[fault\] in fault_eager\+0x\w+ \[fault\], in task fault_eager/.test(
+        text,
+      ),
+    ),
+    JSON.stringify(answer.findings),
+  );
 });
 
 test('a hung task, which waits for a file system that is frozen', async () => {

@@ -2,7 +2,7 @@
 import { UnsupportedError } from '../../errors.ts';
 import { disassembler } from '../kernel/disassemble.ts';
 import type { Kernel } from '../kernel/kernel.ts';
-import { frameText, type Scene } from './scene.ts';
+import { type Scene, variableText } from './scene.ts';
 import type { CallFrame, CrashSite, Fault } from './verdict.ts';
 
 /** How a fault of the processor comes into the kernel: arch/x86/include/asm/idtentry.h. Others interrupt, and are no fault. */
@@ -79,9 +79,8 @@ async function disassembleOne(code: Uint8Array, pc: bigint) {
 }
 
 function withNames({ symbols }: Kernel, { text, target }: { text: string; target: bigint | undefined }): string {
-  const place = target === undefined ? undefined : symbols.lookup(target);
-  if (target === undefined || place === undefined) return text;
-  return `${text} <${frameText({ ...place, symbol: place.name, module: place.module, pc: target, interrupted: false })}>`;
+  const name = target === undefined ? undefined : variableText(symbols.lookup(target));
+  return name === undefined ? text : `${text} <${name}>`;
 }
 
 /** X86_TRAP_PF: arch/x86/include/asm/trapnr.h */

@@ -2,6 +2,7 @@
 import { textOf } from '../../abi/text.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { readLog } from '../kernel/printk.ts';
+import type { SymbolPlace } from '../kernel/symbols.ts';
 import { isGone, type Task } from '../kernel/tasks.ts';
 import type { Stack } from '../kernel/unwind.ts';
 import type { CallFrame, Evidence } from './verdict.ts';
@@ -113,6 +114,13 @@ export function taskText({ comm, pid }: Pick<Task, 'comm' | 'pid'>): string {
 export function frameText({ symbol, offset, module, pc }: CallFrame): string {
   const name = symbol === '' ? `0x${pc.toString(16)}` : `${symbol}+0x${offset.toString(16)}`;
   return module === undefined ? name : `${name} [${module}]`;
+}
+
+/** `name+0x10 [module]` of data; undefined for what has no name. */
+export function variableText(place: SymbolPlace | undefined): string | undefined {
+  if (place === undefined || place.name === '') return undefined;
+  const name = place.offset === 0 ? place.name : `${place.name}+0x${place.offset.toString(16)}`;
+  return place.module === undefined ? name : `${name} [${place.module}]`;
 }
 
 /** Without what a compiler puts behind the name of a part or a copy of a function. */

@@ -15,7 +15,7 @@ import { isGap } from '../kernel/gaps.ts';
 import type { Kernel } from '../kernel/kernel.ts';
 import { isGone, sleepingRegisters, type Task } from '../kernel/tasks.ts';
 import { frozenFileSystem } from './frozen.ts';
-import { plainName, type Scene } from './scene.ts';
+import { plainName, type Scene, variableText } from './scene.ts';
 import { type Holder, type Lock, type LockKind, type Wait, type WaitGraph, waitGraph } from './waits.ts';
 
 /** How each kind of lock is waited for: kernel/locking/{mutex,rwsem,semaphore,percpu-rwsem}.c */
@@ -243,11 +243,7 @@ function readLock(scene: Scene, kind: LockKind, wait: Wait): Omit<Lock, 'holders
     const task = scene.task(value & ~OWNER_FLAGS);
     return task === undefined ? [] : [{ task, proof }];
   };
-  const place = symbols.lookup(address);
-  const within = place === undefined || place.offset === 0 ? '' : `+0x${place.offset.toString(16)}`;
-  const own = place?.name
-    ? `${place.name}${within}${place.module === undefined ? '' : ` [${place.module}]`}`
-    : undefined;
+  const own = variableText(symbols.lookup(address));
   const lock = (state: string, holders: Holder[], symbol = own) => ({ address, kind, symbol, state, holders });
   switch (kind) {
     case 'mutex': {

@@ -17,6 +17,7 @@ import { type LogEvent, type Oops, readEvents, readOopses } from './events.ts';
 import { findLeaks } from './memory.ts';
 import { logEvidence, Scene } from './scene.ts';
 import { signatureOf } from './signature.ts';
+import { findSpinning } from './spinning.ts';
 import { findTaint } from './taints.ts';
 import type { CrashSite, Finding, FindingKind, Verdict } from './verdict.ts';
 import { findWaits } from './waiters.ts';
@@ -52,6 +53,7 @@ export async function diagnose(kernel: Kernel): Promise<Verdict> {
   const { taint, modules, findings: taints } = findTaint(scene);
   const others = [
     ...findDeadlocks(waits),
+    ...findSpinning(scene),
     ...findBlocked(waits, scene).filter((each) => !isTold(each, cause)),
     ...earlierOopses(oopses, cause),
     ...otherEvents(events, oopses, cause),
