@@ -200,7 +200,7 @@ test('a hung task, which waits for a file system that is frozen', async () => {
   assert.equal(answer.cause, 'hung-task');
   assert.match(
     answer.headline,
-    /^Hung task: sh \(\d+\) waits in mnt_want_write for the percpu_rw_semaphore of the file system on loop1 .*frozen\.$/,
+    /^Hung task: sh \(\d+\) waits in mnt_want_write for the percpu_rw_semaphore of the file system on loop1 .*it is held for writing: the file system is frozen; by whom is not kept\.$/,
   );
   assert.deepEqual(waitsOf(answer), ['sh read percpu_rw_semaphore of the file system on loop1']);
   assert.equal(answer.crash.comm, 'khungtaskd');

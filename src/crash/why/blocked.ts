@@ -62,7 +62,7 @@ function findDisturbed(graph: WaitGraph, scene: Scene): Finding[] {
   return [...places].map(([where, tasks]): Finding => {
     const shown = tasks.slice(0, MAX_TOLD);
     const names = `${shown.map(taskText).join(', ')}${tasks.length > shown.length ? ` and ${tasks.length - shown.length} more` : ''}`;
-    const seconds = Math.max(...tasks.map((task) => scene.idleSeconds(task) ?? 0));
+    const seconds = tasks.reduce((longest, task) => Math.max(longest, scene.idleSeconds(task) ?? 0), 0);
     return {
       kind: 'blocked',
       weight: 'note',
@@ -87,7 +87,8 @@ export function lockText({ kind, symbol, address }: Lock): string {
   return `the ${kind} ${symbol ?? `at 0x${address.toString(16)}`}`;
 }
 
-function holdersText({ holders, state }: Lock, graph: WaitGraph, scene: Scene): string {
+/** `it is held by a (1), which sleeps in function` */
+export function holdersText({ holders, state }: Lock, graph: WaitGraph, scene: Scene): string {
   const [first] = holders;
   if (first === undefined) return `it is ${state}; by whom is not kept`;
   const who = `${taskText(first.task)}, which ${stateText(first.task, graph, scene)}`;

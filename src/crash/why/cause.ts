@@ -1,7 +1,7 @@
 /** Of what the kernel died: by the message of its panic, the fault, and what the log says of both. */
 
 import type { Task } from '../kernel/tasks.ts';
-import { waitText } from './blocked.ts';
+import { holdersText, waitText } from './blocked.ts';
 import type { LogEvent, Oops } from './events.ts';
 import { memoryDetails } from './memory.ts';
 import {
@@ -227,14 +227,12 @@ function lockedUp(kind: 'soft-lockup' | 'hard-lockup', consequence: string): Mak
 
 /** Of the tasks that khungtaskd named the one that has not run for the longest, and what it waits for. */
 function hung({ scene, events, waits }: Facts): Cause {
+  const seconds = (task: Task | undefined) => (task === undefined ? undefined : scene.idleSeconds(task)) ?? -1;
   const named = events
     .filter(({ kind }) => kind === 'hung-task')
     .map((event) => ({ event, task: event.pid === undefined ? undefined : scene.byPid(event.pid) }))
     .sort((a, b) => seconds(b.task) - seconds(a.task));
   const [{ event, task } = { event: undefined, task: undefined }] = named;
-  function seconds(task: Task | undefined): number {
-    return (task && scene.idleSeconds(task)) ?? -1;
-  }
   const said = event === undefined ? [] : [event.text];
   const log = event === undefined ? [] : [logEvidence(event.line)];
   if (task === undefined) {
@@ -255,7 +253,7 @@ function hung({ scene, events, waits }: Facts): Cause {
   const where = at === undefined ? `${taskText(task)} waits` : `${taskText(task)} waits in ${frameText(at)}`;
   const text = `hung task: ${wait === undefined ? where : waitText(waits, wait)}`;
   return {
-    finding: cause('hung-task', lock === undefined ? text : `${text}; it is ${lock.state}`, {
+    finding: cause('hung-task', lock === undefined ? text : `${text}; ${holdersText(lock, waits, scene)}`, {
       details: [...said, ...(isDead ? ['it is part of a deadlock'] : [])],
       evidence: [
         taskEvidence(task, 'hung'),
