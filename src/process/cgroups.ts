@@ -24,13 +24,8 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
   if (missing.length === 0) return;
   const mounts = readMountinfo('self');
   for (const line of missing) {
-    const colon = line.indexOf(':');
-    const [controllers, path] = [line.slice(0, colon), line.slice(colon + 1)];
-    const mount = mountOf(mounts, controllers);
-    const inside = mount === undefined ? undefined : below(mount.root, path);
-    if (mount === undefined || inside === undefined)
-      throw refused(pid, path, `no mount shows it (${controllers || 'version 2'})`);
-    const folder = join(mount.mountPoint, inside);
+    const folder = folderOf(mounts, line);
+    if (folder === undefined) throw refused(pid, line, 'no mount shows it');
     try {
       mkdirSync(folder, { recursive: true });
       writeFileSync(join(folder, 'cgroup.procs'), `${pid}`);
@@ -38,6 +33,14 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
       throw refused(pid, folder, (error as Error).message);
     }
   }
+}
+
+/** Where a group is, by a line of cgroupsOf(); undefined if no mount shows it. */
+export function folderOf(mounts: readonly Mount[], line: string): string | undefined {
+  const colon = line.indexOf(':');
+  const mount = mountOf(mounts, line.slice(0, colon));
+  const inside = mount === undefined ? undefined : below(mount.root, line.slice(colon + 1));
+  return mount === undefined || inside === undefined ? undefined : join(mount.mountPoint, inside);
 }
 
 /** @param controllers `` for version 2, or what a mount of version 1 has among its options */

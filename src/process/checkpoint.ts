@@ -18,6 +18,7 @@ import { checkPidfds } from './files/pidfd.ts';
 import { FileTables } from './files/table.ts';
 import { Foresight } from './foresight.ts';
 import { childrenOf, type Frozen, freezeTree, threadsOf } from './freeze.ts';
+import { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { saveIpc } from './ipc.ts';
@@ -51,6 +52,12 @@ export interface CheckpointOptions extends SaveOptions {
   readonly parent?: ImageStore | undefined;
   /** A later image may build on this one. */
   readonly trackMemory?: boolean | undefined;
+  /** Folder of a control group that stops all of the tree at once; one that the tree has for itself does so without that. */
+  readonly freezeGroup?: string | undefined;
+}
+
+export interface SavingOptions extends CheckpointOptions {
+  readonly freezer?: Freezer | undefined;
 }
 
 /** Times in milliseconds. */
@@ -78,6 +85,7 @@ export interface CheckpointResult {
 export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   const { parent, outcome, trackMemory } = given;
   let tracking: Tracking | undefined;
+  let freezer: Freezer | undefined;
   try {
     tracking = new Tracking(treeOf(given.pid), { parent, goOn: trackMemory === true && outcome !== 'kill' });
     const options = { ...given, tracking };
@@ -91,12 +99,14 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     try {
       reserve(draft, memory);
       rehearse(options);
+      freezer = Freezer.of(given.pid, given.freezeGroup);
+      const saved = { ...options, freezer };
       try {
-        return save(options, draft, room, foresight);
+        return save(saved, draft, room, foresight);
       } catch (error) {
         if (!(error instanceof Unforeseen)) throw error;
         room.clear();
-        return save(options, draft, room);
+        return save(saved, draft, room);
       }
     } finally {
       room[Symbol.dispose]();
@@ -105,6 +115,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     if (!(error instanceof PartialError)) draft.abort();
     throw error;
   } finally {
+    freezer?.[Symbol.dispose]();
     tracking?.[Symbol.dispose]();
   }
 }
@@ -256,7 +267,7 @@ function refuseSession(pid: number, tree: ReadonlySet<number>, options: Checkpoi
  * end or stay stopped nothing changes: their image is complete, but for being on the disk, before they end.
  */
 export function save(
-  options: CheckpointOptions,
+  options: SavingOptions,
   draft: ImageDraft,
   room: HeldMemory,
   foresight?: Foresight,
@@ -274,7 +285,7 @@ export function save(
   const started = performance.now();
   let frozen: Frozen;
   try {
-    frozen = freezeTree(pid, timeout);
+    frozen = freezeTree(pid, timeout, options.freezer);
   } catch (error) {
     unhurried();
     throw error;
@@ -323,7 +334,7 @@ export function save(
     const tasks = asked.map((answer) => answer());
     const memory = memoryOf(tasks, saving);
     watch(guests, tasks, options);
-    const reapers = tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
+    const reapers = namespaces.has('pid') || tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
     if (outcome === 'run' && beforeEnd === undefined && keepMemory(memory, { guests, reapers }, room, snapshots))
       letGo();
     for (const each of memory) {
@@ -397,7 +408,7 @@ const WORTH_A_SNAPSHOT = 1 << 20;
 /**
  * Has memory stay as it is when its processes go on: small ones by a copy, large ones by a snapshot.
  *
- * @param reapers whether one of the processes gets the orphans below it as children: it would get a snapshot too
+ * @param reapers whether one of the processes gets the orphans below it as children, as an init does: it would get a snapshot too
  * @returns whether that could be done for all of it
  */
 function keepMemory(

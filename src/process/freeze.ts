@@ -10,6 +10,7 @@ import { SyscallError, UnsupportedError } from '../errors.ts';
 import { readProcText } from '../sys/proc.ts';
 import { ptrace } from '../sys/ptrace.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
+import type { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
 import { outsideVdso, vdsoOf } from './vdso.ts';
@@ -40,9 +41,10 @@ export class Frozen {
 
 /**
  * @param timeout in milliseconds, for each thread to stop
+ * @param freezer stops all of them until each is stopped by itself
  * @throws UnsupportedError (traced by another, or does not stop), SyscallError ESRCH, EPERM; nothing is left stopped then
  */
-export function freezeTree(root: number, timeout: number): Frozen {
+export function freezeTree(root: number, timeout: number, freezer?: Freezer): Frozen {
   const found = new Map<number, { pid: number; ppid: number; zombie: boolean; threads: Map<number, Tracee> }>();
   /** Those that have children. No other one can get any: orphans come from below. */
   const parents = new Set<number>();
@@ -52,7 +54,7 @@ export function freezeTree(root: number, timeout: number): Frozen {
     found.set(pid, process);
     try {
       const { state, num_threads } = readStat(pid);
-      if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout);
+      if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout, freezer !== undefined);
       // It may have ended before it was stopped, and be gone altogether if nobody waits for it.
       process.zombie = process.threads.size === 0 && readStat(pid).state === 'Z';
     } catch (error) {
@@ -72,10 +74,17 @@ export function freezeTree(root: number, timeout: number): Frozen {
     return grew;
   };
   try {
+    freezer?.freeze(timeout);
     visit(root, 0);
     for (let grew = parents.size > 0; grew; ) {
       grew = false;
       for (const pid of parents) if (visitChildren(pid, [...found.get(pid)!.threads.keys()])) grew = true;
+    }
+    freezer?.thaw();
+    // What is frozen does not leave the vdso.
+    for (const { pid, threads } of freezer === undefined ? [] : found.values()) {
+      const vdso = vdsoOf(pid);
+      for (const [tid, tracee] of threads) threads.set(tid, outsideVdso(tracee, vdso, timeout));
     }
     return new Frozen(
       [...found.values()].map(({ pid, ppid, zombie, threads }) => ({
@@ -87,6 +96,7 @@ export function freezeTree(root: number, timeout: number): Frozen {
       })),
     );
   } catch (error) {
+    freezer?.thaw();
     for (const { threads } of found.values()) releaseAll(threads.values());
     throw error;
   }
@@ -109,15 +119,16 @@ export function childrenOf(pid: number, tids: readonly number[] = threadsOf(pid)
  * Stops all threads of a process.
  *
  * @param count how many it had a moment ago
+ * @param frozen none of them can go on for a moment
  */
-function stopThreads(pid: number, count: number, threads: Map<number, Tracee>, timeout: number): void {
+function stopThreads(pid: number, count: number, threads: Map<number, Tracee>, timeout: number, frozen: boolean): void {
   const vdso = vdsoOf(pid);
   for (let tids = count === 1 ? [pid] : threadsOf(pid); ; tids = threadsOf(pid)) {
     const fresh = tids.filter((tid) => !threads.has(tid) && attach(pid, tid));
     for (const [i, tid] of fresh.entries()) {
       try {
-        const tracee = outsideVdso(Tracee.stopped(pid, tid, timeout), vdso, timeout);
-        threads.set(tid, tracee);
+        const tracee = Tracee.stopped(pid, tid, timeout);
+        threads.set(tid, frozen ? tracee : outsideVdso(tracee, vdso, timeout));
         setStopOptions(pid, tid);
       } catch (error) {
         if (error instanceof TraceeGone) continue;

@@ -3,6 +3,7 @@
  * end meanwhile and does what is needed then. To take it away is the moment from which all is done.
  */
 
+import { AT_FDCWD, O_CLOEXEC, O_WRONLY } from '../abi/fcntl.ts';
 import { FITHAW } from '../abi/fs.ts';
 import { POLLIN, pollfd } from '../abi/poll.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
@@ -10,6 +11,7 @@ import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG } from '../abi/signal.ts';
 import { IPPROTO_TCP } from '../abi/socket.ts';
 import { TCP_REPAIR } from '../abi/tcp.ts';
+import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { batch_record } from '../asm/batch.ts';
 import { clone3 } from '../sys/clone.ts';
@@ -108,6 +110,22 @@ const copies =
       remote.passResult(us, index, 0);
       return index;
     });
+
+/**
+ * A control group that is frozen stays so. If we end, it is to be let go of.
+ *
+ * @param file its cgroup.freeze
+ * @returns takes the guard away
+ */
+export function guardFreezer(file: string): () => void {
+  const { end } = standBy(1, {
+    open: (remote) => [remote.call(NR.openat, AT_FDCWD, remote.text(bytesOf(file)), O_WRONLY | O_CLOEXEC, 0)],
+    act(remote, [fd]) {
+      remote.attempt(NR.write, fd!, remote.put(Uint8Array.of(0x30)), 1);
+    },
+  });
+  return end;
+}
 
 interface Duty {
   /** Adds the calls that open what is needed. @param us index of one that opens a pidfd of ours @returns their indexes */

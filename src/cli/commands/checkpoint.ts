@@ -28,6 +28,11 @@ const flags = {
   },
   tcpClose: { long: 'tcp-close', summary: 'save TCP connections as closed' },
   skipInFlight: { long: 'skip-in-flight', summary: 'lose connections that are not accepted yet' },
+  freezeCgroup: {
+    long: 'freeze-cgroup',
+    value: 'PATH',
+    summary: 'stop all at once by this control group, which has no process but those of the tree',
+  },
   linkRemap: {
     long: 'link-remap',
     summary: 'give a file without its name, that has others, one more beside it (link_remap.N); a restore removes it',
@@ -89,6 +94,7 @@ export const checkpoint = command({
       ghostLimit: sizeOf(flags.ghostLimit ?? '1M'),
       fileLocks: flags.fileLocks,
       linkRemap: flags.linkRemap,
+      freezeGroup: flags.freezeCgroup,
       connections: flags.tcpClose ? 'closed' : flags.tcpEstablished ? 'kept' : 'refused',
       skipInFlight: flags.skipInFlight,
       external: externalOf(flags.external),

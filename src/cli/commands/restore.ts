@@ -23,6 +23,12 @@ const flags = {
   ...inheritFlags,
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
+  external: {
+    long: 'external',
+    value: 'RESOURCE',
+    repeat: true,
+    summary: 'veth[IN]:OUT[@BRIDGE]: the same as --veth-pair; what else a checkpoint was told comes by --inherit-fd',
+  },
   vethPair: {
     long: 'veth-pair',
     value: 'IN=OUT[@BRIDGE]',
@@ -90,7 +96,7 @@ export const restore = command({
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
           sibling: flags.sibling,
-          peers: peersOf(flags.vethPair),
+          peers: peersOf(flags.vethPair, flags.external),
           inherited,
           ignoreCgroups: ignoresCgroups(flags),
           beforeGoing(pid: number) {

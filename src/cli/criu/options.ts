@@ -66,10 +66,19 @@ export const criuOptions: readonly CriuOption[] = [
     'action-script FILE',
     'pre-dump, post-dump, pre-restore, post-restore, pre-resume and post-resume; there is nothing yet for the other moments',
   ),
+  o(
+    'differs',
+    'freeze-cgroup PATH',
+    'of a checkpoint; a group of version 2; one that the tree has for itself is used without it',
+  ),
   o('same', 'veth-pair IN=OUT', 'of a restore; `IN=OUT@BRIDGE` too'),
   o('same', 'display-stats', 'prints them on stdout; `--json` has them always'),
 
-  o('differs', 'external RESOURCE', 'of a checkpoint: files, pipes and sockets; no mounts, devices and networks yet'),
+  o(
+    'differs',
+    'external RESOURCE',
+    'files, pipes and sockets of a checkpoint, veth of a restore; no mounts, devices and other networks yet',
+  ),
   o(
     'differs',
     'inherit-fd RESOURCE',
@@ -101,7 +110,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-props-file FILE', 'cgroups'),
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
-  o('unbuilt', 'freeze-cgroup PATH', 'cgroups'),
   o('unbuilt', 'force-irmap', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'irmap-scan-path PATH', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),

@@ -92,7 +92,7 @@ test('a network device whose other end is outside, and rules for packets', async
   const refused = target.tideover('restore', '-D', target.image, '-d');
   assert.equal(refused.status, 3, refused.stderr);
   assert.match(refused.stderr, /network device eth0: .*--veth-pair eth0=NAME/);
-  const pid = restore(target, '--veth-pair', `eth0=${outer}`);
+  const pid = restore(target, '--external', `veth[eth0]:${outer}`);
   t.after(() => kill(pid));
   target.shell(`ip addr add ${host(1)}/30 dev ${outer}`);
   await answers();
