@@ -26,6 +26,8 @@ const packagesFor = {
   browser: ['chromium', 'fonts-dejavu-core'],
   /** terminals and what runs in them */
   terminals: ['bsdutils', 'tmux', 'vim-tiny'],
+  /** programs that operators run */
+  servers: ['memcached', 'nginx', 'postgresql', 'redis-server'],
   /** to compare our codecs with */
   'compression libraries': ['liblzo2-2', 'libsnappy1v5', 'python3'],
   /** Documentation/process/changes.rst of the kernel */

@@ -1,10 +1,9 @@
 /** Programs with sockets, which check themselves after a restore. */
 import assert from 'node:assert/strict';
-import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
-import { connect, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest } from '../root.ts';
+import { Client } from './client.ts';
 import { Bench } from './target.ts';
 
 for (const [name, program] of [
@@ -146,63 +145,3 @@ rootTest('connections go on where tideover is killed while it saves them', async
     await bench.dispose();
   }
 });
-
-/** One end of a connection, by lines. */
-class Client {
-  readonly #socket: Socket;
-  #text = '';
-  ended = false;
-
-  private constructor(socket: Socket) {
-    this.#socket = socket;
-    socket.setEncoding('latin1');
-    socket.on('data', (text) => {
-      this.#text += text;
-    });
-    for (const event of ['end', 'error', 'close']) {
-      socket.on(event, () => {
-        this.ended = true;
-      });
-    }
-  }
-
-  static async connect(port: number, host: string): Promise<Client> {
-    const socket = connect(port, host);
-    await once(socket, 'connect');
-    return new Client(socket);
-  }
-
-  async ask(text: string): Promise<string> {
-    this.write(`${text}\n`);
-    return this.line();
-  }
-
-  async line(): Promise<string> {
-    for (let i = 0; ; i++) {
-      const end = this.#text.indexOf('\n');
-      if (end >= 0) {
-        const line = this.#text.slice(0, end);
-        this.#text = this.#text.slice(end + 1);
-        return line;
-      }
-      if (i > 3000 || this.ended) throw new Error(`no answer; ${this.#text.length} bytes came`);
-      await setTimeout(10);
-    }
-  }
-
-  write(text: string): void {
-    this.#socket.write(text);
-  }
-
-  pause(): void {
-    this.#socket.pause();
-  }
-
-  resume(): void {
-    this.#socket.resume();
-  }
-
-  end(): void {
-    this.#socket.destroy();
-  }
-}
