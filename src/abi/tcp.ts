@@ -96,3 +96,5 @@ export const tcp_info = struct('tcp_info', 104, {
   tcpi_rcv_space: u32,
   tcpi_total_retrans: u32,
 });
+/** Where the kernel's longer tcp_info has tcpi_segs_out, 32 bits: segments that were ever sent. */
+export const TCPI_SEGS_OUT_AT = 136;

@@ -128,12 +128,16 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const process of processes) beginTimers(process);
       for (const process of processes) leave(process, performance.now() - began);
       clear(processes, tree, hole);
-      restoring.ready();
       namespaces.outside(() => options.beforeGoing?.(made[0]!.pid));
-      restoring[Symbol.dispose]();
       const unguard = live.length > 1 ? guardOver(live.map(({ pid }) => pid)) : undefined;
-      for (const process of processes) letGo(process, options.stopped);
-      unguard?.();
+      try {
+        // From here on connections go on: whoever is ended now tells the other ends.
+        restoring.ready();
+        restoring[Symbol.dispose]();
+        for (const process of processes) letGo(process, options.stopped);
+      } finally {
+        unguard?.();
+      }
     } finally {
       close({ fd: keep });
     }

@@ -26,6 +26,7 @@ import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags }
 import { bytesOfWords, type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
 import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
 import { beginRepair, guardConnections, restoreConnection } from './tcp.ts';
+import { isConnected } from './tcpend.ts';
 import { refillDatagrams, saveDatagrams, shutdownOf } from './udp.ts';
 
 export type InetEntry = Value<typeof inet_sk_entry>;
@@ -48,8 +49,8 @@ export const inet: FileKind = {
     const type = typeOf(local);
     const [own, peer] = [ownAddress(local), peerAddress(local)];
     const { state, backlog } = type === so.SOCK_STREAM ? stateOf(file, saving) : { state: stateWith(peer), backlog: 0 };
-    // One that is to be restored as closed has no addresses; reading from it gives its end.
-    const kept = type !== so.SOCK_STREAM || state !== tcp.TCP_CLOSE || peer === undefined;
+    // One that was connected, or is to be restored as closed, has no addresses; reading from it gives its end.
+    const kept = type !== so.SOCK_STREAM || state !== tcp.TCP_CLOSE || (peer === undefined && !wasConnected(local));
     const isk: InetEntry = {
       ...{ id: file.id, ino: Number(file.stat.stx_ino), family, type, proto, state },
       ...{ src_port: kept ? own.port : 0, src_addr: kept ? own.words : [] },
@@ -64,6 +65,7 @@ export const inet: FileKind = {
     if (!saving.stopped) return { isk };
     if (type === so.SOCK_DGRAM) saveDatagrams(file, saving);
     if (isConnection(isk)) saving.connections.add(local, isk.ino, own, peer!);
+    else if (type === so.SOCK_STREAM && peer !== undefined) saving.connections.addEnding(local);
     return { isk };
   },
 
@@ -86,6 +88,12 @@ function familyOf(local: number): [family: number, proto: number] {
 
 function typeOf(local: number): number {
   return getOption(local, so.SOL_SOCKET, so.SO_TYPE);
+}
+
+/** Whether a closed socket of TCP ever sent something: its port is somebody else's by now, or of nobody for a minute. */
+function wasConnected(local: number): boolean {
+  const info = getOptionBytes(local, so.IPPROTO_TCP, tcp.TCP_INFO, tcp.TCPI_SEGS_OUT_AT + 4);
+  return info.length > tcp.TCPI_SEGS_OUT_AT && viewOf(info).getUint32(tcp.TCPI_SEGS_OUT_AT, true) > 0;
 }
 
 function stateWith(peer: InetAddress | undefined): number {
@@ -122,8 +130,8 @@ function stateOf(file: OpenFile, { options }: Saving): { state: number; backlog:
           'give --tcp-established to keep the connection, or --tcp-close to restore it as closed',
         );
       }
-      if (info.tcpi_state === tcp.TCP_ESTABLISHED) return { state: tcp.TCP_ESTABLISHED, backlog: 0 };
-      throw refuse('it is being connected or closed', 'try again in a moment, or give --tcp-close');
+      if (isConnected(info.tcpi_state)) return { state: info.tcpi_state, backlog: 0 };
+      throw refuse('it is being connected', 'try again in a moment, or give --tcp-close');
   }
 }
 
@@ -205,7 +213,7 @@ function restoreTcpOptions(fd: number, { cork, nodelay, keepcnt, keepidle, keepi
 }
 
 function isConnection({ type, state }: InetEntry): boolean {
-  return type === so.SOCK_STREAM && state === tcp.TCP_ESTABLISHED;
+  return type === so.SOCK_STREAM && isConnected(state);
 }
 
 function restoreSocket(entry: InetEntry, restoring: Restoring): number {
@@ -238,7 +246,7 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
   // The port must be taken when this changes.
   restoring.atEnd(() => restoreSharing(fd, entry.opts));
   if (connection) {
-    const end = restoreConnection(fd, entry.ino, peer!, restoring);
+    const end = restoreConnection(fd, entry, [own, peer!], restoring);
     restoring.onceReady(() => {
       end();
       settle(fd, entry);
@@ -278,7 +286,7 @@ function connectionsOf(restoring: Restoring): [InetAddress, InetAddress][] {
 function addressesOf(entry: InetEntry): [InetAddress, InetAddress | undefined] {
   const { family, src_port, src_addr, dst_port, dst_addr, ifname } = entry;
   const own = { family, port: src_port, words: src_addr, interface: isLinkLocal(src_addr) ? ifname : undefined };
-  const connected = entry.state === tcp.TCP_ESTABLISHED;
+  const connected = isConnected(entry.state);
   const peer = { family, port: dst_port, words: dst_addr, interface: isLinkLocal(dst_addr) ? ifname : undefined };
   return [own, connected ? peer : undefined];
 }

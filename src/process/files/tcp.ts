@@ -19,6 +19,7 @@ import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsoc
 import { guardRepair } from '../guard.ts';
 import type { Restoring } from '../restoring.ts';
 import { bytesOfWords, type InetAddress, sockaddrOf } from './inetaddress.ts';
+import { type Ending, endAfterRepair, endInRepair, endsOf } from './tcpend.ts';
 
 export interface TcpStream {
   readonly ino: number;
@@ -38,8 +39,9 @@ interface Held {
 /** The connections of a tree while it is saved. */
 export class Connections {
   readonly #held: Held[] = [];
-  /** Descriptors of those whose processes end. */
+  /** Descriptors of those whose processes end, and of those that end with them. */
   readonly #left: number[] = [];
+  readonly #ending: number[] = [];
   #lock: PacketLock | undefined;
   #unguard: (() => void) | undefined;
 
@@ -49,7 +51,17 @@ export class Connections {
     this.#held.push({ fd, ino, connection: connectionOf(own, peer) });
   }
 
-  /** Holds packets back and reads all. @param pid root of the tree */
+  /** @param local a descriptor of a connection that is to end if its processes do */
+  addEnding(local: number): void {
+    this.#ending.push(control({ fd: local, cmd: F_DUPFD_CLOEXEC, arg: 0 }));
+  }
+
+  /**
+   * Holds packets back and reads all, each in repair for no longer than that takes: in repair a socket takes and gives nothing
+   * (EINVAL, EPERM), and if we are killed its program goes on at once.
+   *
+   * @param pid root of the tree
+   */
   save(pid: number): TcpStream[] {
     if (this.#held.length === 0) return [];
     this.#lock = new PacketLock(
@@ -59,27 +71,40 @@ export class Connections {
     this.#unguard = guardRepair(this.#held.map(({ fd }) => fd));
     return this.#held.map(({ fd, ino }) => {
       repair(fd, tcp.TCP_REPAIR_ON);
-      return { ino, ...readStream(fd) };
+      try {
+        return { ino, ...readStream(fd) };
+      } finally {
+        repair(fd, tcp.TCP_REPAIR_OFF_NO_WP);
+      }
     });
   }
 
   /** Has packets held back until a restore. The processes end next, without a word to the other ends. */
   leave(pid: number): void {
+    // What is left of them for a minute (TIME_WAIT) does not keep a restored program from its port then.
+    for (const fd of this.#ending) setOption(fd, so.SOL_SOCKET, so.SO_REUSEADDR, 1);
     if (this.#held.length === 0) return;
     lockPackets(
       tableName(pid),
       this.#held.map(({ connection }) => connection),
     );
-    for (const { fd } of this.#held.splice(0)) this.#left.push(fd);
+    for (const { fd } of this.#held.splice(0)) {
+      this.#left.push(fd);
+      repair(fd, tcp.TCP_REPAIR_ON);
+    }
   }
 
-  /** Has those go on that were not left. */
+  /** Lets packets through to those that were not left. */
   [Symbol.dispose](): void {
-    for (const { fd } of this.#held) repair(fd, tcp.TCP_REPAIR_OFF);
     // Before their last descriptors are closed here: it would have them say that they end.
     this.#unguard?.();
     this.#unguard = undefined;
-    for (const fd of [...this.#left.splice(0), ...this.#held.splice(0).map((each) => each.fd)]) close({ fd });
+    for (const fd of [
+      ...this.#ending.splice(0),
+      ...this.#left.splice(0),
+      ...this.#held.splice(0).map((each) => each.fd),
+    ])
+      close({ fd });
     this.#lock?.[Symbol.dispose]();
     this.#lock = undefined;
   }
@@ -113,17 +138,20 @@ function readStream(fd: number): Omit<TcpStream, 'ino'> {
   const window = tcp.tcp_repair_window.read(
     getOptionBytes(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_WINDOW, tcp.tcp_repair_window.size),
   );
-  const [inq_len, outq_len, unsq_len] = [FIONREAD, so.SIOCOUTQ, so.SIOCOUTQNSD].map((request) => ioctlInt(fd, request));
+  const { sent: end } = endsOf(info.tcpi_state);
+  const inq_len = ioctlInt(fd, FIONREAD);
+  // An end that is not sent, or not acknowledged, is counted.
+  const [outq_len, unsq_len] = [so.SIOCOUTQ, so.SIOCOUTQNSD].map((request) => Math.max(0, ioctlInt(fd, request) - end));
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_RECV_QUEUE);
   const inq_seq = option(fd, tcp.TCP_QUEUE_SEQ);
-  const received = peek(fd, inq_len!);
+  const received = peek(fd, inq_len);
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_SEND_QUEUE);
   const outq_seq = option(fd, tcp.TCP_QUEUE_SEQ);
   const sent = peek(fd, outq_len!);
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_NO_QUEUE);
   const scaled = (info.tcpi_options & tcp.TCPI_OPT_WSCALE) !== 0;
   const entry = {
-    ...{ inq_len: inq_len!, inq_seq, outq_len: outq_len!, outq_seq, unsq_len: unsq_len! },
+    ...{ inq_len, inq_seq, outq_len: outq_len!, outq_seq, unsq_len: unsq_len! },
     opt_mask: info.tcpi_options & (tcp.TCPI_OPT_TIMESTAMPS | tcp.TCPI_OPT_SACK | tcp.TCPI_OPT_WSCALE),
     snd_wscale: scaled ? info.tcpi_wscale & 0xf : 0,
     rcv_wscale: scaled ? info.tcpi_wscale >> 4 : 0,
@@ -157,15 +185,22 @@ function peek(fd: number, length: number): Uint8Array {
  * @param fd in repair
  * @returns ends that
  */
-export function restoreConnection(fd: number, ino: number, peer: InetAddress, restoring: Restoring): () => void {
+export function restoreConnection(
+  fd: number,
+  { ino, state }: { readonly ino: number; readonly state: number },
+  [own, peer]: readonly [InetAddress, InetAddress],
+  restoring: Restoring,
+): () => void {
   const { entry, bytes } = streamOf(restoring, ino);
   const { inq_len, outq_len } = entry;
+  const ends = endsOf(state);
+  const [awaited, last] = [entry.inq_seq - ends.received, entry.outq_seq - ends.sent];
   const queue = (of: number, seq: number) => {
     setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, of);
     setOption(fd, so.IPPROTO_TCP, tcp.TCP_QUEUE_SEQ, seq | 0);
   };
-  queue(tcp.TCP_RECV_QUEUE, entry.inq_seq - inq_len);
-  queue(tcp.TCP_SEND_QUEUE, entry.outq_seq - outq_len);
+  queue(tcp.TCP_RECV_QUEUE, awaited - inq_len);
+  queue(tcp.TCP_SEND_QUEUE, last - outq_len);
   const addr = sockaddrOf(fd, peer);
   connect({ sockfd: fd, addr, addrlen: addr.length });
   restoreStreamOptions(fd, entry);
@@ -179,14 +214,27 @@ export function restoreConnection(fd: number, ino: number, peer: InetAddress, re
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR_QUEUE, tcp.TCP_NO_QUEUE);
   const window = ['snd_wl1', 'snd_wnd', 'max_window', 'rcv_wnd', 'rcv_wup'] as const;
   if (window.every((name) => entry[name] !== undefined)) {
-    const optval = tcp.tcp_repair_window.write(Object.fromEntries(window.map((name) => [name, entry[name]!])));
+    const values = Object.fromEntries(window.map((name) => [name, entry[name]!])) as Record<
+      (typeof window)[number],
+      number
+    >;
+    values.rcv_wup = (values.rcv_wup - ends.received) >>> 0;
+    values.rcv_wnd += ends.received;
+    const optval = tcp.tcp_repair_window.write(values);
     setsockopt({ sockfd: fd, level: so.IPPROTO_TCP, optname: tcp.TCP_REPAIR_WINDOW, optval, optlen: optval.length });
   }
   const unsent = bytes.subarray(inq_len + sent);
+  const ending: Ending = {
+    ...{ state, connection: connectionOf(own, peer), awaited, last, acknowledged: last - outq_len },
+    window: Math.min(0xffff, (entry.snd_wnd ?? 0) >>> entry.snd_wscale),
+    unsent: unsent.length,
+  };
   return () => {
+    endInRepair(fd, ending);
     repair(fd, tcp.TCP_REPAIR_OFF);
     // What was never sent is sent as anything is.
     send(fd, unsent);
+    endAfterRepair(fd, ending);
   };
 }
 

@@ -13,9 +13,11 @@ import { join } from 'node:path';
 import { before, type TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
+import { SIGKILL } from '../../../src/abi/signal.ts';
+import { readStat, readStatus } from '../../../src/sys/stat.ts';
 import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
-import { Bench, free, idsBelow, zombie } from './target.ts';
+import { Bench, free, idsBelow } from './target.ts';
 
 const FULL = process.env.TIDEOVER_FULL !== undefined;
 /** How often tideover is killed in each direction. */
@@ -71,9 +73,9 @@ async function through(target: Bench, pid: number, works: () => Promise<unknown>
     const now = idsBelow(pid);
     timed(save);
     await free(now);
-    // Not in the very last part, in which its connections are let go on.
-    await killed(target, restore, 0.8 * making);
-    while (now.some((id) => existsSync(`/proc/${id}`) && zombie(id))) await setTimeout(5);
+    // Not when its connections go on already: whoever ends then tells the other ends.
+    await killed(target, restore, 0.6 * making);
+    while (now.some(isEnding)) await setTimeout(5);
     if (!existsSync(`/proc/${pid}`)) timed(restore);
     await works();
   }
@@ -86,6 +88,20 @@ async function killed(target: Bench, args: readonly string[], duration: number):
   await setTimeout(duration * (0.3 + 0.7 * Math.random()));
   child.kill('SIGKILL');
   await ended;
+}
+
+/** PF_EXITING of include/linux/sched.h. */
+const EXITING = 4;
+
+/** Whether a process that was to be killed is still there. */
+function isEnding(id: number): boolean {
+  try {
+    const { ShdPnd, SigPnd, State } = readStatus(id);
+    const killing = ((ShdPnd | SigPnd) & (1n << BigInt(SIGKILL - 1))) !== 0n;
+    return killing || State === 'Z' || (readStat(id).flags & EXITING) !== 0;
+  } catch {
+    return false;
+  }
 }
 
 test('redis-server with keys, and a client that counts', async (t) => {

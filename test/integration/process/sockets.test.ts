@@ -145,3 +145,106 @@ rootTest('connections go on where tideover is killed while it saves them', async
     await bench.dispose();
   }
 });
+
+rootTest('connections of which one direction has ended go on, with what waits in them', async () => {
+  const bench = new Bench();
+  try {
+    const pid = bench.start('python3', ['-c', ENDING]);
+    await bench.says('ready');
+    const kept = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established', '-R');
+    assert.equal(kept.status, 0, kept.stderr);
+    const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established');
+    assert.equal(saved.status, 0, saved.stderr);
+    await bench.gone(pid);
+    const restored = bench.tideover('restore', '-D', bench.image, '-d');
+    assert.equal(restored.status, 0, restored.stderr);
+    process.kill(pid, 'SIGTERM');
+    assert.match(await bench.says(/ok\n|Error/), /ok\n/);
+  } finally {
+    await bench.dispose();
+  }
+});
+
+const ENDING = `
+import signal, socket
+def pair(family, host):
+    server = socket.create_server((host, 0), family=family)
+    one = socket.create_connection(server.getsockname()[:2])
+    return one, server.accept()[0]
+def state(end):
+    return end.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]
+FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT = 4, 5, 8
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+families = ((socket.AF_INET, '127.0.0.1'), (socket.AF_INET6, '::1'))
+halves = [pair(*family) for family in families]
+for ended, other in halves:
+    ended.sendall(b'bye')
+    ended.shutdown(socket.SHUT_WR)
+    while (state(ended), state(other)) != (FIN_WAIT2, CLOSE_WAIT): pass
+# More than the other side takes stands before the end.
+full = [pair(*family) for family in families]
+lengths = []
+for ended, other in full:
+    ended.setblocking(False)
+    length = 0
+    try:
+        while True: length += ended.send(b'x' * 65536)
+    except BlockingIOError: pass
+    ended.shutdown(socket.SHUT_WR)
+    lengths.append(length)
+print('ready', flush=True)
+signal.sigwait([signal.SIGTERM])
+for ended, other in halves:
+    assert (state(ended), state(other)) == (FIN_WAIT2, CLOSE_WAIT)
+    assert other.recv(9) == b'bye' and other.recv(9) == b''
+    other.sendall(b'late')
+    assert ended.recv(9) == b'late'
+    other.close()
+    assert ended.recv(9) == b''
+for (ended, other), length in zip(full, lengths):
+    assert state(ended) == FIN_WAIT1
+    while (got := len(other.recv(1 << 20))) > 0: length -= got
+    assert length == 0
+    other.sendall(b'late')
+    ended.setblocking(True)
+    assert ended.recv(9) == b'late'
+print('ok', flush=True)
+`;
+
+rootTest('the port of a server whose connections were closed is free for its restore', async () => {
+  const bench = new Bench();
+  try {
+    const pid = bench.start('python3', ['-c', SINGLE]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    const client = await Client.connect(port, '127.0.0.1');
+    await bench.says('accepted');
+    const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-close');
+    assert.equal(saved.status, 0, saved.stderr);
+    await bench.gone(pid);
+    while (!client.ended) await setTimeout(10);
+    client.end();
+    const restored = bench.tideover('restore', '-D', bench.image, '-d');
+    assert.equal(restored.status, 0, restored.stderr);
+    await bench.says('end of the first');
+    const other = await Client.connect(port, '127.0.0.1');
+    await bench.says('accepted again');
+    other.end();
+  } finally {
+    await bench.dispose();
+  }
+});
+
+/** Without SO_REUSEADDR. */
+const SINGLE = `
+import socket
+listening = socket.socket()
+listening.bind(('127.0.0.1', 0))
+listening.listen()
+print('port', listening.getsockname()[1], flush=True)
+first, _ = listening.accept()
+print('accepted', flush=True)
+first.recv(1)
+print('end of the first', flush=True)
+listening.accept()
+print('accepted again', flush=True)
+`;

@@ -170,7 +170,7 @@ const headers: readonly Header[] = [
     module: 'tcp',
     includes: ['netinet/tcp.h'],
     // include/net/tcp.h is the kernel's own.
-    without: ['TCPOPT_MSS', 'TCPOPT_SACK_PERM', 'TCP_REPAIR_OFF_NO_WP'],
+    without: ['TCPOPT_MSS', 'TCPOPT_SACK_PERM', 'TCP_REPAIR_OFF_NO_WP', 'TCPI_SEGS_OUT_AT'],
     // Bit fields.
     structs: { tcp_info: { fields: { tcpi_wscale: '', tcpi_flags: '' } } },
   },
