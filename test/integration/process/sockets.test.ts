@@ -1,5 +1,6 @@
 /** Programs with sockets, which check themselves after a restore. */
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest } from '../root.ts';
