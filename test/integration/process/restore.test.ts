@@ -101,8 +101,7 @@ test('calls that wait for a time end when they would have', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('waits'));
   await target.says('ready');
-  // Half of what they wait for.
-  await setTimeout(4000);
+  await setTimeout(6000);
   await target.moveOn(pid);
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });

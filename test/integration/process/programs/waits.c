@@ -1,6 +1,6 @@
 /*
- * Threads that wait for 8 s, in one call each. Made anew in the middle with all of it they would take 12 s: each says what it took if
- * that is not between 8 and 11 s.
+ * Threads that wait for 16 s, in one call each. Made anew after 6 s or more with all of it they would take 22 s: each says what it
+ * took if that is not between 16 and 20 s.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -17,8 +17,8 @@
 #include <unistd.h>
 
 static int bad, word = 5;
-static const struct timespec eight = { 8, 0 };
-static const struct timespec *const time_given = &eight;
+static const struct timespec sixteen = { 16, 0 };
+static const struct timespec *const time_given = &sixteen;
 static double now(void) { struct timespec t; clock_gettime(CLOCK_MONOTONIC, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 static const char *const names[] = { "nanosleep", "clock_nanosleep", "poll", "futex", "epoll_wait", "ppoll", "select", "nanosleep with rem", "sleep until" };
 enum { KINDS = sizeof names / sizeof *names };
@@ -28,17 +28,17 @@ static void *wait_for(void *arg)
 	long kind = (long)arg, result = -2;
 	int expected = 0, error = 0, queue = epoll_create1(0);
 	struct epoll_event event;
-	struct timespec left = eight, until;
-	struct timeval interval = { 8, 0 };
+	struct timespec left = sixteen, until;
+	struct timeval interval = { 16, 0 };
 	double started = now();
 	clock_gettime(CLOCK_MONOTONIC, &until);
-	until.tv_sec += 8;
+	until.tv_sec += 16;
 	switch (kind) {
 	case 0: result = syscall(SYS_nanosleep, time_given, 0); break;
 	case 1: result = syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, 0, time_given, 0); break;
-	case 2: result = poll(0, 0, 8000); break;
+	case 2: result = poll(0, 0, 16000); break;
 	case 3: result = syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 5, time_given, 0, 0); expected = -1; error = ETIMEDOUT; break;
-	case 4: result = epoll_wait(queue, &event, 1, 8000); break;
+	case 4: result = epoll_wait(queue, &event, 1, 16000); break;
 	case 5: result = ppoll(0, 0, time_given, 0); break;
 	case 6: result = select(0, 0, 0, 0, &interval); break;
 	case 7: result = nanosleep(time_given, &left); break;
@@ -46,7 +46,7 @@ static void *wait_for(void *arg)
 	}
 	int failed = errno;
 	double took = now() - started;
-	if (took < 7.999 || took > 11 || result != expected || (error && failed != error)) {
+	if (took < 15.999 || took > 20 || result != expected || (error && failed != error)) {
 		printf("not as it was: %s took %.3f s and answered %ld (errno %d)\n", names[kind], took, result, failed);
 		bad++;
 	}
@@ -61,7 +61,7 @@ int main(void)
 	usleep(50000);
 	printf("ready\n"); fflush(stdout);
 	for (int i = 0; i < KINDS; i++) pthread_join(t[i], 0);
-	if (eight.tv_sec != 8 || eight.tv_nsec) bad++;
+	if (sixteen.tv_sec != 16 || sixteen.tv_nsec) bad++;
 	printf(bad ? "%d faults\n" : "ok\n", bad); fflush(stdout);
 	return bad;
 }
