@@ -2,6 +2,7 @@
 import { createHash } from 'node:crypto';
 import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { UnsupportedError } from '../../src/errors.ts';
 import { download, record } from '../apt.ts';
 import { cacheDirectory, exclusively } from '../cache.ts';
 import { run, say } from '../command.ts';
@@ -31,11 +32,19 @@ export async function faultModule(kernel: Kernel): Promise<string> {
   });
 }
 
-/** The folder that modules are built with. */
-async function unpackHeaders({ release, version }: Kernel, scratch: string): Promise<string> {
+/** The folder that modules are built with. @throws UnsupportedError where Debian has dropped it */
+async function unpackHeaders({ name: series, release, version }: Kernel, scratch: string): Promise<string> {
   const root = join(scratch, 'root');
   const name = `linux-headers-${release}`;
-  const depends = (await record(name, version))?.get('depends') ?? '';
+  const paragraph = await record(name, version);
+  if (paragraph === undefined) {
+    throw new UnsupportedError({
+      what: `building a module for kernel ${release}`,
+      why: `Debian no longer has ${name} ${version}`,
+      remedy: `take a kernel that it has, by: node lab/kernels.ts --newest ${series}`,
+    });
+  }
+  const depends = paragraph.get('depends') ?? '';
   const others = depends.match(/\blinux-(?:headers-[^\s,|(]+-common|kbuild-[^\s,|(]+)/g) ?? [];
   for (const each of [name, ...others]) {
     const directory = join(scratch, each);

@@ -4,12 +4,17 @@
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { test } from 'node:test';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
 import { type Cause, type CrashDump, crashDump } from '../../lab/crashes.ts';
+import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { main } from '../../src/cli/app.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
 import { compareStacks, compareTasks } from './truth.ts';
+
+const folder = temporaryFolder();
+after(() => removeTemporary(folder));
 
 interface Named {
   readonly pid: number;
@@ -172,6 +177,10 @@ test('a NULL pointer in a module, beside a deadlock and objects that it has lost
   );
   const text = await tideover('crash', 'why', dump.vmcore);
   assert.match(text, /waits for the mutex fault_first \[fault\] at 0x[0-9a-f]+, which is held by\n/);
+  // As it is passed on: without the pages of users, of files and of free memory.
+  const filtered = join(folder, 'filtered');
+  await tideover('crash', 'filter', '-l', '-d', '31', dump.vmcore, filtered);
+  assert.deepEqual(JSON.parse(await tideover('crash', 'why', filtered, '--json')), answer);
 });
 
 test('a soft lockup, after a list was found to be corrupt', async () => {
