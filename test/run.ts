@@ -15,6 +15,7 @@ import { run } from 'node:test';
 import { spec } from 'node:test/reporters';
 import { parseArgs } from 'node:util';
 import { requirePackages } from '../lab/packages.ts';
+import { unproved } from './state.ts';
 
 const root = new URL('..', import.meta.url).pathname;
 const { full, kind, names } = parse();
@@ -98,13 +99,28 @@ async function testKind(name: string): Promise<void> {
     total.failed += counts.tests - counts.passed - counts.skipped - counts.todo;
     total.skipped += counts.skipped + counts.todo;
   });
-  events.on('test:pass', ({ name: title, skip, todo }) => {
+  const passed = new Map<string, Set<string>>();
+  events.on('test:pass', ({ name: title, file, skip, todo }) => {
+    if ((skip ?? todo) === undefined) note(passed, file ?? '', title);
     if ((skip ?? todo) === undefined || process.env.CI !== 'true' || allowed.has(title)) return;
     console.error(`✖ skipped, and not on the list of test/skips.json: ${title}`);
     total.failed += 1;
   });
   for await (const text of events.compose(new spec())) process.stdout.write(text as string);
   console.log(times.join('\n'));
+  // As root, and all of them: else it says nothing that a test is missing.
+  if (name !== 'integration' || names.length > 0 || process.geteuid?.() !== 0) return;
+  for (const fault of unproved(passed)) {
+    console.error(`✖ docs/state.md: ${fault}`);
+    total.failed += 1;
+  }
+}
+
+function note(passed: Map<string, Set<string>>, path: string, title: string): void {
+  const file = path.slice(root.length);
+  const titles = passed.get(file) ?? new Set();
+  titles.add(title);
+  passed.set(file, titles);
 }
 
 function fileNamed(kindName: string, wanted: string, found: string[]): string {
