@@ -298,8 +298,11 @@ function isGoing(id: number): boolean {
   }
 }
 
-/** An id is taken until somebody has waited for the process that had it; what has just been killed goes in a moment. */
-const ATTEMPTS = 10_000;
+/**
+ * An id is taken until somebody has waited for the process that had it. What has just been killed goes in a moment, but with an
+ * orphan that is a matter of init, and some look only every few seconds.
+ */
+const ATTEMPTS = 100_000;
 const WAIT = 200_000;
 
 function notMade(error: SyscallError, id: number): Error {

@@ -53,7 +53,7 @@ export class Bench {
   }
 
   /** Waits for text in the log. */
-  async says(text: string | RegExp, seconds = 30): Promise<string> {
+  async says(text: string | RegExp, seconds = 120): Promise<string> {
     const deadline = performance.now() + 1000 * seconds;
     while (!(typeof text === 'string' ? this.log.includes(text) : text.test(this.log))) {
       if (performance.now() > deadline) throw new Error(`no ${text} in the log:\n${this.log}`);
@@ -65,7 +65,7 @@ export class Bench {
   /** Waits until a process is gone, its zombie too. */
   async gone(pid: number): Promise<void> {
     for (let i = 0; existsSync(`/proc/${pid}`); i++) {
-      if (i > 1000) throw new Error(`process ${pid} is still there`);
+      if (i > 6000) throw new Error(`process ${pid} is still there`);
       await setTimeout(10);
     }
   }
@@ -74,7 +74,7 @@ export class Bench {
   tideover(...args: string[]): { status: number | null; stderr: string; stdout: string } {
     const { status, stderr, stdout } = spawnSync(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
       encoding: 'utf8',
-      timeout: 60_000,
+      timeout: 300_000,
       killSignal: 'SIGKILL',
     });
     return { status, stderr, stdout };
@@ -86,7 +86,7 @@ export class Bench {
 
   /** Runs a command line in the folder. */
   shell(line: string): void {
-    execFileSync('sh', ['-c', line], { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'], timeout: 60_000 });
+    execFileSync('sh', ['-c', line], { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'], timeout: 300_000 });
   }
 
   /** Starts tideover. */
