@@ -2,7 +2,7 @@
  * drgn and crash as Debian has them, and the debug symbols of Debian's kernels, to compare with: a gigabyte to fetch and half of one to keep for
  * each kernel. They are fetched for benches and the full form of the tests.
  */
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
+import { existsSync, mkdirSync, realpathSync, renameSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { UnsupportedError } from '../src/errors.ts';
 import { available, download, record } from './apt.ts';
@@ -51,10 +51,21 @@ async function unpack(release: string, scratch: string, path: string): Promise<v
   requireRoom(ROOM, name);
   mkdirSync(join(scratch, 'deb'));
   const deb = await download({ ...offer, sha256 }, join(scratch, 'deb'));
-  const member = `./usr/lib/debug/boot/vmlinux-${release}`;
-  await run(['sh', '-c', 'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" "$3"', 'sh', deb, scratch, member]);
+  const members = './usr/lib/debug/*/vmlinux*';
+  await run([
+    'sh',
+    '-c',
+    'dpkg-deb --fsys-tarfile "$1" | tar -x -C "$2" --wildcards "$3"',
+    'sh',
+    deb,
+    scratch,
+    members,
+  ]);
+  // One of the two is a link to the other; which, has changed.
+  const folder = join(scratch, 'usr/lib/debug');
+  const found = realpathSync(join(folder, `boot/vmlinux-${release}`));
   mkdirSync(dirname(path), { recursive: true });
-  renameSync(join(scratch, member), path);
+  renameSync(found, path);
 }
 
 /** What drgn says of a dump: of each task its return addresses, and how many bytes the log has. */

@@ -75,9 +75,11 @@ export function readPstore(name: string, bytes: Uint8Array): PstoreRecord[] {
 /** The log of all that is left, in order. What a later dump repeats of an earlier one is there once. */
 export function pstoreLog(records: readonly PstoreRecord[]): LogRecord[] {
   const inOrder = records.toSorted((a, b) => a.count - b.count || b.part - a.part);
-  const seen = new Set<string>();
+  // By the dump that had it first: within one, a line that is there twice was written twice.
+  const seen = new Map<string, string>();
   const log: LogRecord[] = [];
-  for (const { text } of inOrder) {
+  for (const { reason, count, text } of inOrder) {
+    const dump = `${reason}#${count}`;
     let before = { level: 4, facility: 0, time: 0n };
     let head = '';
     for (const line of text.split('\n')) {
@@ -91,8 +93,8 @@ export function pstoreLog(records: readonly PstoreRecord[]): LogRecord[] {
         const time = BigInt(seconds) * 1_000_000_000n + BigInt(microseconds) * 1000n;
         before = { level: Number(priority) & 7, facility: Number(priority) >> 3, time };
       }
-      if (seen.has(key)) continue;
-      seen.add(key);
+      if ((seen.get(key) ?? dump) !== dump) continue;
+      seen.set(key, dump);
       const [prefix, , , , kind, id] = found ?? [''];
       const caller = kind === undefined ? undefined : { kind: CALLERS[kind as 'T' | 'C'], id: Number(id) };
       log.push({ ...before, seq: undefined, caller, text: bytesOf(line.slice(prefix!.length)) });

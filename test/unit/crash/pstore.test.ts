@@ -12,11 +12,12 @@ const lines = (records: ReturnType<typeof readPstore>) =>
 
 const newer = 'Panic#2 Part1\n<0>[   12.500000] Kernel panic - not syncing: x\n<6>[   13.000001][  T71] end\n';
 const older = 'Panic#2 Part2\n<30>[    1.000000] systemd[1]: α\n<4>[   12.400000] stack:\n without a prefix\n';
-const oops = 'Oops#1 Part1\n<4>[   12.400000] stack:\n<1>[   12.450000] BUG: y\n';
+const oops = 'Oops#1 Part1\n<4>[   12.400000] stack:\n<4>[   12.400000] stack:\n<1>[   12.450000] BUG: y\n';
 
 test('parts are put together, the oldest first, and what two dumps hold is there once', () => {
   const records = [newer, oops, older].flatMap((text) => readPstore('dmesg-ramoops-0', bytes(text)));
   assert.deepEqual(lines(records), [
+    [4, 0, 12_400_000_000n, 'stack:'],
     [4, 0, 12_400_000_000n, 'stack:'],
     [1, 0, 12_450_000_000n, 'BUG: y'],
     [6, 3, 1_000_000_000n, 'systemd[1]: α'],
@@ -81,7 +82,7 @@ test("ramoops' memory: a zone for each dump, packed or not, and others", () => {
       ['Oops', 1],
     ],
   );
-  assert.equal(lines(records).length, 7);
+  assert.equal(lines(records).length, 8);
 });
 
 test('any bytes are a log, or refused', () => {
