@@ -5,6 +5,7 @@ import { once } from 'node:events';
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { crashDump } from '../../lab/crashes.ts';
 import { dumps } from '../../lab/dumps.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { withPage } from '../browser.ts';
@@ -134,7 +135,8 @@ test('on a terminal: completion, Ctrl-C, history, programs behind a pipe', { tim
   assert.ok(!lines.includes('no such line'));
 });
 
-test('the page of a dump', { timeout: TIMEOUT }, async () => {
+test('the page of a dump', { timeout: 300_000 }, async () => {
+  const { vmcore } = await crashDump('oops');
   const page = join(folder, 'report.html');
   const report = (...args: string[]) =>
     spawnSync(tideover, ['crash', 'report', vmcore, '-o', page, ...args], { encoding: 'utf8', timeout: TIMEOUT });
@@ -150,8 +152,11 @@ test('the page of a dump', { timeout: TIMEOUT }, async () => {
     assert.equal(await browser.evaluate(`document.querySelector('#tasks h2 .count').textContent`), `${tasks}`);
     assert.match(
       await browser.evaluate<string>(`document.querySelector('.stack.crashed').textContent`),
-      /sysrq_handle_crash\+0x/,
+      /fault_oops\+0x/,
     );
+    assert.match(await browser.evaluate<string>(`document.querySelector('h1').textContent`), /^A NULL pointer/);
+    // Two tasks, two locks.
+    assert.deepEqual([await count('.edge.deadlock'), await count('.node.deadlock')], [4, 4]);
     assert.deepEqual(
       browser.events.filter(({ method }) => /^Log\.|exceptionThrown/.test(method)),
       [],
