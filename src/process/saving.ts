@@ -211,6 +211,7 @@ export class Saving {
       throw new UnsupportedError({ ...place, what: `file ${name}`, why, remedy });
     };
     const kind = stat.stx_mode & S_IFMT;
+    if (name.startsWith('/proc/')) refuse('it tells of a process that is gone', 'leave it, or close it');
     if (stat.stx_nlink > 0 && kind !== S_IFDIR) {
       if (this.options.linkRemap === true) {
         this.#addLink(file, name);

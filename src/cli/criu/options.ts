@@ -86,6 +86,8 @@ export const criuOptions: readonly CriuOption[] = [
   ),
   o('differs', 'ext-unix-sk -x INODES', 'of a checkpoint; a restore needs it not', { optional: 'all' }),
 
+  o('nothing', 'force-irmap', 'watched files are found by their handles alone'),
+  o('nothing', 'irmap-scan-path PATH', 'watched files are found by their handles alone'),
   o('nothing', 'log-pid', 'there is one log'),
   o('nothing', 'evasive-devices', 'devices are opened by their own path'),
   o('nothing', 'ghost-fiemap', 'holes of deleted files are found by SEEK_HOLE'),
@@ -110,8 +112,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-props-file FILE', 'cgroups'),
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
-  o('unbuilt', 'force-irmap', 'watches of inotify on file systems without file handles'),
-  o('unbuilt', 'irmap-scan-path PATH', 'watches of inotify on file systems without file handles'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),
   o('unbuilt', 'auto-dedup', 'images that build on one another'),
   o('unbuilt', 'page-server', 'memory sent over the network: -D - does it through a pipe'),

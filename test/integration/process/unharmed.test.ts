@@ -144,6 +144,7 @@ const UNKEPT = {
   leader: /a thread leader that has ended/,
   ring: /an event descriptor is registered/,
   clocks: /time namespace: its children would be in another one/,
+  gone: /file \/proc\/\d+: it tells of a process that is gone/,
   ended: /its root has ended/,
   outside: /shared descriptors: process \d+, its parent, has the very same/,
 };
