@@ -12,7 +12,7 @@ if (!isMainThread) {
   await import('./shell/worker.ts');
 } else if (argv.length === 1 && argv[0] === '--version') {
   // Asked by scripts, and most often of all: answered without loading the rest.
-  const { version } = await import('./version.ts');
+  const { version } = await import('../version.ts');
   stdout.write(`${version()}\n`);
 } else {
   const { main } = await import('./app.ts');

@@ -1,10 +1,10 @@
 /** From arguments to a command of the tree and its input, by commander. */
 import { Argument as ArgumentParser, CommanderError, Option, Command as Parser } from 'commander';
+import { version } from '../version.ts';
 import { argumentTerm, type Command, type Flag, type Flags, flagTerm, type Input } from './command.ts';
 import { UsageError } from './exit.ts';
 import { helpAfter, NAMELESS, styleHelp } from './help.ts';
 import type { Settings } from './io.ts';
-import { version } from './version.ts';
 
 /** What the arguments ask for: to run a command, or to show a text and end. */
 export type Request =

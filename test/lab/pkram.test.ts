@@ -55,7 +55,7 @@ async function load(vm: Vm, name: KernelName, options = '--preserve-as soft-rese
 
 async function go(vm: Vm, release: string): Promise<void> {
   const before = vm.agent.greeting;
-  void vm.run('tideover kexec exec').catch(() => {});
+  void vm.run('tideover kexec exec', SLOW).catch(() => {});
   assert.equal((await vm.nextKernel(before, NEXT_KERNEL_MS)).release, release);
 }
 

@@ -2,10 +2,10 @@ import { UnsupportedError } from '../../errors.ts';
 import { count } from '../../image/count.ts';
 import type { Loading, SystemCall } from '../../kexec/kexec.ts';
 import type { KexecStatus } from '../../kexec/load.ts';
+import type { Preserved } from '../../update/preserved.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
-import type { Preserved } from '../preserved.ts';
 import { table } from '../table.ts';
 import { printableLine } from '../text.ts';
 
@@ -206,7 +206,7 @@ async function loadKernelFile(io: Io, kernel: string, flags: LoadFlags): Promise
 
 async function loadCaptureKernel(io: Io, kernel: string, flags: LoadFlags): Promise<Output> {
   const { loadCaptureKernel: loadIt, planCaptureKernel: planIt } = await import('../../kexec/kexec.ts');
-  const { locationForCapture } = await import('../preserved.ts');
+  const { locationForCapture } = await import('../../update/preserved.ts');
   const location = flags.dropPreserved ? [] : locationForCapture();
   const files = {
     kernel,
@@ -235,10 +235,13 @@ async function jumpTo(kernel: string | undefined, flags: FlagValues<typeof jumpF
 
 /** What of preserved memory the next kernel gets. */
 async function preservedFor(kernel: string, commandLine: string, flags: LoadFlags): Promise<Preserved> {
-  const { nothingPreserved, preservedFor: find, preserveAs } = await import('../preserved.ts');
+  const { nothingPreserved, preservedFor: find, preserveAs } = await import('../../update/preserved.ts');
   if (flags.dropPreserved) return nothingPreserved();
   const { readKernel } = await import('../../kexec/kernelfile.ts');
-  const as = flags.preserveAs === undefined ? undefined : preserveAs(flags.preserveAs);
+  const as = preserveAs.find((each) => each === flags.preserveAs);
+  if (flags.preserveAs !== undefined && as === undefined) {
+    throw new UsageError(`--preserve-as ${flags.preserveAs}: it is ${preserveAs.join(' or ')}`);
+  }
   const [release] = readKernel(kernel).version.split(' ');
   const preserved = find(as, { release: release!, commandLine });
   if (flags.fileSyscall && preserved.nodes > 0) {
@@ -252,7 +255,7 @@ async function preservedFor(kernel: string, commandLine: string, flags: LoadFlag
 }
 
 async function withLocation(commandLine: string, location: readonly string[]): Promise<string> {
-  return (await import('../preserved.ts')).withLocation(commandLine, location);
+  return (await import('../../update/preserved.ts')).withLocation(commandLine, location);
 }
 
 async function commandLine({
@@ -322,8 +325,8 @@ function showLoading({ plan }: Loading, commandLine: string, view: View): string
 
 async function startNext(io: Io, atOnce: boolean): Promise<Output> {
   const { restart } = await import('../../kexec/restart.ts');
-  const { demandUnchanged } = await import('../preserved.ts');
-  const { seal, unseal } = await import('../preserved-state.ts');
+  const { demandUnchanged } = await import('../../update/preserved.ts');
+  const { seal, unseal } = await import('../../update/state.ts');
   const lastly = () => {
     demandUnchanged();
     seal();
@@ -340,7 +343,7 @@ async function startNext(io: Io, atOnce: boolean): Promise<Output> {
 async function drop(kind: 'reboot' | 'crash'): Promise<Output> {
   const { unload } = await import('../../kexec/load.ts');
   unload(kind);
-  if (kind === 'reboot') (await import('../preserved-state.ts')).rememberLoaded(undefined);
+  if (kind === 'reboot') (await import('../../update/state.ts')).rememberLoaded(undefined);
   return { json: { loaded: false }, text: () => [] };
 }
 

@@ -1,8 +1,8 @@
 import type { FilesCount, Pkram } from '../../pkram/index.ts';
+import type { Holding, MediumOptions } from '../../update/medium.ts';
 import { type Command, command } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
-import type { Holding, MediumOptions } from '../pkram.ts';
 import { byteSize } from '../progress.ts';
 import { table } from '../table.ts';
 import { printableLine } from '../text.ts';
@@ -164,7 +164,8 @@ async function withPkram<T>(
   options: MediumOptions,
   use: (pkram: Pkram, holding: Holding | undefined) => T | Promise<T>,
 ): Promise<T> {
-  const { holdingOf, openMedium, placeOf } = await import('../pkram.ts');
+  const { holdingOf, openMedium } = await import('../../update/medium.ts');
+  const { placeOf } = await import('../medium.ts');
   const place = placeOf(given);
   const pkram = openMedium(place, options);
   try {
@@ -182,7 +183,7 @@ async function lookInto<T>(
   try {
     return await withPkram(given, { readOnly: true }, use);
   } catch (error) {
-    const { isAbsent } = await import('../pkram.ts');
+    const { isAbsent } = await import('../medium.ts');
     if (isAbsent(error)) return undefined;
     throw error;
   }
@@ -369,7 +370,8 @@ async function makeMedium(given: string | undefined, size: string | undefined): 
 }
 
 async function giveBack(given: string | undefined, force: boolean): Promise<Output> {
-  const { placeOf, returnMemory } = await import('../pkram.ts');
+  const { returnMemory } = await import('../../update/medium.ts');
+  const { placeOf } = await import('../medium.ts');
   const result = await returnMemory(placeOf(given), force);
   return {
     json: result,
@@ -380,7 +382,7 @@ async function giveBack(given: string | undefined, force: boolean): Promise<Outp
 async function showStatus(given: string | undefined): Promise<Output> {
   const found = await lookInto(given, (preserved, holding) => ({ now: preserved.status(), holding }));
   if (found === undefined) {
-    const { placeName, placeOf } = await import('../pkram.ts');
+    const { placeName, placeOf } = await import('../medium.ts');
     const name = placeName(given, placeOf(given));
     return { json: { medium: name, exists: false }, text: () => [`nothing is preserved in ${printableLine(name)}`] };
   }

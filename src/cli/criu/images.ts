@@ -2,8 +2,8 @@
 import { resolve } from 'node:path';
 import { UnsupportedError } from '../../errors.ts';
 import type { ImageDraft, ImageStore } from '../../image/store.ts';
+import { version } from '../../version.ts';
 import type { Flags } from '../command.ts';
-import { version } from '../version.ts';
 
 export const imageFlags = {
   imagesDir: {
@@ -52,7 +52,10 @@ export async function openDraft(directory: string, parent?: string): Promise<Ima
     return createStream(1, info);
   }
   const node = nodeOf(directory);
-  if (node !== undefined) return (await import('../pkram.ts')).draftNode(node, info);
+  if (node !== undefined) {
+    const { draftNode } = await import('../../update/medium.ts');
+    return draftNode((await import('../medium.ts')).placeOf(undefined), node, info);
+  }
   const { createDirectory } = await import('../../image/directory.ts');
   const { saveToDisk } = await import('../../process/disk.ts');
   return createDirectory(directory, info, { replace: true, ...saveToDisk, parent });
@@ -89,7 +92,10 @@ export async function openStore(directory: string): Promise<ImageStore> {
     return openStream(0, 'stdin');
   }
   const node = nodeOf(directory);
-  if (node !== undefined) return (await import('../pkram.ts')).openNode(node);
+  if (node !== undefined) {
+    const { openNode } = await import('../../update/medium.ts');
+    return openNode((await import('../medium.ts')).placeOf(undefined), node);
+  }
   const { openDirectory } = await import('../../image/directory.ts');
   return openDirectory(directory);
 }

@@ -1,11 +1,11 @@
 /** A page for whoever is to understand the crash. */
 import type { Kernel } from '../../../crash/kernel/kernel.ts';
 import type { Verdict } from '../../../crash/why/verdict.ts';
+import { version } from '../../../version.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
 import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { byteSize } from '../../progress.ts';
-import { version } from '../../version.ts';
 
 export const report = command({
   name: 'report',

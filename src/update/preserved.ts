@@ -14,9 +14,8 @@ import { alignIn, normalise, subtract } from '../mem/range.ts';
 import type { MediumRange, PkramStatus } from '../pkram/index.ts';
 import { memoryBlockSize } from '../sys/memoryblocks.ts';
 import { configOf, moduleNames } from '../sys/probe/config.ts';
-import { UsageError } from './exit.ts';
-import { findMemory, openMedium, PARAMETER } from './pkram.ts';
-import { loadedWith, rememberLoaded, returnedMemory } from './preserved-state.ts';
+import { findMemory, openMedium, PARAMETER } from './medium.ts';
+import { loadedWith, rememberLoaded, returnedMemory } from './state.ts';
 
 /** What the next kernel's memory map calls whole blocks of preserved memory, and what it calls the rest. */
 const PRESERVE_AS = {
@@ -33,11 +32,8 @@ export type PreserveAs = keyof typeof PRESERVE_AS;
  */
 const BLACKLIST = 'modprobe.blacklist=dax_hmem,kmem';
 
-/** @throws UsageError */
-export function preserveAs(text: string): PreserveAs {
-  if (Object.hasOwn(PRESERVE_AS, text)) return text as PreserveAs;
-  throw new UsageError(`--preserve-as ${text}: it is ${Object.keys(PRESERVE_AS).join(' or ')}`);
-}
+/** The names of the ways to keep memory. */
+export const preserveAs = Object.keys(PRESERVE_AS) as readonly PreserveAs[];
 
 /** What the next kernel gets. */
 export interface Preserved {

@@ -1,21 +1,8 @@
-/** How a medium of preserved memory is named, and what the next kernel's command line says of it. */
+/** What the next kernel's memory map and command line say of preserved memory. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { E820_TYPE_PRAM, E820_TYPE_RESERVED, E820_TYPE_SOFT_RESERVED } from '../../../src/abi/e820.ts';
-import { UsageError } from '../../../src/cli/exit.ts';
-import { placeOf } from '../../../src/cli/pkram.ts';
-import { locationOf, preserveAs, reservations, withLocation } from '../../../src/cli/preserved.ts';
-
-test('a medium is a file, an address or a range', () => {
-  assert.deepEqual(placeOf('/some/file'), { kind: 'file', path: '/some/file' });
-  assert.deepEqual(placeOf('./memory'), { kind: 'file', path: './memory' });
-  assert.deepEqual(placeOf('memory:0x100000000'), { kind: 'physical', superblock: 2 ** 32 });
-  const region = { start: 2 ** 32, end: 2 ** 32 + 2 ** 30 };
-  assert.deepEqual(placeOf('memory:0x100000000-0x13fffffff'), { kind: 'physical', superblock: 2 ** 32, region });
-  for (const wrong of ['memory:', 'memory:1G', 'memory:0x2000-0x1000', 'memory:4096']) {
-    assert.throws(() => placeOf(wrong), UsageError, wrong);
-  }
-});
+import { locationOf, reservations, withLocation } from '../../../src/update/preserved.ts';
 
 test('a command line has one place of preserved memory, the one of the next kernel', () => {
   const location = locationOf({ ranges: [{ start: 0x1234000, size: 4096 }] });
@@ -25,12 +12,6 @@ test('a command line has one place of preserved memory, the one of the next kern
   const rest = 'root=/dev/vda1 modprobe.blacklist=floppy quiet';
   assert.equal(withLocation(before, [location]), `${rest} ${location}`);
   assert.equal(withLocation(before, []), rest);
-});
-
-test('preserved memory is kept as one of the types, or two', () => {
-  assert.equal(preserveAs('soft-reserved'), 'soft-reserved');
-  assert.equal(preserveAs('soft-reserved,pram'), 'soft-reserved,pram');
-  assert.throws(() => preserveAs('pmem'), /reserved or soft-reserved or pram/);
 });
 
 test('whole blocks are soft reserved, what lies beside them reserved', () => {

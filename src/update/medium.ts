@@ -1,10 +1,10 @@
-/** Preserved memory for commands: which medium is meant, and what is opened in it. */
-import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+/** Where preserved memory is on this machine: found, opened, looked into and given back. */
+import { FormatError, UnsupportedError } from '../errors.ts';
 import { count } from '../image/count.ts';
 import type { ImageInfo } from '../image/info.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
 import { parameters } from '../kexec/commandline.ts';
-import { parseRange, type Range } from '../mem/range.ts';
+import type { Range } from '../mem/range.ts';
 import {
   createImage,
   FileMedium,
@@ -20,11 +20,9 @@ import {
 } from '../pkram/index.ts';
 import { isHugePageMount } from '../sys/hugepages.ts';
 import { readProcText } from '../sys/proc.ts';
-import { UsageError } from './exit.ts';
-import { demandUnsealed, rememberReturned, returnedMemory } from './preserved-state.ts';
-import { version } from './version.ts';
+import { version } from '../version.ts';
+import { demandUnsealed, rememberReturned, returnedMemory } from './state.ts';
 
-export const DEFAULT_MEDIUM = '/var/lib/tideover/pkram';
 /** On the command line of a kernel: where the superblock lies that the one before left. */
 export const PARAMETER = 'tideover.pkram';
 
@@ -46,24 +44,6 @@ export interface MediumOptions {
   readonly size?: number;
 }
 
-/**
- * The medium that a command means.
- *
- * @param given by --medium: a file, `memory`, or `memory:` with an address or a range
- * @returns undefined for `memory` where there is none yet
- */
-export function placeOf(given: string | undefined): Place | undefined {
-  const wanted = given ?? process.env.TIDEOVER_PKRAM;
-  if (wanted === undefined) return findMemory() ?? { kind: 'file', path: DEFAULT_MEDIUM };
-  if (wanted === 'memory') return findMemory();
-  if (!wanted.startsWith('memory:')) return { kind: 'file', path: wanted };
-  const at = wanted.slice('memory:'.length);
-  const region = parseRange(at);
-  if (region !== undefined) return { kind: 'physical', superblock: region.start, region };
-  if (/^0x[0-9a-f]{1,13}$/i.test(at)) return { kind: 'physical', superblock: Number(at) };
-  throw new UsageError(`${wanted}: not an address or a range, like memory:0x100000000-0x13fffffff`);
-}
-
 /** Preserved memory that is there: in huge pages of this kernel, or found by its command line. */
 export function findMemory(): Place | undefined {
   if (isHugePageMount(HUGE_PAGES)) return { kind: 'pages' };
@@ -71,12 +51,6 @@ export function findMemory(): Place | undefined {
   const superblock = Number(words.findLast((word) => word.startsWith(`${PARAMETER}=`))?.slice(PARAMETER.length + 1));
   if (!Number.isSafeInteger(superblock) || superblock === returnedMemory()?.superblock) return undefined;
   return { kind: 'physical', superblock };
-}
-
-/** For people: what a medium is called. */
-export function placeName(given: string | undefined, place: Place | undefined): string {
-  if (place?.kind === 'file') return place.path;
-  return given ?? process.env.TIDEOVER_PKRAM ?? 'memory';
 }
 
 /** Opens a medium. @param place undefined for one in huge pages that is to be made @throws ENOENT where there is none */
@@ -194,15 +168,9 @@ function demandEmpty(pkram: Pkram): void {
   throw new UnsupportedError({ what: 'giving memory back', why, remedy });
 }
 
-/** Whether an error says that there is no medium. */
-export function isAbsent(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'ENOENT' || (error instanceof SyscallError && error.errnoName === 'ENOENT');
-}
-
 /** Begins an image as a node. The medium is closed with the draft. @throws UnsupportedError where there is a node of that name */
-export function draftNode(node: string, info: ImageInfo): ImageDraft {
-  const pkram = openMedium(placeOf(undefined), { create: true });
+export function draftNode(place: Place | undefined, node: string, info: ImageInfo): ImageDraft {
+  const pkram = openMedium(place, { create: true });
   try {
     const draft = createImage(pkram, node, info);
     return {
@@ -223,8 +191,8 @@ export function draftNode(node: string, info: ImageInfo): ImageDraft {
 }
 
 /** The image in a node, which stays. The medium is closed with the store. @throws NoSuchNodeError, FormatError */
-export function openNode(node: string): ImageStore {
-  const pkram = openMedium(placeOf(undefined), { readOnly: true });
+export function openNode(place: Place | undefined, node: string): ImageStore {
+  const pkram = openMedium(place, { readOnly: true });
   try {
     const store = openImage(pkram, node);
     return {
