@@ -1,7 +1,7 @@
 /** The kernel's log, with a search. */
 import { html } from './html.ts';
-import type { Section } from './page.ts';
 import type { LogLine, Report } from './report.ts';
+import type { Section } from './section.ts';
 
 /** Lines that the browser lays out together, so that a long log shows at once. */
 const CHUNK = 200;

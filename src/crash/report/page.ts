@@ -2,23 +2,15 @@
  * A report as one HTML page that needs nothing else: no network, no file beside it, no rights. Its policy lets only its own style and
  * script run, by their hashes, so that text out of a dump could do nothing even if it became markup.
  */
-import { type Html, html, Html as Trusted } from './html.ts';
+import { Html, html } from './html.ts';
 import { logSection } from './logsection.ts';
 import type { Report, SystemFacts } from './report.ts';
 import { script } from './script.ts';
+import { byteText } from './section.ts';
 import { memorySection, missingSection, moduleSection, sourceSection, waitSection } from './sections.ts';
 import { stackSection } from './stacksection.ts';
 import { style } from './style.ts';
 import { verdictSection } from './verdictsection.ts';
-
-/** A part of the page, under a heading of its own. */
-export interface Section {
-  readonly id: string;
-  readonly title: string;
-  /** Beside the title, and in the list of sections. */
-  readonly count?: number;
-  readonly content: Html;
-}
 
 /** @param made by what, such as `tideover 1.0` */
 export async function reportPage(report: Report, made: string): Promise<string> {
@@ -47,7 +39,7 @@ export async function reportPage(report: Report, made: string): Promise<string> 
 <meta name="color-scheme" content="light dark">
 <meta name="generator" content="${made}">
 <title>${title}</title>
-<style>${new Trusted(style)}</style>
+<style>${new Html(style)}</style>
 </head>
 <body>
 <a class="skip" href="#content">Skip to the content</a>
@@ -63,7 +55,7 @@ ${facts(system)}
 ${sections.map(({ id, title, count, content }) => html`<section id="${id}" aria-labelledby="${id}-title"><h2 id="${id}-title">${title}${count === undefined ? undefined : html` <span class="count">${count}</span>`}</h2>${content}</section>\n`)}
 </main>
 <footer class="wide"><p>Made by ${made} out of <span class="mono">${report.dump}</span> alone. This page loads nothing and sends nothing.</p></footer>
-<script>${new Trusted(script)}</script>
+<script>${new Html(script)}</script>
 </body>
 </html>
 `.text;
@@ -104,14 +96,6 @@ function duration(seconds: number): string {
     .slice(first, first + 3)
     .map(([count, unit]) => `${count} ${unit}`)
     .join(' ');
-}
-
-/** `1.5 GB`: powers of 1024, three digits. */
-export function byteText(bytes: number): string {
-  const units = ['B', 'KB', 'MB', 'GB', 'TB', 'PB'];
-  let [value, unit] = [bytes, 0];
-  for (; value >= 1000 && unit < units.length - 1; unit++) value /= 1024;
-  return `${value >= 100 || unit === 0 ? value.toFixed(0) : value.toPrecision(3)} ${units[unit]}`;
 }
 
 /** As a Content-Security-Policy names what may be inline. */

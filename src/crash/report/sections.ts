@@ -1,8 +1,8 @@
 /** The sections of the page that are a picture or a table. */
 import { type Html, html } from './html.ts';
-import { byteText, type Section } from './page.ts';
 import { kindClass, memoryBar, percent, smallBar, waitPicture, waitSentences } from './pictures.ts';
 import type { ModuleRow, Report } from './report.ts';
+import { byteText, type Section } from './section.ts';
 
 const PAGE = 4096;
 

@@ -1,7 +1,7 @@
 /** Tasks, those with the same stack together. */
 import { type Html, html } from './html.ts';
-import type { Section } from './page.ts';
 import type { FrameFacts, Report, StackGroup, TaskFacts } from './report.ts';
+import type { Section } from './section.ts';
 
 /** Tasks of a group that are named one by one. */
 const SHOWN_TASKS = 500;

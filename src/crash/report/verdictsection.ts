@@ -1,7 +1,7 @@
 /** What happened: the sentence, what supports it, and where the kernel stopped. */
 import { type Html, html } from './html.ts';
-import type { Section } from './page.ts';
 import type { FindingFacts, Report, VerdictFacts } from './report.ts';
+import type { Section } from './section.ts';
 
 const WEIGHTS = { cause: 'Cause', related: 'Related', note: 'Note' } as const;
 
