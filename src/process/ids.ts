@@ -2,6 +2,8 @@
 import { UnsupportedError } from '../errors.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 
+export const PROC = /^\/proc\/(\d+)(?=\/|$)/;
+
 export class Ids {
   readonly #own: boolean;
   readonly #known = new Map<number, number>();
@@ -20,6 +22,19 @@ export class Ids {
     if (NSpid.length < 2) throw outside(id);
     this.#known.set(id, NSpid.at(-1)!);
     return NSpid.at(-1)!;
+  }
+
+  /** A path below /proc/PID by the id that the tree knows: with that it is found again. */
+  insideProc(path: string): string {
+    if (!this.#own) return path;
+    return path.replace(PROC, (_, id: string) => {
+      try {
+        return `/proc/${this.inside(Number(id))}`;
+      } catch {
+        // It is of another process, or of one that is gone.
+        return `/proc/${id}`;
+      }
+    });
   }
 
   /** Process group and session of a process; 0 where the leader is not seen there. */

@@ -46,6 +46,7 @@ import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
 import type { TtyInfo } from './files/ttypair.ts';
 import type { Packet } from './files/unixqueue.ts';
+import { PROC } from './ids.ts';
 import { restoreIpcLimits, restoreQueues } from './ipc.ts';
 import { OURS, ownNamespaces } from './namespaces.ts';
 import { fillFile } from './pages.ts';
@@ -281,7 +282,7 @@ export class Restoring {
     if (link !== undefined) return this.once(`link ${link} ${reg.name}`, () => this.#makeLink(link, reg.name));
     const ghost = this.#ghosts.get(reg.id);
     return ghost === undefined
-      ? reg.name
+      ? reg.name.replace(PROC, (_, id: string) => `/proc/${this.here(Number(id))}`)
       : this.once(`ghost ${ghost} ${reg.name}`, () => this.#makeGhost(ghost, reg.name));
   }
 

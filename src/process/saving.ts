@@ -172,7 +172,7 @@ export class Saving {
     entry: Pick<Regular, 'id' | 'flags' | 'pos' | 'fown'>,
   ): Regular {
     const { stat, link } = file;
-    let name = link;
+    let name = this.ids.insideProc(link);
     if (!leadsTo(link, stat)) {
       name = link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
       this.#addGhost(file, name);

@@ -151,3 +151,38 @@ test(`kill -9 of tideover at ${KILLS} moments of a restore into new namespaces`,
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+for (const [what, line, said] of [
+  ['mount', ['unshare', '--mount'], /mnt namespace: it is another one than that of tideover/],
+  ['user', ['unshare', '--user'], /user namespace: it is another one than that of tideover/],
+  ['control group', ['unshare', '--cgroup'], /cgroup namespace: it is another one than that of tideover/],
+  [
+    'UTS, of a child alone,',
+    ['sh', '-c', 'unshare --uts sleep 100 & wait'],
+    /uts namespace: it is in another one than/,
+  ],
+] as const) {
+  test(`a ${what} namespace is refused by its name`, async (t) => {
+    const target = new Bench();
+    t.after(() => target.dispose());
+    const args = line[0] === 'sh' ? line.slice(1) : [...line.slice(1), 'sleep', '100'];
+    const pid = target.start(line[0], args);
+    for (let i = 0; !sleeps(pid); i++) {
+      assert.ok(i < 1000, 'it does not begin to sleep');
+      await setTimeout(10);
+    }
+    const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
+    assert.equal(status, 3, stderr);
+    assert.match(stderr, said);
+    assert.ok(existsSync(`/proc/${pid}`));
+  });
+}
+
+function sleeps(pid: number): boolean {
+  try {
+    return idsBelow(pid).some((id) => readFileSync(`/proc/${id}/comm`, 'utf8') === 'sleep\n');
+  } catch {
+    // One of them has just ended.
+    return false;
+  }
+}

@@ -79,6 +79,7 @@ static int init(void)
 	setsid();
 	signal(SIGTERM, on_term);
 	CHECK(pipe(go) == 0 && pipe(pipes) == 0);
+	int about = open("/proc/self/status", O_RDONLY);
 	pid_t self = getpid(), child = fork();
 	if (!child) { char byte; for (int i = 0; i < 3; i++) if (!fork()) { pause(); _exit(0); } _exit(read(pipes[0], &byte, 1) == 1 && getppid() == self ? 7 : 1); }
 	pid_t ended = fork();
@@ -115,6 +116,13 @@ static int init(void)
 
 	while (!term) pause();
 
+	char shown[4096], mine[32];
+	int length = pread(about, shown, sizeof shown - 1, 0);
+	CHECK(length > 0);
+	shown[length > 0 ? length : 0] = 0;
+	sprintf(mine, "\t%d\n", self);
+	char *line = strstr(shown, "NSpid:");
+	CHECK(line && (line = strchr(line, '\n')) && !memcmp(line + 1 - strlen(mine), mine, strlen(mine)));
 	CHECK(getpid() == self && (!HAS('p') || getppid() == 0) && getsid(0) == self);
 	CHECK(write(go[1], "x", 1) == 1 && pthread_join(other, 0) == 0);
 	CHECK(waitpid(ended, &status, 0) == ended && WIFEXITED(status) && WEXITSTATUS(status) == 5);
