@@ -7,6 +7,7 @@ import { MemoryImage, type PageRuns, type VmaEntry } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { ImageTask, MmEntry } from '../image/tree.ts';
 import { acceptPages } from './acceptance.ts';
+import { Copying } from './copying.ts';
 import type { LazyMemory } from './lazy.ts';
 import { restoreMm } from './mm.ts';
 import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
@@ -177,13 +178,19 @@ export class Spaces {
       there!.present(at, at + 1) > 0 && inherited.some(({ start, end }) => at >= start && at < end);
     const vdso = new OldVdso(task);
     const { pid } = leader.scratch;
-    const fill = (to: number, from: number, length: number) =>
-      inherited.length > 0 ? fillWhereOther(pid, to, from, length, had) : fillMemory(pid, to, from, length);
     const later = this.#lazy?.register(leader, task, image.runs);
+    const isEmpty = inherited.length === 0 && later === undefined;
+    const copying = isEmpty ? Copying.into(leader, ownVmas(task.mm!), image.runs) : undefined;
+    const fill = (to: number, from: number, length: number): void => {
+      if (copying !== undefined) copying.fill(to, from, length);
+      else if (inherited.length > 0) fillWhereOther(pid, to, from, length, had);
+      else fillMemory(pid, to, from, length);
+    };
     try {
       eachPart(image, (to, from, length) => vdso.take(to, from, length, fill), later);
       vdso.place(leader, { start: address, end: address + size });
     } finally {
+      copying?.[Symbol.dispose]();
       vdso[Symbol.dispose]();
     }
   }

@@ -81,3 +81,13 @@ export function mountHugePages(directory: string): void {
 export function unmountHugePages(directory: string): void {
   if (umount2.attempt({ target: directory, flags: 0 }) === 0) rmdirSync(directory);
 }
+
+/** Whether memory gets transparent huge pages without asking: Documentation/admin-guide/mm/transhuge.rst. */
+export function hugeByDefault(): boolean {
+  try {
+    return readProcText('/sys/kernel/mm/transparent_hugepage/enabled').includes('[always]');
+  } catch {
+    // Not in this kernel.
+    return false;
+  }
+}

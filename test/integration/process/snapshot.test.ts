@@ -62,6 +62,30 @@ test('large memory is that of one moment, though the program goes on writing; ti
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('large memory beside small, of other kinds and with holes, comes back as it was', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', NEIGHBOURS]);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+/** One piece of memory in mappings that touch: 8 MiB without holes, 1 MiB, and 8 MiB of which every second page is there. */
+const NEIGHBOURS = `
+import hashlib, mmap, os, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+MIB = 1 << 20
+memory = mmap.mmap(-1, 17 * MIB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_DONTDUMP, 8 * MIB, MIB)
+memory[:9 * MIB] = os.urandom(9 * MIB)
+for at in range(9 * MIB, 17 * MIB, 8192): memory[at:at + 4096] = os.urandom(4096)
+before = hashlib.sha256(memory).digest()
+print('ready', flush=True)
+signal.pause()
+print('ok' if hashlib.sha256(memory).digest() == before else 'faults', flush=True)
+`;
+
 test('flags of mappings that change before a process stops are not those that it is taken to have', async (t) => {
   const target = bench(t);
   const pid = target.start('python3', ['-c', ADVISES]);
