@@ -9,6 +9,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { intersect, overlaps, type Range, subtract } from '../mem/range.ts';
+import { readIomem } from '../sys/iomem.ts';
 import { readFirmwareMap } from '../sys/memmap.ts';
 import { daxDevices, type MemoryDevice, pmemDevices } from '../sys/memorydevices.ts';
 
@@ -27,17 +28,17 @@ export function wholeMemory(path: string, range: Range): Window {
 
 /** What ranges are reached through; where there is nothing else, /dev/mem. Loads drivers where they are needed. */
 export function windowsOn(ranges: readonly Range[]): Window[] {
-  const firmware = readFirmwareMap();
-  const called = (name: string) =>
-    intersect(
-      ranges,
-      firmware.filter(({ type }) => type === name),
-    );
   const devices: MemoryDevice[] = [];
-  const pram = called('Persistent Memory (legacy)');
+  // Here memmap=SIZE!START counts too, which the firmware's map does not have.
+  const pram = intersect(
+    ranges,
+    readIomem().filter(({ name }) => name === 'Persistent Memory (legacy)'),
+  );
   // Not by /dev/mem as long as no driver has it: whenever udev loads one, all users are to have locked the same.
   if (pram.length > 0) devices.push(...pmemDevices((found) => subtract(pram, found).length === 0));
-  const soft = isOpen(MEMORY) ? [] : called('Soft Reserved');
+  // Linux 7.2 does not have it in /proc/iomem.
+  const called = readFirmwareMap().filter(({ type }) => type === 'Soft Reserved');
+  const soft = isOpen(MEMORY) ? [] : intersect(ranges, called);
   if (soft.length > 0) {
     const isOurs = (device: Range) => soft.some((range) => overlaps(range, device));
     devices.push(...daxDevices(isOurs, (found) => subtract(soft, found).length === 0));

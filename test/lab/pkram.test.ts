@@ -159,14 +159,14 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     await refused('tideover pkram save x - --medium memory:0x0-0xfffff </dev/null', /no memory|its own/);
     await refused('su -s /bin/sh nobody -c "tideover pkram ls"', /EACCES/);
     const { size } = await json(vm, 'tideover pkram status');
-    const list = await vm.check('tideover pkram ls');
+    const list = await vm.check('tideover pkram ls', SLOW);
     assert.match(list, /384.* held by the mount \/dev\/tideover\/pkram, without a process, 384.* can be returned/);
     const total = await memTotal(vm);
     await changeKernel(vm, '6.1');
 
     assert.doesNotMatch(await vm.check('cat /proc/cmdline'), /one|two/);
-    assert.equal(await vm.check('tideover pkram load one --wipe'), 'one\n');
-    assert.equal(await vm.check('tideover pkram load two'), 'two\n');
+    assert.equal(await vm.check('tideover pkram load one --wipe', SLOW), 'one\n');
+    assert.equal(await vm.check('tideover pkram load two', SLOW), 'two\n');
     await release(t, vm, size);
     // The next medium lies also in what was returned, the rest of which is ordinary memory of the kernel after it.
     await vm.check('tideover pkram init --medium memory --size 700M', SLOW);
@@ -175,7 +175,7 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     await choosesTypes(vm);
     await changeKernel(vm, '6.12', '--append lockdown=integrity --preserve-as soft-reserved,pram');
     assert.equal((await vm.run('head -c 1 /dev/mem')).status, 1, 'the kernel is locked down');
-    assert.equal(await vm.check('tideover pkram load three'), 'three\n');
+    assert.equal(await vm.check('tideover pkram load three', SLOW), 'three\n');
     const gone = total - next.size - (await memTotal(vm));
     assert.ok(gone < 16 * MIB, `${gone} bytes are neither preserved nor ordinary memory`);
     await release(t, vm, next.size);
