@@ -40,6 +40,8 @@ export class Spaces {
   readonly #runs = new Map<ImageTask, PageRuns>();
   /** Those whose children have what they have. */
   readonly #inherited = new Set<ImageTask>();
+  /** Those that have memory, their own or what is left to them of their parents', when their children are made. */
+  readonly #full = new Set<ImageTask>();
   readonly #filled = new Map<ImageTask, Set<VmaEntry>>();
   readonly #toFill: (() => void)[] = [];
   /** The call that brings the program into the process. */
@@ -66,6 +68,7 @@ export class Spaces {
     const children = tasks.filter((each) => each.ppid === task.pid && !each.isZombie && !isStray(tasks, each));
     if (!children.some((child) => this.#inheritance(child, task).length > 0)) return false;
     this.#inherited.add(task);
+    this.#full.add(firstWithMemory(tasks, task));
     return true;
   }
 
@@ -73,9 +76,11 @@ export class Spaces {
   inherit({ task, leader }: Made): void {
     const { tasks } = this.#restoring.tree;
     const parent = this.#parentOf(task);
-    const full = parent !== undefined || isStray(tasks, task);
+    const maker = tasks.find(({ pid }) => pid === task.ppid);
+    const full = isStray(tasks, task) || (maker !== undefined && this.#full.has(firstWithMemory(tasks, maker)));
     if (!full || firstWithMemory(tasks, task) !== task) return;
     const kept = task.isZombie || parent === undefined ? [] : this.#inheritance(task, parent);
+    if (kept.length > 0) this.#full.add(task);
     unmapBut(leader, [this.#hole, ...kept.map(({ start, end }) => ({ address: start, size: end - start }))]);
     leader.start();
   }

@@ -120,7 +120,7 @@ export function unmapBut(remote: Remote, kept: readonly { readonly address: numb
     if (address > at) remote.call(NR.munmap, at, address - at);
     at = address + size;
   }
-  remote.call(NR.munmap, at, TASK_SIZE - at);
+  if (at < TASK_SIZE) remote.call(NR.munmap, at, TASK_SIZE - at);
 }
 
 const TASK_SIZE = 0x7fff_ffff_f000;

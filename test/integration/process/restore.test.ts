@@ -9,6 +9,7 @@ import {
   readdirSync,
   readFileSync,
   readlinkSync,
+  renameSync,
   rmdirSync,
   statSync,
   writeFileSync,
@@ -229,6 +230,18 @@ test('pages that parent and child share until one writes, and what processes sha
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('pages that are shared with a parent by one whose child is another program at the same addresses', async (t) => {
+  const target = bench(t);
+  const build = (size: number) => target.compile('apart', '-static', '-no-pie', `-DSIZE=${size}`);
+  const other = join(target.folder, 'other');
+  renameSync(build(1 << 20), other);
+  const pid = target.start(build(1 << 16), [other]);
+  await target.says('ready');
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('a tree of 200 processes', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('tree'), ['197']);
@@ -290,7 +303,8 @@ test('Node with timers and files, whose rings are idle', async (t) => {
 
 test('make -j2 in the middle of compiling', async (t) => {
   const target = bench(t);
-  const pid = target.start('sh', [program('make.sh')]);
+  // All shells are at the same addresses, so that each may have its memory of the one before.
+  const pid = target.start('setarch', ['-R', 'sh', program('make.sh')]);
   await target.says('ready');
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');

@@ -23,10 +23,10 @@ export class Bench {
   readonly #pids = new Set<number>();
   readonly #children = new Set<ChildProcess>();
 
-  /** Compiles a program of programs/. @returns its path */
-  compile(name: string): string {
+  /** Compiles a program of programs/. @param options for gcc @returns its path */
+  compile(name: string, ...options: string[]): string {
     const path = join(this.folder, name);
-    execFileSync('gcc', ['-O1', '-Wall', '-pthread', '-o', path, join(programs, `${name}.c`)]);
+    execFileSync('gcc', ['-O1', '-Wall', '-pthread', ...options, '-o', path, join(programs, `${name}.c`)]);
     return path;
   }
 
