@@ -104,7 +104,7 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
  * A mount namespace in which /run is a tmpfs: CRIU keeps there what it has found out about the kernel, and asks it all anew at
  * each start where it cannot.
  */
-async function warmPlace(): Promise<ChildProcess> {
+export async function warmPlace(): Promise<ChildProcess> {
   const command = 'mount -t tmpfs none /run && echo ready && exec sleep infinity';
   const place = spawn('unshare', ['--mount', '--propagation', 'private', 'sh', '-c', command], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -221,7 +221,7 @@ async function ended(pid: number): Promise<void> {
   while (existsSync(`/proc/${pid}`) && runs()) await setTimeout(2);
 }
 
-function frozenTime(image: string): number {
+export function frozenTime(image: string): number {
   const store = openDirectory(image);
   const stats = withSource(store, fileName(images.STATS, 'dump'), (source) => readEntry(source, images.STATS));
   return stats.dump!.frozen_time / 1000;

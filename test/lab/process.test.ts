@@ -1,6 +1,6 @@
 /**
  * Checkpoint and restore in guests, and from one kernel to another: 6.1 has no PAGEMAP_SCAN, no ids of timers to choose and no
- * guarded pages, 7.2 another vdso. All programs of a guest are one tree, saved and restored at once; each checks itself.
+ * guarded pages, and tells what was written by soft-dirty bits alone; 7.2 has another vdso. All programs of a guest are one tree, saved and restored at once; each checks itself.
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -61,7 +61,7 @@ const PROGRAMS = ['state 60', 'tree 4 3', 'more', 'clock 1'];
 before(async () => {
   const bin = join(folder, 'p/bin');
   mkdirSync(bin, { recursive: true });
-  for (const name of PROGRAMS.map((each) => each.split(' ')[0]!)) {
+  for (const name of [...PROGRAMS, 'written'].map((each) => each.split(' ')[0]!)) {
     execFileSync('gcc', ['-O1', '-static', '-pthread', '-o', join(bin, name), join(sources, `${name}.c`)]);
   }
   writeFileSync(join(folder, 'p/sh'), SCRIPT);
@@ -132,10 +132,27 @@ test('6.1: checkpoint, death and restore; and images for 7.2, by tideover and by
     await vm.copyOut('/tmp/groups.tar', join(folder, 'groups.tar'));
     await restore(vm, 'a');
     assert.deepEqual(await end(vm, 'a'), ALL_WELL);
+    await inParts(vm, 'd', 7000);
   } finally {
     await vm.close();
   }
 });
+
+/** Pre-dumps of a program that writes all the time, the checkpoint after them, and its restore without waiting for memory. */
+async function inParts(vm: Vm, group: string, firstPid: number): Promise<void> {
+  await start(vm, group, firstPid, ['written']);
+  const image = (i: number) => `/tmp/p/${group}.image${i}`;
+  for (const i of [1, 2, 3]) {
+    const what = i < 3 ? 'pre-dump' : 'checkpoint';
+    const parent = i === 1 ? '' : ` --prev-images-dir ../${group}.image${i - 1}`;
+    const said = await vm.check(`tideover ${what} -t $(cat /tmp/p/${group}.pid) -D ${image(i)}${parent} --json`);
+    const { unchanged, unwatched } = JSON.parse(said.slice(said.indexOf('{')));
+    assert.ok(!unwatched && unchanged > 0 === i > 1, said);
+  }
+  await vm.check(`sh /tmp/p/sh gone ${group}`);
+  await vm.check(`tideover restore --lazy-pages -D ${image(3)} -d`);
+  assert.deepEqual(await end(vm, group), { written: 'ok' });
+}
 
 test('7.2: what 6.1 saved goes on, by tideover and by CRIU 3.17, and is saved again', async () => {
   const vm = await boot({ kernel: '7.2', memory: 1024, cpus: 2, modules: DIAGNOSTICS });
