@@ -245,20 +245,32 @@ export class ProcessMemory implements Memory {
     // A process whose memory is held may have ended.
     let fd = -1;
     let at = 0;
+    // Runs are gathered: a page each, they would be written one by one.
+    let gathered = 0;
+    const flush = () => {
+      if (gathered > 0) take(bytes.subarray(0, gathered));
+      gathered = 0;
+    };
     try {
       this.#eachPart((from, to, vma) => {
-        for (let offset = from; offset < to; offset += CHUNK) {
-          const count = Math.min(to - offset, CHUNK);
+        for (let offset = from; offset < to; ) {
           if (this.#isHeld(vma)) {
+            flush();
+            const count = Math.min(to - offset, CHUNK);
             take(this.#held!.subarray(at, at + count));
             at += count;
-          } else {
-            if (fd < 0) fd = openMemory(this.#pid);
-            readExactly(fd, this.#pid, offset, address, count);
-            take(bytes.subarray(0, count));
+            offset += count;
+            continue;
           }
+          if (fd < 0) fd = openMemory(this.#pid);
+          const count = Math.min(to - offset, CHUNK - gathered);
+          readExactly(fd, this.#pid, offset, address + gathered, count);
+          gathered += count;
+          offset += count;
+          if (gathered === CHUNK) flush();
         }
       });
+      flush();
     } finally {
       if (fd >= 0) close({ fd });
     }
