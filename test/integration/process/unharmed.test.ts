@@ -145,6 +145,7 @@ const UNKEPT = {
   ring: /an event descriptor is registered/,
   clocks: /time namespace: its children would be in another one/,
   gone: /file \/proc\/\d+: it tells of a process that is gone/,
+  traced: /process \d+ traces it/,
   ended: /its root has ended/,
   outside: /shared descriptors: process \d+, its parent, has the very same/,
 };

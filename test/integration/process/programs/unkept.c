@@ -11,6 +11,7 @@
 #include <sys/fanotify.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -55,6 +56,14 @@ int main(int c, char **v)
 		if (pid == 0) wait_for_ever(0);
 		snprintf(path, sizeof path, "/proc/%d", pid);
 		if (chdir(path) || kill(pid, SIGKILL) || waitpid(pid, 0, 0) != pid) return 1;
+	} else if (!strcmp(v[1], "traced")) {
+		int begun[2];
+		if (pipe(begun)) return 1;
+		int pid = fork();
+		if (pid == 0) { ptrace(PTRACE_TRACEME, 0, 0, 0); close(begun[0]); close(begun[1]); wait_for_ever(0); }
+		close(begun[1]);
+		if (read(begun[0], begun, 1) != 0) return 1;
+		printf("child %d\n", pid);
 	} else if (!strcmp(v[1], "clocks")) {
 		if (unshare(CLONE_NEWTIME)) return 1;
 	} else if (!strcmp(v[1], "ended")) {
