@@ -15,9 +15,9 @@ import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { batch_record } from '../asm/batch.ts';
 import { clone3 } from '../sys/clone.ts';
+import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
-import { makeScratch } from './tree.ts';
 
 const PAGE = 4096;
 const ADDRESS = 0x1000_0000;

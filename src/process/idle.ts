@@ -12,8 +12,8 @@ import { clone3 } from '../sys/clone.ts';
 import { kill, wait4 } from '../sys/process.ts';
 import { writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
+import { makeScratch } from './bare.ts';
 import { writeRegisters } from './tracee.ts';
-import { makeScratch } from './tree.ts';
 
 const MEMORY = { address: 0x1000_0000, size: 1 << 16 };
 

@@ -24,9 +24,9 @@ import { descriptorLink, listDescriptors, readFdinfo } from '../sys/fdinfo.ts';
 import { close } from '../sys/files.ts';
 import { kill, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
+import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
-import { makeScratch } from './tree.ts';
 
 export type Tracked = Value<typeof tracked_entry>;
 

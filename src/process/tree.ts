@@ -1,28 +1,7 @@
 /** The process tree made anew: with the same ids, sessions, groups and zombies, each process in a memory that is still empty. */
 
-import {
-  ELFCLASS64,
-  ELFDATA2LSB,
-  Elf64_Ehdr,
-  Elf64_Phdr,
-  EM_X86_64,
-  ET_EXEC,
-  EV_CURRENT,
-  PF_R,
-  PF_W,
-  PF_X,
-  PT_LOAD,
-} from '../abi/elf.ts';
 import { Errno } from '../abi/errno.ts';
-import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
 import { PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
-import {
-  PTRACE_EVENT_EXEC,
-  PTRACE_EVENT_STOP,
-  PTRACE_O_EXITKILL,
-  PTRACE_O_TRACEEXEC,
-  PTRACE_O_TRACESYSGOOD,
-} from '../abi/ptrace.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_NEWPID, CLONE_PARENT, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
@@ -30,28 +9,17 @@ import { NR } from '../abi/unistd.ts';
 import { FormatError, PartialError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
-import { clone3, pausedAt } from '../sys/clone.ts';
-import { close, write } from '../sys/files.ts';
-import { memfd_create } from '../sys/memory.ts';
+import { clone3 } from '../sys/clone.ts';
 import { prctl, sleep } from '../sys/process.ts';
-import { cont, interrupt, seize } from '../sys/ptrace.ts';
-import { Region } from '../sys/region.ts';
+import { cont } from '../sys/ptrace.ts';
 import { readStat } from '../sys/stat.ts';
+import { makeScratch } from './bare.ts';
 import { childrenOf, threadsOf } from './freeze.ts';
 import { byInnerId } from './ids.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
 import { bornIn, isEarly, isStray } from './sessions.ts';
 import { makerOf, withMemory } from './sharing.ts';
-import {
-  expectEnd,
-  expectStop,
-  goToSyscall,
-  readRegisters,
-  reapEach,
-  SYSCALL_STOP,
-  Tracee,
-  writeRegisters,
-} from './tracee.ts';
+import { expectEnd, reapEach, Tracee } from './tracee.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
 export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
@@ -348,30 +316,6 @@ function bare(task: ImageTask, tree: ImageTree, hole: { address: number }, trace
   return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
 }
 
-/**
- * Makes a child of ours that has nothing but scratch memory, and stops there. It dies with us.
- *
- * @param clone makes a child that pauses; it has the descriptors that we have then
- */
-export function makeScratch(clone: () => number, hole: { address: number; size: number }): Tracee {
-  const program = makeProgram(hole);
-  try {
-    const pid = clone();
-    try {
-      seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
-      interrupt(pid);
-      expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
-      execute(pid, program);
-      return Tracee.found(pid, pid);
-    } catch (error) {
-      process.kill(pid, 'SIGKILL');
-      throw error;
-    }
-  } finally {
-    close({ fd: program });
-  }
-}
-
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
 function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
   for (let left = ATTEMPTS; ; left--) {
@@ -388,73 +332,6 @@ function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
       sleep(WAIT);
     }
   }
-}
-
-/** Makes a paused child of ours execute a program. @throws SyscallError */
-function execute(pid: number, program: number): void {
-  const strings = new Region(4096);
-  try {
-    const registers = readRegisters(pid);
-    registers.set('rax', NR.execveat);
-    registers.set('orig_rax', -1);
-    registers.set('rip', pausedAt());
-    registers.set('rdi', program);
-    // An empty name, and empty lists of arguments and environment.
-    registers.set('rsi', strings.address + 64);
-    registers.set('rdx', strings.address);
-    registers.set('r10', strings.address);
-    registers.set('r8', AT_EMPTY_PATH);
-    writeRegisters(pid, registers);
-    const again = () => goToSyscall(pid);
-    again();
-    expectStop(pid, ({ signal }) => signal === SYSCALL_STOP, again);
-    again();
-    const { event } = expectStop(
-      pid,
-      (each) => each.event === PTRACE_EVENT_EXEC || each.signal === SYSCALL_STOP,
-      again,
-    );
-    if (event === PTRACE_EVENT_EXEC) return;
-    const result = readRegisters(pid).number('rax');
-    throw new SyscallError('execveat', `execveat(memfd, AT_EMPTY_PATH) in process ${pid}`, -result);
-  } finally {
-    strings[Symbol.dispose]();
-  }
-}
-
-/** An ELF program of one segment without content: memory that can be read, written and executed, and belongs to no file. */
-function makeProgram({ address, size }: { address: number; size: number }): number {
-  const fd = memfd_create({ name: 'tideover', flags: 1 });
-  const bytes = new Uint8Array(Elf64_Ehdr.size + Elf64_Phdr.size);
-  const e_ident = Uint8Array.from([0x7f, 0x45, 0x4c, 0x46, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ...Array(9).fill(0)]);
-  Elf64_Ehdr.write(
-    {
-      e_ident,
-      e_type: ET_EXEC,
-      e_machine: EM_X86_64,
-      e_version: EV_CURRENT,
-      e_entry: BigInt(address),
-      e_phoff: BigInt(Elf64_Ehdr.size),
-      e_ehsize: Elf64_Ehdr.size,
-      e_phentsize: Elf64_Phdr.size,
-      e_phnum: 1,
-    },
-    bytes,
-  );
-  Elf64_Phdr.write(
-    {
-      p_type: PT_LOAD,
-      p_flags: PF_R | PF_W | PF_X,
-      p_vaddr: BigInt(address),
-      p_paddr: BigInt(address),
-      p_memsz: BigInt(size),
-      p_align: 4096n,
-    },
-    bytes,
-    Elf64_Ehdr.size,
-  );
-  write({ fd, buf: bytes, count: bytes.length });
-  return fd;
 }
 
 /** A signal to end batches with that does not wait for the process in the image. */

@@ -1,0 +1,123 @@
+/**
+ * A process that has nothing but scratch memory: a child that shares our memory until it executes a program without content.
+ */
+import {
+  ELFCLASS64,
+  ELFDATA2LSB,
+  Elf64_Ehdr,
+  Elf64_Phdr,
+  EM_X86_64,
+  ET_EXEC,
+  EV_CURRENT,
+  PF_R,
+  PF_W,
+  PF_X,
+  PT_LOAD,
+} from '../abi/elf.ts';
+import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
+import {
+  PTRACE_EVENT_EXEC,
+  PTRACE_EVENT_STOP,
+  PTRACE_O_EXITKILL,
+  PTRACE_O_TRACEEXEC,
+  PTRACE_O_TRACESYSGOOD,
+} from '../abi/ptrace.ts';
+import { NR } from '../abi/unistd.ts';
+import { SyscallError } from '../errors.ts';
+import { pausedAt } from '../sys/clone.ts';
+import { close, write } from '../sys/files.ts';
+import { memfd_create } from '../sys/memory.ts';
+import { interrupt, seize } from '../sys/ptrace.ts';
+import { Region } from '../sys/region.ts';
+import { expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegisters } from './tracee.ts';
+
+/**
+ * Makes a child of ours that has nothing but scratch memory, and stops there. It dies with us.
+ *
+ * @param clone makes a child that pauses; it has the descriptors that we have then
+ */
+export function makeScratch(clone: () => number, hole: { address: number; size: number }): Tracee {
+  const program = makeProgram(hole);
+  try {
+    const pid = clone();
+    try {
+      seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
+      interrupt(pid);
+      expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
+      execute(pid, program);
+      return Tracee.found(pid, pid);
+    } catch (error) {
+      process.kill(pid, 'SIGKILL');
+      throw error;
+    }
+  } finally {
+    close({ fd: program });
+  }
+}
+
+/** Makes a paused child of ours execute a program. @throws SyscallError */
+function execute(pid: number, program: number): void {
+  const strings = new Region(4096);
+  try {
+    const registers = readRegisters(pid);
+    registers.set('rax', NR.execveat);
+    registers.set('orig_rax', -1);
+    registers.set('rip', pausedAt());
+    registers.set('rdi', program);
+    // An empty name, and empty lists of arguments and environment.
+    registers.set('rsi', strings.address + 64);
+    registers.set('rdx', strings.address);
+    registers.set('r10', strings.address);
+    registers.set('r8', AT_EMPTY_PATH);
+    writeRegisters(pid, registers);
+    const again = () => goToSyscall(pid);
+    again();
+    expectStop(pid, ({ signal }) => signal === SYSCALL_STOP, again);
+    again();
+    const { event } = expectStop(
+      pid,
+      (each) => each.event === PTRACE_EVENT_EXEC || each.signal === SYSCALL_STOP,
+      again,
+    );
+    if (event === PTRACE_EVENT_EXEC) return;
+    const result = readRegisters(pid).number('rax');
+    throw new SyscallError('execveat', `execveat(memfd, AT_EMPTY_PATH) in process ${pid}`, -result);
+  } finally {
+    strings[Symbol.dispose]();
+  }
+}
+
+/** An ELF program of one segment without content: memory that can be read, written and executed, and belongs to no file. */
+function makeProgram({ address, size }: { address: number; size: number }): number {
+  const fd = memfd_create({ name: 'tideover', flags: 1 });
+  const bytes = new Uint8Array(Elf64_Ehdr.size + Elf64_Phdr.size);
+  const e_ident = Uint8Array.from([0x7f, 0x45, 0x4c, 0x46, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ...Array(9).fill(0)]);
+  Elf64_Ehdr.write(
+    {
+      e_ident,
+      e_type: ET_EXEC,
+      e_machine: EM_X86_64,
+      e_version: EV_CURRENT,
+      e_entry: BigInt(address),
+      e_phoff: BigInt(Elf64_Ehdr.size),
+      e_ehsize: Elf64_Ehdr.size,
+      e_phentsize: Elf64_Phdr.size,
+      e_phnum: 1,
+    },
+    bytes,
+  );
+  Elf64_Phdr.write(
+    {
+      p_type: PT_LOAD,
+      p_flags: PF_R | PF_W | PF_X,
+      p_vaddr: BigInt(address),
+      p_paddr: BigInt(address),
+      p_memsz: BigInt(size),
+      p_align: 4096n,
+    },
+    bytes,
+    Elf64_Ehdr.size,
+  );
+  write({ fd, buf: bytes, count: bytes.length });
+  return fd;
+}
