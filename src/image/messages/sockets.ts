@@ -201,6 +201,8 @@ export const netlink_sk_entry = message('netlink_sk_entry', {
   fown: [11, fown_entry, required],
   opts: [12, sk_opts_entry, required],
   ns_id: [13, u32],
+  /** Ours: options of netlink(7) that are on. */
+  options: [1000, u32, repeated],
 });
 
 /** Descriptors within the message (SCM_RIGHTS), by file id. */

@@ -6,6 +6,7 @@ import { inet } from './inet.ts';
 import { inotify } from './inotify.ts';
 import { ioUring } from './io_uring.ts';
 import { memfd } from './memfd.ts';
+import { netlink } from './netlink.ts';
 import { path } from './path.ts';
 import { pidfd } from './pidfd.ts';
 import { fifo, pipe } from './pipe.ts';
@@ -30,6 +31,7 @@ const kinds: readonly FileKind[] = [
   ioUring,
   unix,
   inet,
+  netlink,
 ];
 
 /** @throws UnsupportedError for a file that no kind knows */

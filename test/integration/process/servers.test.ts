@@ -21,7 +21,7 @@ import { Bench, free, idsBelow } from './target.ts';
 
 const FULL = process.env.TIDEOVER_FULL !== undefined;
 /** How often tideover is killed in each direction. */
-const KILLS = FULL ? 20 : 2;
+const KILLS = FULL ? 20 : 1;
 
 before(() => requirePackages('programs under test', 'servers'));
 

@@ -249,3 +249,41 @@ print('end of the first', flush=True)
 listening.accept()
 print('accepted again', flush=True)
 `;
+
+rootTest('sockets of netlink keep address, groups and options, and speak with the kernel', async () => {
+  const bench = new Bench();
+  try {
+    const pid = bench.start('python3', ['-c', NETLINK]);
+    await bench.says('ready');
+    await bench.moveOn(pid);
+    process.kill(pid, 'SIGTERM');
+    assert.match(await bench.says(/ok\n|Error/), /ok\n/);
+  } finally {
+    await bench.dispose();
+  }
+});
+
+const NETLINK = `
+import signal, socket, struct
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+SOL_NETLINK, ADD_MEMBERSHIP, LIST_MEMBERSHIPS, EXT_ACK = 270, 1, 9, 11
+route = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+route.bind((0, 0x11))
+route.setsockopt(SOL_NETLINK, ADD_MEMBERSHIP, 33)
+route.setsockopt(SOL_NETLINK, EXT_ACK, 1)
+plain = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+connected = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 15)
+connected.connect((0, 1))
+def look():
+    return [(each.getsockname(), each.getpeername(), each.getsockopt(SOL_NETLINK, LIST_MEMBERSHIPS, 8),
+             each.getsockopt(SOL_NETLINK, EXT_ACK)) for each in (route, plain, connected)]
+before = look()
+print('ready', flush=True)
+signal.sigwait([signal.SIGTERM])
+assert look() == before, (look(), before)
+for each in (route, plain):
+    # RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP
+    each.send(struct.pack('IHHIIB15x', 32, 18, 0x301, 1, 0, 0))
+    assert b'lo\\0' in each.recv(1 << 16)
+print('ok', flush=True)
+`;

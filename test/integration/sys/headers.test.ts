@@ -99,7 +99,7 @@ const headers: readonly Header[] = [
   },
   {
     module: 'netlink',
-    includes: ['linux/netlink.h'],
+    includes: ['sys/socket.h', 'linux/netlink.h'],
     // An int with all upper bits there.
     without: ['NLA_TYPE_MASK'],
   },
@@ -179,7 +179,7 @@ const headers: readonly Header[] = [
     includes: ['linux/time.h', 'linux/time_types.h'],
     structs: { timespec: { type: 'struct __kernel_timespec' } },
   },
-  { module: 'termios', includes: ['asm/termios.h'] },
+  { module: 'termios', includes: ['asm/termios.h', 'linux/tty.h'] },
   { module: 'uio', includes: ['linux/uio.h'] },
   { module: 'unix_diag', includes: ['linux/unix_diag.h'] },
   {
