@@ -13,12 +13,13 @@
  */
 
 import { SIGCHLD, SIGTRAP, SIGURG, SIGWINCH } from '../abi/signal.ts';
-import { syscallName } from '../abi/unistd.ts';
+import { NR, syscallName } from '../abi/unistd.ts';
 import { Batch, batch_record, endBySignal, endByTrap, remoteRunner } from '../asm/batch.ts';
 import { SyscallError } from '../errors.ts';
 import { readMemory, writeMemory } from '../sys/process_vm.ts';
 import { cont } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
+import type { Status } from '../sys/stat.ts';
 import { readRegisters, type Tracee, writeRegisters } from './tracee.ts';
 
 const PAGE = 4096;
@@ -91,10 +92,17 @@ function signalRunner(): Uint8Array {
   return runnerWithSignal;
 }
 
-/** A signal that does nothing to a process if nobody traces it: one of three that are ignored unless handled. */
-export function quietSignal(caught: bigint): number {
-  const has = (signal: number) => (caught & (1n << BigInt(signal - 1))) !== 0n;
-  return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !has(signal)) ?? SIGURG;
+/**
+ * A signal that does nothing to a process if nobody traces it: one of three that are ignored unless handled. One that is blocked is
+ * awaited by other means (signalfd(2)), and one that waits would end a batch before it has begun.
+ */
+export function quietSignal(threads: readonly Pick<Status, 'SigCgt' | 'SigBlk' | 'SigPnd' | 'ShdPnd'>[]): number {
+  const quiet = [SIGURG, SIGWINCH, SIGCHLD];
+  const none = (masks: readonly bigint[]) => (signal: number) =>
+    masks.every((mask) => (mask & (1n << BigInt(signal - 1))) === 0n);
+  const caught = threads.map(({ SigCgt }) => SigCgt);
+  const used = threads.flatMap(({ SigBlk, SigPnd, ShdPnd }) => [SigBlk, SigPnd, ShdPnd]);
+  return quiet.find(none([...caught, ...used])) ?? quiet.find(none(caught)) ?? SIGURG;
 }
 
 /** One thread and its slot. */
@@ -292,7 +300,7 @@ export class Remote {
   finish(): void {
     if (!this.#running) return;
     const { scratch, tracee } = this;
-    tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal);
+    tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal && this.#isOurs());
     this.#running = false;
     const from = scratch.address + this.#records;
     const to = scratch.mirror.address + this.#records;
@@ -303,6 +311,11 @@ export class Remote {
     }
     this.#ran = true;
     this.#check();
+  }
+
+  /** Whether the signal at which the thread has stopped is what ends its batch, and not the like of it from somebody else. */
+  #isOurs(): boolean {
+    return this.scratch.endSignal === SIGTRAP || readRegisters(this.tracee.tid).number('orig_rax') === NR.tgkill;
   }
 
   #setRegisters(rip: number, rbx: number, r12: number): void {

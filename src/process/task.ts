@@ -111,12 +111,18 @@ export class Guest {
   }
 
   enter(): void {
-    const { pid, threads, status } = this.process;
+    const { pid, threads } = this.process;
     const address = this.#doorstep.end(threads[0]!);
     this.#pending = [];
     if (address === -Errno.EACCES) throw refuseExecutable(pid);
     if (address < 0) throw new SyscallError('mmap', `mmap(scratch) in process ${pid}`, -address);
-    const scratch = new Scratch(pid, address, saveLayout, threads.length, quietSignal(status.SigCgt));
+    const scratch = new Scratch(
+      pid,
+      address,
+      saveLayout,
+      threads.length,
+      quietSignal(threads.map((thread) => thread.status)),
+    );
     this.#scratch = scratch;
     scratch.install();
     this.#remotes = threads.map((thread, slot) => new Remote(thread, scratch, slot));

@@ -107,6 +107,28 @@ test('calls that wait for a time end when they would have', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('signals by which our own work in a process ends wait on in it', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', WAITING_SIGNALS]);
+  await target.says('ready');
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running');
+  assert.equal(status, 0, stderr);
+  await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|Error/), /ok\n/);
+});
+
+const WAITING_SIGNALS = `
+import os, signal
+quiet = {signal.SIGURG, signal.SIGWINCH, signal.SIGCHLD}
+signal.pthread_sigmask(signal.SIG_BLOCK, quiet | {signal.SIGTERM})
+for each in quiet: os.kill(os.getpid(), each)
+print('ready', flush=True)
+signal.sigwait([signal.SIGTERM])
+assert signal.sigpending() >= quiet, signal.sigpending()
+print('ok', flush=True)
+`;
+
 test('filters on system calls, of all threads and of some', async (t) => {
   const target = bench(t);
   const pid = target.start(target.compile('seccomp'));

@@ -150,12 +150,18 @@ export function abandoned(): string[] {
   });
 }
 
-/** Ids of a process and of all below it, with their threads. */
+/** Ids of a process and of all below it, with their threads; of those that end meanwhile, none. */
 export function idsBelow(pid: number): number[] {
-  return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
-    const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
-    return [Number(tid), ...children.flatMap((child) => (zombie(child) ? [Number(child)] : idsBelow(Number(child))))];
-  });
+  try {
+    if (zombie(pid)) return [pid];
+    return readdirSync(`/proc/${pid}/task`).flatMap((tid) => {
+      const children = readFileSync(`/proc/${pid}/task/${tid}/children`, 'utf8').match(/\d+/g) ?? [];
+      return [Number(tid), ...children.flatMap((child) => idsBelow(Number(child)))];
+    });
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return [];
+    throw error;
+  }
 }
 
 /** A line of /proc/ID/status. */
