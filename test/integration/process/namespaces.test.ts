@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -17,13 +17,28 @@ async function startTree(t: TestContext, letters: string): Promise<{ target: Ben
   const target = new Bench();
   const inits: number[] = [];
   t.after(async () => {
-    for (const init of inits) kill(init);
+    for (const init of [...inits, ...initsOf(target)]) kill(init);
     await target.dispose();
   });
   target.start(target.compile('namespaces'), [letters]);
   const init = Number(/init (\d+)/.exec(await target.says('ready'))![1]);
   inits.push(init);
   return { target, init };
+}
+
+/** Processes of its program that are the first of their PID namespaces. */
+function initsOf(target: Bench): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((pid) => {
+      try {
+        const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+        return /^NSpid:\t\d+\t1$/m.test(status) && readlinkSync(`/proc/${pid}/exe`).startsWith(target.folder);
+      } catch {
+        return false;
+      }
+    });
 }
 
 function kill(pid: number): void {
@@ -144,6 +159,12 @@ test(`kill -9 of tideover at ${KILLS} moments of a restore into new namespaces`,
     await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
     child.kill('SIGKILL');
     await ended;
+    // It may have come to its end, and in namespaces of its own the tree is in nobody's way.
+    for (const init of initsOf(target)) kill(init);
+    for (let i = 0; initsOf(target).length > 0; i++) {
+      assert.ok(i < 2000, 'a tree does not end');
+      await setTimeout(10);
+    }
     pid = restore(target);
   }
   assert.deepEqual(abandoned(), []);
