@@ -10,7 +10,13 @@ import { join } from 'node:path';
 
 const root = new URL('..', import.meta.url).pathname;
 const FOLDER = 'test/integration/process';
-const FILES: Readonly<Record<string, string>> = { R: 'restore', U: 'unharmed', T: 'terminals', N: 'namespaces' };
+const FILES: Readonly<Record<string, string>> = {
+  R: 'restore',
+  U: 'unharmed',
+  T: 'terminals',
+  N: 'namespaces',
+  S: 'sockets',
+};
 export const VERDICTS = ['kept', 'refused', 'neutral', 'neither', 'brought'] as const;
 
 export interface Row {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
-import { rootTest } from '../root.ts';
+import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
 import { Bench } from './target.ts';
 
@@ -11,7 +11,7 @@ for (const [name, program] of [
   ['sockets of the UNIX domain go on, with bytes and descriptors in flight', 'unix'],
   ['sockets that listen, and datagrams with their senders go on', 'inet'],
 ] as const) {
-  rootTest(name, async () => {
+  test(name, async () => {
     const bench = new Bench();
     try {
       const pid = bench.start(bench.compile(program));
@@ -53,7 +53,7 @@ while True:
                 clients[fd].sendall(b'x' * 3000000 + b'\\n')
 `;
 
-rootTest('connections go on with clients outside of the tree, which notice nothing', async () => {
+test('connections go on with clients outside of the tree, which notice nothing', async () => {
   const bench = new Bench();
   const clients: Client[] = [];
   try {
@@ -97,7 +97,7 @@ rootTest('connections go on with clients outside of the tree, which notice nothi
   }
 });
 
-rootTest('a connection is refused where it is not said what becomes of it, and goes on', async () => {
+test('a connection is refused where it is not said what becomes of it, and goes on', async () => {
   const bench = new Bench();
   try {
     const pid = bench.start('python3', ['-c', SERVER]);
@@ -119,7 +119,7 @@ rootTest('a connection is refused where it is not said what becomes of it, and g
   }
 });
 
-rootTest('connections go on where tideover is killed while it saves them', async () => {
+test('connections go on where tideover is killed while it saves them', async () => {
   const bench = new Bench();
   let client: Client | undefined;
   try {
@@ -147,7 +147,7 @@ rootTest('connections go on where tideover is killed while it saves them', async
   }
 });
 
-rootTest('connections of which one direction has ended go on, with what waits in them', async () => {
+test('connections of which one direction has ended go on, with what waits in them', async () => {
   const bench = new Bench();
   try {
     const pid = bench.start('python3', ['-c', ENDING]);
@@ -212,7 +212,7 @@ for (ended, other), length in zip(full, lengths):
 print('ok', flush=True)
 `;
 
-rootTest('the port of a server whose connections were closed is free for its restore', async () => {
+test('the port of a server whose connections were closed is free for its restore', async () => {
   const bench = new Bench();
   try {
     const pid = bench.start('python3', ['-c', SINGLE]);
@@ -250,7 +250,7 @@ listening.accept()
 print('accepted again', flush=True)
 `;
 
-rootTest('sockets of netlink keep address, groups and options, and speak with the kernel', async () => {
+test('sockets of netlink keep address, groups and options, and speak with the kernel', async () => {
   const bench = new Bench();
   try {
     const pid = bench.start('python3', ['-c', NETLINK]);
