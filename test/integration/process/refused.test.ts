@@ -37,7 +37,12 @@ const changes: readonly [file: string, from: RegExp, to: string, says: RegExp][]
     /process PID: thread PID: filters on system calls .* were on/,
   ],
   ['core-PID.img.json', /"mtype":"X86_64"/, '"mtype":"AARCH64"', /process PID: .*registers are of AARCH64/],
-  ['ids-PID.img.json', /"net_ns_id":2/, '"net_ns_id":12', /process PID: net namespace: the process had one of its own/],
+  [
+    'ids-PID.img.json',
+    /"mnt_ns_id":\d+/,
+    '"mnt_ns_id":99',
+    /process PID: mnt namespace: the process had one of its own/,
+  ],
   [
     'mm-PID.img.json',
     /"aios":\[\]|"dumpable":1/,

@@ -138,7 +138,16 @@ print(f'got {key}, mine {os.tcgetpgrp(terminal) == os.getpgrp()}, lines {lines},
 /** Waits until a program is in the foreground of the terminal that the child of a process has. */
 async function foreground(pid: number, name: string): Promise<void> {
   const [, child] = idsBelow(pid);
-  for (let left = 1000; readStat(readStat(child!).tpgid).comm !== name; left--) {
+  const inFront = () => {
+    const { tpgid } = readStat(child!);
+    try {
+      return readStat(tpgid).comm;
+    } catch {
+      // Its leader has ended in between.
+      return undefined;
+    }
+  };
+  for (let left = 1000; inFront() !== name; left--) {
     assert.notEqual(left, 0, `${name} is not in the foreground`);
     await setTimeout(10);
   }

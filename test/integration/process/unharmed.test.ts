@@ -76,7 +76,7 @@ test('what cannot be saved is refused, by process and descriptor, and is not tou
 const SOCKET = `
 import signal, socket
 signal.signal(signal.SIGTERM, lambda *_: None)
-s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
 print('ready', s.fileno(), flush=True)
 signal.pause()
 print('ok', flush=True)
