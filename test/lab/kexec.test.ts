@@ -313,7 +313,9 @@ test('there and back five times, and once more with swapped memory; a process, a
       );
       // Threads of the kernel write at any moment. Without a pause, they hold up the processor that is to go.
       await vm.check('cd /proc/sys/vm; echo 1 >dirty_writeback_centisecs; echo 65536 >dirty_background_bytes');
-      await vm.check('(while :; do dd if=/dev/zero of=/mnt/zeros bs=1M count=20; done) </dev/null >/dev/null 2>&1 &');
+      await vm.check(
+        '(while sleep 0.1; do dd if=/dev/zero of=/mnt/zeros bs=256k count=8; done) </dev/null >/dev/null 2>&1 &',
+      );
       await vm.check('head -c 16000000 /dev/urandom >/tmp/random; md5sum /tmp/random >/tmp/random.md5');
       const count = async () => Number(await vm.check('cat /tmp/counter'));
       // The last time into a region that the first kernel owns, not the memory of crashkernel=.
