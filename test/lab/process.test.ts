@@ -214,6 +214,7 @@ test('7.2: what 6.1 saved goes on, by tideover and by CRIU 3.17, and is saved ag
     await save(vm, 'b');
     await restore(vm, 'b');
     assert.deepEqual(await end(vm, 'b'), ALL_WELL);
+    await checkWork(vm);
   } finally {
     await vm.close();
   }
