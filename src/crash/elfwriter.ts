@@ -2,26 +2,8 @@
  * Writes ELF vmcores: header, program headers, notes, memory. As makedumpfile -E does, a segment ends where many pages in a row are
  * left out, and its p_memsz says how many; where they are few it has a place for them.
  */
-import {
-  EI_CLASS,
-  EI_DATA,
-  EI_VERSION,
-  ELFCLASS64,
-  ELFDATA2LSB,
-  ELFMAG,
-  Elf64_Ehdr,
-  Elf64_Phdr,
-  Elf64_Shdr,
-  EM_X86_64,
-  ET_CORE,
-  EV_CURRENT,
-  PF_R,
-  PF_W,
-  PF_X,
-  PN_XNUM,
-  PT_LOAD,
-  PT_NOTE,
-} from '../abi/elf.ts';
+import { ET_CORE, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE } from '../abi/elf.ts';
+import { elfHeadersSize, writeElfHeaders } from '../abi/elfheaders.ts';
 import { type Note, writeNote } from '../abi/elfnote.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
@@ -69,9 +51,7 @@ export function elfLayout(ranges: readonly Range[], bits: Uint8Array, notes: rea
     }
     close(last);
   }
-  const headers = Elf64_Ehdr.size + (1 + pieces.length) * Elf64_Phdr.size;
-  // Section header 0 stands behind the program headers, where their number needs it.
-  const notesAt = headers + Elf64_Shdr.size;
+  const notesAt = elfHeadersSize(1 + pieces.length);
   let offset = notesAt + noted.length;
   // Not at pages of the file: makedumpfile up to 1.7.9 maps those that are, and then takes p_memsz for what can be mapped of
   // a segment (offset_to_pt_load_end() of elf_info.c).
@@ -90,54 +70,19 @@ export function elfLayout(ranges: readonly Range[], bits: Uint8Array, notes: rea
  */
 export function writeElfHead(output: Output, layout: ElfLayout, mapped: bigint | undefined, incomplete: boolean): void {
   const { pieces, notes, notesAt } = layout;
-  const count = pieces.length + 1;
-  const isExtended = count >= PN_XNUM;
-  const head = new Uint8Array(notesAt + notes.length);
-  const sectionAt = notesAt - Elf64_Shdr.size;
   const size = BigInt(notes.length);
-  Elf64_Phdr.write(
+  const segments = [
     { p_type: PT_NOTE, p_offset: BigInt(notesAt), p_filesz: size, p_memsz: size, p_align: 4n },
-    head,
-    Elf64_Ehdr.size,
-  );
-  for (const [i, { start, fileSize, memorySize, offset }] of pieces.entries()) {
-    Elf64_Phdr.write(
-      {
-        p_type: PT_LOAD,
-        p_flags: PF_R | PF_W | PF_X,
-        p_offset: BigInt(offset),
-        p_vaddr: mapped === undefined ? 0n : BigInt.asUintN(64, BigInt(start) + mapped),
-        p_paddr: BigInt(start),
-        p_filesz: BigInt(fileSize),
-        p_memsz: BigInt(memorySize),
-      },
-      head,
-      Elf64_Ehdr.size + (1 + i) * Elf64_Phdr.size,
-    );
-  }
-  if (isExtended) Elf64_Shdr.write({ sh_info: count }, head, sectionAt);
-  head.set(notes, notesAt);
-  const e_ident = new Uint8Array(16);
-  e_ident.set(new TextEncoder().encode(ELFMAG));
-  e_ident[EI_CLASS] = ELFCLASS64;
-  e_ident[EI_DATA] = ELFDATA2LSB;
-  e_ident[EI_VERSION] = EV_CURRENT;
-  Elf64_Ehdr.write(
-    {
-      e_ident,
-      e_type: ET_CORE,
-      e_machine: EM_X86_64,
-      e_version: EV_CURRENT,
-      e_phoff: BigInt(Elf64_Ehdr.size),
-      e_shoff: isExtended ? BigInt(sectionAt) : 0n,
-      e_flags: incomplete ? DUMP_ELF_INCOMPLETE : 0,
-      e_ehsize: Elf64_Ehdr.size,
-      e_phentsize: Elf64_Phdr.size,
-      e_phnum: isExtended ? PN_XNUM : count,
-      e_shentsize: isExtended ? Elf64_Shdr.size : 0,
-      e_shnum: isExtended ? 1 : 0,
-    },
-    head,
-  );
-  output.write(0, head);
+    ...pieces.map(({ start, fileSize, memorySize, offset }) => ({
+      p_type: PT_LOAD,
+      p_flags: PF_R | PF_W | PF_X,
+      p_offset: BigInt(offset),
+      p_vaddr: mapped === undefined ? 0n : BigInt.asUintN(64, BigInt(start) + mapped),
+      p_paddr: BigInt(start),
+      p_filesz: BigInt(fileSize),
+      p_memsz: BigInt(memorySize),
+    })),
+  ];
+  output.write(0, writeElfHeaders({ type: ET_CORE, flags: incomplete ? DUMP_ELF_INCOMPLETE : 0, segments }));
+  output.write(notesAt, notes);
 }

@@ -6,7 +6,7 @@
  * A frozen file system has nothing to write, and whoever writes to it waits. Kernels since 6.17 can stop processes that wait
  * so; where one cannot, the jump is refused with EBUSY.
  */
-import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
+import { AT_FDCWD, O_CLOEXEC, O_NONBLOCK, O_RDONLY } from '../abi/fcntl.ts';
 import { FIFREEZE, FITHAW } from '../abi/fs.ts';
 import { SyscallError } from '../errors.ts';
 import { guardThaw } from '../process/guard.ts';
@@ -32,8 +32,8 @@ export function freezeFileSystems(): Disposable {
     for (const fd of opened.splice(0)) close({ fd });
   };
   try {
-    for (const mount of onDisks(readMountinfo('self')).reverse()) {
-      const fd = openRoot(mount);
+    for (const mounts of onDisks(readMountinfo('self')).reverse()) {
+      const fd = openAny(mounts);
       if (fd !== undefined) opened.push(fd);
     }
     endGuard = guardThaw(opened);
@@ -45,22 +45,24 @@ export function freezeFileSystems(): Disposable {
   return { [Symbol.dispose]: thaw };
 }
 
-/** One mount of each file system that has a block device and is writable. */
-function onDisks(mounts: readonly Mount[]): Mount[] {
-  const found = new Map<string, Mount>();
-  for (const mount of mounts) {
-    const { major, minor, type, source, superOptions } = mount;
-    const disk = (major !== 0 || source.startsWith('/')) && !type.startsWith('fuse') && superOptions.includes('rw');
-    if (disk && !found.has(`${major}:${minor}`)) found.set(`${major}:${minor}`, mount);
-  }
-  return [...found.values()];
+/** The mounts of each file system that has a block device and is writable. */
+function onDisks(mounts: readonly Mount[]): Mount[][] {
+  const isOnDisk = ({ major, type, source, superOptions }: Mount) =>
+    (major !== 0 || source.startsWith('/')) && !type.startsWith('fuse') && superOptions.includes('rw');
+  return [...Map.groupBy(mounts.filter(isOnDisk), ({ major, minor }) => `${major}:${minor}`).values()];
 }
 
-/** A descriptor of where it is mounted, or undefined where something else is mounted over it. */
-function openRoot({ id, mountPoint }: Mount): number | undefined {
-  const fd = openat({ dirfd: AT_FDCWD, pathname: mountPoint, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
-  if (readFdinfo(process.pid, fd).mnt_id === id) return fd;
-  close({ fd });
+/** A descriptor of what is seen through one of the mounts, or undefined where others are mounted over all of them. */
+function openAny(mounts: readonly Mount[]): number | undefined {
+  for (const { id, mountPoint } of mounts) {
+    // A single file can be mounted too, and it may be a pipe.
+    const flags = O_RDONLY | O_NONBLOCK | O_CLOEXEC;
+    const fd = openat.attempt({ dirfd: AT_FDCWD, pathname: mountPoint, flags, mode: 0 });
+    // The path is not there in what is mounted over it.
+    if (fd < 0) continue;
+    if (readFdinfo(process.pid, fd).mnt_id === id) return fd;
+    close({ fd });
+  }
   return undefined;
 }
 

@@ -8,6 +8,7 @@
  *     contents         page after page; pages of zeros are holes
  */
 import * as elf from '../abi/elf.ts';
+import { type ElfHeaders, elfHeadersSize, writeElfHeaders } from '../abi/elfheaders.ts';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { UnsupportedError } from '../errors.ts';
 import { notesOf } from './corenotes.ts';
@@ -146,56 +147,23 @@ function segmentsOf(vma: VmaEntry, memory: MemoryImage, isShared: boolean): Segm
 
 /** Lays the file out and writes it. */
 function write(output: CoreOutput, notes: Uint8Array, segments: readonly Segment[]): void {
-  const count = segments.length + 1;
-  // More headers than e_phnum can say: section 0 has the number (PN_XNUM of elf(5)).
-  const isMany = count >= elf.PN_XNUM;
-  const headers = elf.Elf64_Ehdr.size + count * elf.Elf64_Phdr.size;
-  const notesAt = headers + (isMany ? elf.Elf64_Shdr.size : 0);
+  const notesAt = elfHeadersSize(1 + segments.length);
   let at = Math.ceil((notesAt + notes.length) / PAGE_SIZE) * PAGE_SIZE;
-  const head = new Uint8Array(notesAt);
-  const e_ident = new Uint8Array(elf.EI_NIDENT);
-  e_ident.set(Buffer.from(elf.ELFMAG, 'latin1'));
-  e_ident[elf.EI_CLASS] = elf.ELFCLASS64;
-  e_ident[elf.EI_DATA] = elf.ELFDATA2LSB;
-  e_ident[elf.EI_VERSION] = elf.EV_CURRENT;
-  elf.Elf64_Ehdr.write(
-    {
-      e_ident,
-      e_type: elf.ET_CORE,
-      e_machine: elf.EM_X86_64,
-      e_version: elf.EV_CURRENT,
-      e_phoff: BigInt(elf.Elf64_Ehdr.size),
-      e_shoff: isMany ? BigInt(headers) : 0n,
-      e_ehsize: elf.Elf64_Ehdr.size,
-      e_phentsize: elf.Elf64_Phdr.size,
-      e_phnum: isMany ? elf.PN_XNUM : count,
-      e_shentsize: isMany ? elf.Elf64_Shdr.size : 0,
-      e_shnum: isMany ? 1 : 0,
-    },
-    head,
-  );
-  if (isMany) elf.Elf64_Shdr.write({ sh_size: 1n, sh_info: count }, head, headers);
-  const { size: phdr } = elf.Elf64_Phdr;
-  elf.Elf64_Phdr.write(
-    { p_type: elf.PT_NOTE, p_offset: BigInt(notesAt), p_filesz: BigInt(notes.length), p_align: 4n },
-    head,
-    elf.Elf64_Ehdr.size,
-  );
+  const size = BigInt(notes.length);
+  const headers: ElfHeaders['segments'][number][] = [
+    { p_type: elf.PT_NOTE, p_offset: BigInt(notesAt), p_filesz: size, p_align: 4n },
+  ];
   const buffer = new Uint8Array(COPY);
-  for (const [index, { start, size, fileSize, flags, contents }] of segments.entries()) {
-    elf.Elf64_Phdr.write(
-      {
-        p_type: elf.PT_LOAD,
-        p_flags: flags,
-        p_offset: BigInt(at),
-        p_vaddr: BigInt(start),
-        p_filesz: BigInt(fileSize),
-        p_memsz: BigInt(size),
-        p_align: BigInt(PAGE_SIZE),
-      },
-      head,
-      elf.Elf64_Ehdr.size + (index + 1) * phdr,
-    );
+  for (const { start, size, fileSize, flags, contents } of segments) {
+    headers.push({
+      p_type: elf.PT_LOAD,
+      p_flags: flags,
+      p_offset: BigInt(at),
+      p_vaddr: BigInt(start),
+      p_filesz: BigInt(fileSize),
+      p_memsz: BigInt(size),
+      p_align: BigInt(PAGE_SIZE),
+    });
     for (const part of contents) {
       for (let done = 0; done < part.size; done += COPY) {
         const piece = buffer.subarray(0, Math.min(COPY, part.size - done));
@@ -205,7 +173,7 @@ function write(output: CoreOutput, notes: Uint8Array, segments: readonly Segment
     }
     at += fileSize;
   }
-  output.write(head, 0);
+  output.write(writeElfHeaders({ type: elf.ET_CORE, segments: headers }), 0);
   output.write(notes, notesAt);
   output.finish(at);
 }

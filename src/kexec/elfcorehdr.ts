@@ -3,25 +3,8 @@
  * vmcoreinfo, and which memory is worth reading. What /proc/vmcore there shows is made from them
  * (Documentation/admin-guide/kdump/vmcoreinfo.rst, fs/proc/vmcore.c).
  */
-import {
-  EI_CLASS,
-  EI_DATA,
-  EI_NIDENT,
-  EI_VERSION,
-  ELFCLASS64,
-  ELFDATA2LSB,
-  ELFMAG,
-  Elf64_Ehdr,
-  Elf64_Phdr,
-  EM_X86_64,
-  ET_CORE,
-  EV_CURRENT,
-  PF_R,
-  PF_W,
-  PF_X,
-  PT_LOAD,
-  PT_NOTE,
-} from '../abi/elf.ts';
+import { ET_CORE, PF_R, PF_W, PF_X, PT_LOAD, PT_NOTE } from '../abi/elf.ts';
+import { writeElfHeaders } from '../abi/elfheaders.ts';
 import type { Range } from '../mem/range.ts';
 
 export interface CoreMemory extends Range {
@@ -39,25 +22,7 @@ export interface DyingKernel {
 
 /** One PT_NOTE for each note and one PT_LOAD for each piece of memory; addresses stand for file offsets. */
 export function elfCoreHeaders({ notes, memory }: DyingKernel): Uint8Array {
-  const count = notes.length + memory.length;
-  const bytes = new Uint8Array(Elf64_Ehdr.size + count * Elf64_Phdr.size);
-  const e_ident = new Uint8Array(EI_NIDENT);
-  e_ident.set(Buffer.from(ELFMAG, 'latin1'));
-  [e_ident[EI_CLASS], e_ident[EI_DATA], e_ident[EI_VERSION]] = [ELFCLASS64, ELFDATA2LSB, EV_CURRENT];
-  Elf64_Ehdr.write(
-    {
-      e_ident,
-      e_type: ET_CORE,
-      e_machine: EM_X86_64,
-      e_version: EV_CURRENT,
-      e_phoff: BigInt(Elf64_Ehdr.size),
-      e_ehsize: Elf64_Ehdr.size,
-      e_phentsize: Elf64_Phdr.size,
-      e_phnum: count,
-    },
-    bytes,
-  );
-  const headers = [
+  const segments = [
     ...notes.map(({ address, size }) => ({
       p_type: PT_NOTE,
       p_offset: BigInt(address),
@@ -75,8 +40,5 @@ export function elfCoreHeaders({ notes, memory }: DyingKernel): Uint8Array {
       p_memsz: BigInt(end - start),
     })),
   ];
-  for (const [i, header] of headers.entries()) {
-    Elf64_Phdr.write(header, bytes, Elf64_Ehdr.size + i * Elf64_Phdr.size);
-  }
-  return bytes;
+  return writeElfHeaders({ type: ET_CORE, segments });
 }

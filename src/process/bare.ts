@@ -1,19 +1,8 @@
 /**
  * A process that has nothing but scratch memory: a child that shares our memory until it executes a program without content.
  */
-import {
-  ELFCLASS64,
-  ELFDATA2LSB,
-  Elf64_Ehdr,
-  Elf64_Phdr,
-  EM_X86_64,
-  ET_EXEC,
-  EV_CURRENT,
-  PF_R,
-  PF_W,
-  PF_X,
-  PT_LOAD,
-} from '../abi/elf.ts';
+import { ET_EXEC, PF_R, PF_W, PF_X, PT_LOAD } from '../abi/elf.ts';
+import { writeElfHeaders } from '../abi/elfheaders.ts';
 import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
 import {
   PTRACE_EVENT_EXEC,
@@ -90,34 +79,9 @@ function execute(pid: number, program: number): void {
 /** An ELF program of one segment without content: memory that can be read, written and executed, and belongs to no file. */
 function makeProgram({ address, size }: { address: number; size: number }): number {
   const fd = memfd_create({ name: 'tideover', flags: 1 });
-  const bytes = new Uint8Array(Elf64_Ehdr.size + Elf64_Phdr.size);
-  const e_ident = Uint8Array.from([0x7f, 0x45, 0x4c, 0x46, ELFCLASS64, ELFDATA2LSB, EV_CURRENT, ...Array(9).fill(0)]);
-  Elf64_Ehdr.write(
-    {
-      e_ident,
-      e_type: ET_EXEC,
-      e_machine: EM_X86_64,
-      e_version: EV_CURRENT,
-      e_entry: BigInt(address),
-      e_phoff: BigInt(Elf64_Ehdr.size),
-      e_ehsize: Elf64_Ehdr.size,
-      e_phentsize: Elf64_Phdr.size,
-      e_phnum: 1,
-    },
-    bytes,
-  );
-  Elf64_Phdr.write(
-    {
-      p_type: PT_LOAD,
-      p_flags: PF_R | PF_W | PF_X,
-      p_vaddr: BigInt(address),
-      p_paddr: BigInt(address),
-      p_memsz: BigInt(size),
-      p_align: 4096n,
-    },
-    bytes,
-    Elf64_Ehdr.size,
-  );
+  const memory = { p_vaddr: BigInt(address), p_paddr: BigInt(address), p_memsz: BigInt(size), p_align: 4096n };
+  const segments = [{ p_type: PT_LOAD, p_flags: PF_R | PF_W | PF_X, ...memory }];
+  const bytes = writeElfHeaders({ type: ET_EXEC, entry: BigInt(address), segments });
   write({ fd, buf: bytes, count: bytes.length });
   return fd;
 }

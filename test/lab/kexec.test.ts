@@ -331,12 +331,13 @@ test('there and back five times, and once more with swapped memory; a process, a
         await vm.check('ping -c 1 -W 5 10.0.2.2');
         assert.equal((await vm.check('nproc')).trim(), '2');
       }
-      // Killed after it has frozen the file systems, it leaves none so.
+      // Killed after it has frozen the file systems, also one where its first mount is hidden by another, it leaves none so.
+      await vm.check('mkdir /tmp/seen && mount --bind /mnt /tmp/seen && mount -t tmpfs none /mnt');
       await vm.check(`(node ${KERNELS}/tideover/test/lab/guest/freeze.ts &) </dev/null >/tmp/freeze.log 2>&1`);
       await vm.check('until [ -s /tmp/frozen ]; do sleep 0.1; done');
-      await vm.check('(touch /mnt/thawed; sync) </dev/null >/dev/null 2>&1 &');
+      await vm.check('(touch /tmp/seen/thawed; sync) </dev/null >/dev/null 2>&1 &');
       await vm.check(
-        'sleep 1; test ! -e /mnt/thawed; kill -9 $(cat /tmp/frozen); until [ -e /mnt/thawed ]; do sleep 0.1; done',
+        'sleep 1; test ! -e /tmp/seen/thawed; kill -9 $(cat /tmp/frozen); until [ -e /tmp/seen/thawed ]; do sleep 0.1; done',
       );
     });
   } finally {

@@ -11,28 +11,37 @@ export interface Hit {
 const PIECE = 2 ** 20;
 const PAGE = 4096;
 
-/** Words of 64 bits that are one of these but for the bits of `mask`. */
+/** Words of 64 bits that are one of these but for the bits of `mask`. How many values there are makes no difference to the time. */
 export function* searchWords(
   source: PageSource,
   values: readonly bigint[],
   mask: bigint,
   signal: AbortSignal,
 ): Generator<Hit> {
-  const halves = (value: bigint) =>
-    [Number(value & 0xffffffffn) | 0, Number((value >> 32n) & 0xffffffffn) | 0] as const;
   const [keepLow, keepHigh] = halves(~mask);
-  const wanted = values.map(halves).map(([low, high]) => [low & keepLow, high & keepHigh] as const);
+  const wanted = new Set(values.map((value) => value & ~mask));
+  // One byte says of nearly all words that they are not wanted.
+  const perhaps = new Uint8Array(2 ** 16);
+  for (const value of wanted) perhaps[slot(...halves(value))] = 1;
   for (const { start, bytes } of pieces(source, 0, signal)) {
     const words = new Int32Array(bytes.buffer, bytes.byteOffset, bytes.length >> 2);
+    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
     for (let i = 0; i + 1 < words.length; i += 2) {
-      const low = words[i]! & keepLow;
-      for (const [wantedLow, wantedHigh] of wanted) {
-        if (low !== wantedLow || (words[i + 1]! & keepHigh) !== wantedHigh) continue;
-        const found = new DataView(bytes.buffer, bytes.byteOffset + i * 4, 8).getBigUint64(0, true);
-        yield { address: start + i * 4, found };
-      }
+      if (perhaps[slot(words[i]! & keepLow, words[i + 1]! & keepHigh)] === 0) continue;
+      const found = view.getBigUint64(i * 4, true);
+      if (wanted.has(found & ~mask)) yield { address: start + i * 4, found };
     }
   }
+}
+
+/** A word as two signed numbers of 32 bits. */
+function halves(value: bigint): [low: number, high: number] {
+  return [Number(value & 0xffffffffn) | 0, Number((value >> 32n) & 0xffffffffn) | 0];
+}
+
+/** Multiplicative hashing to 16 bits: pointers to neighbours differ in few bits. */
+function slot(low: number, high: number): number {
+  return Math.imul(low ^ Math.imul(high, 0x85ebca6b), 0x9e3779b1) >>> 16;
 }
 
 /** A text, which may lie over the border of two pages. */

@@ -82,8 +82,10 @@ test('memory is searched for words and for texts over the borders of pages and p
   const bytes = Buffer.concat(ranges.map(({ start, end }) => memory.subarray(start, end)));
   const source = openRaw(memoryReader(bytes), ranges);
   const { signal } = new AbortController();
+  // Among many others, and named twice.
+  const others = Array.from({ length: 5000 }, (_, i) => 0xffff_8880_0000_0000n + BigInt(i * 8));
   const found = (mask: bigint) =>
-    [...searchWords(source, [0x1234n, wanted], mask, signal)].map(({ address }) => address);
+    [...searchWords(source, [...others, wanted, wanted], mask, signal)].map(({ address }) => address);
   // The text lies over the word at 0x10_0000.
   const words = [0x1000, 0x1ff8, 0x2f_fff8];
   assert.deepEqual(found(0n), words);
