@@ -1,5 +1,4 @@
 /** Which medium of preserved memory a command means. */
-import { SyscallError } from '../errors.ts';
 import { parseRange } from '../mem/range.ts';
 import { findMemory, type Place } from '../update/medium.ts';
 import { UsageError } from './exit.ts';
@@ -28,10 +27,4 @@ export function placeOf(given: string | undefined): Place | undefined {
 export function placeName(given: string | undefined, place: Place | undefined): string {
   if (place?.kind === 'file') return place.path;
   return given ?? process.env.TIDEOVER_PKRAM ?? 'memory';
-}
-
-/** Whether an error says that there is no medium. */
-export function isAbsent(error: unknown): boolean {
-  const { code } = error as NodeJS.ErrnoException;
-  return code === 'ENOENT' || (error instanceof SyscallError && error.errnoName === 'ENOENT');
 }

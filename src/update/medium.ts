@@ -1,5 +1,5 @@
 /** Where preserved memory is on this machine: found, opened, looked into and given back. */
-import { FormatError, UnsupportedError } from '../errors.ts';
+import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import { count } from '../image/count.ts';
 import type { ImageInfo } from '../image/info.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
@@ -206,4 +206,10 @@ export function openNode(place: Place | undefined, node: string): ImageStore {
     pkram.close();
     throw error;
   }
+}
+
+/** Whether an error says that there is no medium. */
+export function isAbsent(error: unknown): boolean {
+  const { code } = error as NodeJS.ErrnoException;
+  return code === 'ENOENT' || (error instanceof SyscallError && error.errnoName === 'ENOENT');
 }

@@ -183,7 +183,7 @@ async function lookInto<T>(
   try {
     return await withPkram(given, { readOnly: true }, use);
   } catch (error) {
-    const { isAbsent } = await import('../medium.ts');
+    const { isAbsent } = await import('../../update/medium.ts');
     if (isAbsent(error)) return undefined;
     throw error;
   }
