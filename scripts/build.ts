@@ -51,6 +51,15 @@ const builtinsAtFirstUse: Plugin = {
   },
 };
 
+/** The object alone: exports of node:process would be filled when it is linked, stdin and stdout opened for that and set not to block. */
+const processAsItIs: Plugin = {
+  name: 'process as it is',
+  setup(builder) {
+    builder.onResolve({ filter: /^(node:)?process$/ }, () => ({ path: 'process', namespace: 'global' }));
+    builder.onLoad({ filter: /.*/, namespace: 'global' }, () => ({ contents: 'module.exports = process;' }));
+  },
+};
+
 const built = await Promise.all([
   build({
     ...options,
@@ -59,6 +68,7 @@ const built = await Promise.all([
     outExtension: { '.js': '.mjs' },
     chunkNames: 'chunks/[name]-[hash]',
     splitting: true,
+    plugins: [processAsItIs],
   }),
   build({
     ...options,

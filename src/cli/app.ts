@@ -13,7 +13,10 @@ export async function main(argv: readonly string[], streams: Streams, program: C
   try {
     const { stdout, env } = streams;
     const look = {
-      width: Math.min(stdout.isTTY ? (stdout.columns ?? 80) : 80, 100),
+      // Only help asks. A pipe that is looked at as a stream of Node does not block from then on, which slows images down.
+      get width() {
+        return Math.min(stdout.isTTY ? (stdout.columns ?? 80) : 80, 100);
+      },
       color: () => wantsColor(settings.color, stdout, env),
     };
     const request = parse(program, globalFlags, argv, settings, look);

@@ -31,8 +31,15 @@ const MAX_KEPT = 256 << 20;
 /** Memory is taken as the bytes come, not as a header promises them. */
 const PIECE = 1 << 20;
 
-/** Begins an image on a file descriptor. Abort only leaves the stream without its end, which the reader then says. */
-export function createStream(fd: number, info: ImageInfo | undefined): ImageDraft {
+/**
+ * Begins an image on a file descriptor. Abort only leaves the stream without its end, which the reader then says.
+ *
+ * @param wait for a pipe that is full, or empty: returns when that may be over
+ */
+export function createStream(fd: number, info: ImageInfo | undefined, wait: () => void = pause): ImageDraft {
+  const writeFully = (bytes: Uint8Array): void => {
+    for (let done = 0; done < bytes.length; ) done += patiently('write', wait, () => fs.writeSync(fd, bytes, done));
+  };
   let kept = 0;
   let pages: string | undefined;
 
@@ -52,9 +59,9 @@ export function createStream(fd: number, info: ImageInfo | undefined): ImageDraf
       close() {
         if (pages !== undefined) throw new Error(`${file} ends in a stream while ${pages} is being written`);
         const bytes = Buffer.concat(parts);
-        writeFully(fd, fileHeader(file, bytes.length));
-        writeFully(fd, bytes);
-        writeFully(fd, new Uint8Array(paddingOf(bytes.length)));
+        writeFully(fileHeader(file, bytes.length));
+        writeFully(bytes);
+        writeFully(new Uint8Array(paddingOf(bytes.length)));
         kept -= bytes.length;
       },
     };
@@ -62,22 +69,22 @@ export function createStream(fd: number, info: ImageInfo | undefined): ImageDraf
 
   const passing = (file: string, size: number): Sink => {
     let left = size;
-    writeFully(fd, fileHeader(file, size));
+    writeFully(fileHeader(file, size));
     return {
       write(bytes) {
         left -= bytes.length;
         if (left < 0) throw new Error(`${file} has more than the ${size} bytes that it was begun with`);
-        writeFully(fd, bytes);
+        writeFully(bytes);
       },
       close() {
         if (left > 0) throw new Error(`${file} lacks ${left} of the ${size} bytes that it was begun with`);
-        writeFully(fd, new Uint8Array(paddingOf(size)));
+        writeFully(new Uint8Array(paddingOf(size)));
         pages = undefined;
       },
     };
   };
 
-  const commit = () => writeFully(fd, new Uint8Array(2 * BLOCK));
+  const commit = () => writeFully(new Uint8Array(2 * BLOCK));
   return draftOn({ create, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
 }
 
@@ -86,8 +93,9 @@ export function createStream(fd: number, info: ImageInfo | undefined): ImageDraf
  * order of the stream, and each byte once.
  *
  * @param name for messages
+ * @param wait as in createStream()
  */
-export function openStream(fd: number, name = 'stream'): ImageStore {
+export function openStream(fd: number, name = 'stream', wait: () => void = pause): ImageStore {
   const kept = new Map<string, Uint8Array>();
   let keptBytes = 0;
   let position = 0;
@@ -95,11 +103,15 @@ export function openStream(fd: number, name = 'stream'): ImageStore {
   /** The pages that the stream stands in, and how much of them, with the padding, is still to come. */
   let current: { file: string; size: number; read: number } | undefined;
 
+  /** 0 at the end. */
+  const readSome = (into: Uint8Array): number =>
+    into.length === 0 ? 0 : patiently('read', wait, () => fs.readSync(fd, into, 0, into.length, null));
+
   const readExactly = (count: number): Uint8Array => {
     const bytes = new Uint8Array(count);
     let done = 0;
     while (done < count) {
-      const got = readSome(fd, bytes.subarray(done));
+      const got = readSome(bytes.subarray(done));
       if (got === 0) {
         const field = current?.file ?? 'archive';
         throw new FormatError({
@@ -166,7 +178,7 @@ export function openStream(fd: number, name = 'stream'): ImageStore {
     size: of.size,
     read(into, at) {
       if (current !== of || at !== of.read) throw passedBy(`${of.file} at byte ${at}`);
-      const got = readSome(fd, into.subarray(0, Math.min(into.length, of.size - of.read)));
+      const got = readSome(into.subarray(0, Math.min(into.length, of.size - of.read)));
       if (got === 0 && of.read < of.size && into.length > 0) readExactly(1);
       position += got;
       of.read += got;
@@ -212,25 +224,20 @@ function tooLarge(file: string): UnsupportedError {
   });
 }
 
-/** write(2) of all bytes, also to a pipe that is not blocking. */
-function writeFully(fd: number, bytes: Uint8Array): void {
-  for (let done = 0; done < bytes.length; ) done += patiently('write', () => fs.writeSync(fd, bytes, done));
+const never = new Int32Array(new SharedArrayBuffer(4));
+
+function pause(): void {
+  Atomics.wait(never, 0, 0, 1);
 }
 
-/** read(2), also from a pipe that is not blocking; 0 at the end. */
-function readSome(fd: number, into: Uint8Array): number {
-  return into.length === 0 ? 0 : patiently('read', () => fs.readSync(fd, into, 0, into.length, null));
-}
-
-const pause = new Int32Array(new SharedArrayBuffer(4));
-
-function patiently(syscall: string, perform: () => number): number {
+/** Also on a pipe that is not blocking. */
+function patiently(syscall: string, wait: () => void, perform: () => number): number {
   for (;;) {
     try {
       return perform();
     } catch (error) {
       const { code, errno } = error as NodeJS.ErrnoException;
-      if (code === 'EAGAIN') Atomics.wait(pause, 0, 0, 1);
+      if (code === 'EAGAIN') wait();
       else if (code === 'EOF') return 0;
       else if (errno !== undefined) throw new SyscallError(syscall, `${syscall}(stream)`, -errno);
       else throw error;

@@ -5,10 +5,16 @@ import { hex, input, int, output, syscall } from './syscall.ts';
 
 const pollCall = syscall('poll', 7, { fds: output, nfds: int, timeout: int });
 
-/** @param events POLL* to ask for @returns those and the errors that one descriptor has, at once */
-export function poll(fd: number, events: number): number {
+/**
+ * @param events POLL* to ask for
+ * @param timeout in ms, -1 for ever
+ * @returns those and the errors that one descriptor has; none when the time is over or a signal came
+ */
+export function poll(fd: number, events: number, timeout = 0): number {
   const fds = pollfd.write({ fd, events, revents: 0 });
-  pollCall({ fds, nfds: 1, timeout: 0 });
+  const result = pollCall.attempt({ fds, nfds: 1, timeout });
+  if (result === -Errno.EINTR) return 0;
+  if (result < 0) throw pollCall.error({ fds, nfds: 1, timeout }, result);
   return pollfd.read(fds).revents;
 }
 

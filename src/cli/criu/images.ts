@@ -49,7 +49,7 @@ export async function openDraft(directory: string, parent?: string): Promise<Ima
   };
   if (directory === '-') {
     const { createStream } = await import('../../image/stream.ts');
-    return createStream(1, info);
+    return createStream(1, info, await widePipe(1, 'write'));
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -89,7 +89,7 @@ export function needsDirectory(directory: string, what: string): void {
 export async function openStore(directory: string): Promise<ImageStore> {
   if (directory === '-') {
     const { openStream } = await import('../../image/stream.ts');
-    return openStream(0, 'stdin');
+    return openStream(0, 'stdin', await widePipe(0, 'read'));
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -98,6 +98,23 @@ export async function openStore(directory: string): Promise<ImageStore> {
   }
   const { openDirectory } = await import('../../image/directory.ts');
   return openDirectory(directory);
+}
+
+/** In bytes: what a user may ask for by default, /proc/sys/fs/pipe-max-size. */
+const PIPE = 1 << 20;
+
+/**
+ * Has a pipe take more at once than its 64 KiB, so that both ends work at the same time: 1 GiB in 0.8 s for 1.2.
+ *
+ * @returns waits until it can be written or read, where it was made not to block
+ */
+async function widePipe(fd: number, to: 'read' | 'write'): Promise<() => void> {
+  const { F_SETPIPE_SZ } = await import('../../abi/fcntl.ts');
+  const { POLLIN, POLLOUT } = await import('../../abi/poll.ts');
+  const { fcntl } = await import('../../sys/files.ts');
+  const { poll } = await import('../../sys/poll.ts');
+  fcntl.attempt({ fd, cmd: F_SETPIPE_SZ, arg: PIPE });
+  return () => void poll(fd, to === 'read' ? POLLIN : POLLOUT, -1);
 }
 
 /** The node of `pkram:NODE`, or undefined for a directory. */

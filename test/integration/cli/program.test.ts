@@ -69,6 +69,23 @@ test('a wrong command is suggested a right one, exit 2', () => {
   });
 });
 
+test('a pipe with an image is left as it is: waited for if it does not block, and blocking if it does', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'tideover-pipe-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const set = 'import fcntl, os; fcntl.fcntl(3, fcntl.F_SETFL, os.O_RDWR';
+  const restore = `"${launcher}" restore -D - -d --pidfile pid <&3; echo $?; grep flags: /proc/self/fdinfo/3`;
+  for (const [also, flags] of [
+    ['', '0100002'],
+    [' | os.O_NONBLOCK', '0104002'],
+  ]) {
+    const line = `rm -f pipe; mkfifo pipe; exec 3<>pipe; python3 -c '${set}${also})'
+      { sleep 0.5; head -c 512 /dev/zero | tr '\\0' x >&3; } & ${restore}; wait`;
+    const { status, stdout, stderr } = spawnSync('sh', ['-c', line], { cwd: folder, encoding: 'utf8' });
+    assert.deepEqual([status, stdout], [0, `5\nflags:\t${flags}\n`], stderr);
+    assert.match(stderr, /^tideover: stdin/);
+  }
+});
+
 test('a reader that goes away is no failure', async () => {
   const child = spawn(launcher, ['check', '--json'], { stdio: ['ignore', 'pipe', 'pipe'] });
   child.stdout.destroy();
