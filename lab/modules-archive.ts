@@ -5,10 +5,10 @@ import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { zstdDecompressSync } from 'node:zlib';
 import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
+import { loadOrder, moduleName, parseModulesBuiltin, parseModulesDep } from '../src/sys/modules.ts';
 import { cacheDirectory, exclusively } from './cache.ts';
 import { run } from './command.ts';
 import type { Kernel } from './kernels.ts';
-import { loadOrder, moduleName, parseModulesBuiltin, parseModulesDep } from './modules.ts';
 
 /** What any guest needs: its root, its disks, its network card, the lab's channel, the panic device. */
 const basic = ['loop', 'squashfs', 'overlay', 'ext4', 'virtio_pci', 'virtio_blk', 'virtio_net', 'virtio_console'];

@@ -68,7 +68,7 @@ const { nr: NR_AT, flags: FLAGS, results: RESULTS, arg: ARG, ret: RET } = batch_
 const argumentRegisters = [rdi, rsi, rdx, r10, r8, r9];
 
 /** From the first record in rbx, r12 of them; falls through to what follows it when done or stopped by an error. */
-function performRecords(): Item[] {
+export function performRecords(): Item[] {
   const [next, perform, advance, end] = [label('next'), label('perform'), label('advance'), label('end')];
   return [
     mov(r13, rbx),

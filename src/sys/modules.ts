@@ -1,5 +1,5 @@
 /** Which modules a kernel must load, and in which order, by the files that depmod(8) writes. */
-import { UnsupportedError } from '../src/errors.ts';
+import { UnsupportedError } from '../errors.ts';
 
 /** Path of a module, relative to its kernel's folder, to the paths of those it needs. */
 export type ModuleDependencies = ReadonlyMap<string, readonly string[]>;

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { loadOrder, moduleName, parseModulesBuiltin, parseModulesDep } from '../../../lab/modules.ts';
+import { loadOrder, moduleName, parseModulesBuiltin, parseModulesDep } from '../../../src/sys/modules.ts';
 
 const dep = `kernel/fs/ext4/ext4.ko.xz: kernel/fs/mbcache.ko.xz kernel/fs/jbd2/jbd2.ko.xz
 kernel/fs/mbcache.ko.xz:

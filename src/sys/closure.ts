@@ -1,9 +1,9 @@
 /** The files of this machine that a program needs to run: itself, its interpreter, and its shared libraries. */
 import { closeSync, existsSync, globSync, openSync, readFileSync, readSync, realpathSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { Elf64_Ehdr, PT_NULL } from '../src/abi/elf.ts';
-import { UnsupportedError } from '../src/errors.ts';
-import { dynamic, type ElfFile, interpreter, isElf, readElf } from '../src/mem/elf.ts';
+import { Elf64_Ehdr, PT_NULL } from '../abi/elf.ts';
+import { UnsupportedError } from '../errors.ts';
+import { dynamic, type ElfFile, interpreter, isElf, readElf } from '../mem/elf.ts';
 
 /** ld.so(8): searched after everything that is configured. */
 const trustedFolders = [
