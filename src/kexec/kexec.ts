@@ -6,13 +6,14 @@ import { crashNotes, kernelMapping, vmcoreinfoNote } from '../sys/dying.ts';
 import { kexecFileLoad } from '../sys/probe/kexec.ts';
 import { readProcText } from '../sys/proc.ts';
 import { loadCapture, planCapture } from './capture.ts';
+import type { Environment } from './environment.ts';
 import { loadFile } from './fileload.ts';
 import { jump, jumpBack, planJump, requireJump } from './jump.ts';
 import { readKernel } from './kernelfile.ts';
 import { load, requireKexec, requireKexecLoad } from './load.ts';
 import { readMachine } from './machine.ts';
 import type { Reservation } from './memorymap.ts';
-import { joinInitrds, type Plan, planLoad } from './plan.ts';
+import { joinInitrds, type LoadRequest, type Plan, planLoad } from './plan.ts';
 
 export type SystemCall = 'kexec_load' | 'kexec_file_load';
 
@@ -21,6 +22,8 @@ export interface KernelFiles {
   /** Joined in this order. */
   readonly initrds: readonly string[];
   readonly commandLine: string;
+  /** What it starts with in place of a system: its initramfs follows the initrds. */
+  readonly environment?: Pick<Environment, 'initrd' | 'pram'>;
 }
 
 export interface LayoutWishes {
@@ -54,14 +57,14 @@ export function planKernel(files: KernelFiles, wishes: LayoutWishes = {}, system
 export function loadKernel(files: KernelFiles, wishes: LayoutWishes = {}, systemCall?: SystemCall): Loading {
   const loading = planKernel(files, wishes, systemCall);
   if (loading.plan !== undefined) load(loading.plan);
-  else loadFile(files.kernel, initrdOf(files, wishes), files.commandLine);
+  else loadFile(files.kernel, initrdOf(files, wishes.appended), files.commandLine);
   return loading;
 }
 
 /** Plans a capture kernel. @throws UnsupportedError, FormatError as the parts */
 export function planCaptureKernel(files: KernelFiles): Loading & { readonly plan: Plan } {
   requireKexecLoad();
-  const request = { image: readKernel(files.kernel), initrd: initrdOf(files, {}), commandLine: files.commandLine };
+  const request = requestOf(files);
   const dying = { notes: [...crashNotes(), vmcoreinfoNote()], mapping: kernelMapping() };
   return { systemCall: 'kexec_load', reason: 'own ELF headers', plan: planCapture(request, readMachine(), dying) };
 }
@@ -96,8 +99,7 @@ export function jumpIntoKernel(
       remedy: 'boot with crashkernel=192M, or give --region',
     });
   }
-  const request = { image: readKernel(files.kernel), initrd: initrdOf(files, {}), commandLine: files.commandLine };
-  const plan = planJump({ ...request, region: within }, machine);
+  const plan = planJump({ ...requestOf(files), region: within }, machine);
   // The monotonic clock stands still meanwhile.
   const left = Date.now();
   jump(plan, standStill);
@@ -111,14 +113,19 @@ export function jumpBackHere(): void {
 }
 
 function plan(files: KernelFiles, wishes: LayoutWishes): Plan {
-  const image = readKernel(files.kernel);
-  const { appended: _, ...rest } = wishes;
-  return planLoad({ image, initrd: initrdOf(files, wishes), commandLine: files.commandLine, ...rest }, readMachine());
+  const { appended, ...rest } = wishes;
+  return planLoad({ ...requestOf(files, appended), ...rest }, readMachine());
 }
 
-function initrdOf({ initrds }: KernelFiles, { appended }: LayoutWishes): Uint8Array {
+function requestOf(files: KernelFiles, appended?: Uint8Array): LoadRequest {
+  const { commandLine, environment } = files;
+  const request = { image: readKernel(files.kernel), initrd: initrdOf(files, appended), commandLine };
+  return environment?.pram === undefined ? request : { ...request, pram: environment.pram };
+}
+
+function initrdOf({ initrds, environment }: KernelFiles, appended: Uint8Array | undefined): Uint8Array {
   const archives = initrds.map((path) => readFileSync(path));
-  return joinInitrds(appended === undefined ? archives : [...archives, appended]);
+  return joinInitrds([...archives, environment?.initrd, appended].filter((each) => each !== undefined));
 }
 
 /** kexec_load, for it takes our memory map and purgatory; kexec_file_load where only that is allowed and will do. */

@@ -65,7 +65,8 @@ export function place({ image, initrdSize, rest }: Pieces, room: readonly Range[
   return { kernel, initrd, rest: places };
 }
 
-function tooLittleRoom(what: string, size: number, free: readonly Range[], hint: string): UnsupportedError {
+/** @param hint what else is asked of the place */
+export function tooLittleRoom(what: string, size: number, free: readonly Range[], hint: string): UnsupportedError {
   const largest = Math.max(0, ...free.map(sizeOf));
   const missing = size > largest ? `, ${kib(size - largest)} are missing` : '';
   return new UnsupportedError({

@@ -4,23 +4,24 @@
  *
  *     kernel       as low as it may lie
  *     ...
+ *     PRAM         a file system that the next kernel mounts where it lies
  *     initrd       as high as it may lie, below 4 GB where there is room
  *     boot params  zero page, command line, setup_data, EFI memory map
  *     purgatory    checks the others and enters the kernel
  */
 import { createHash, randomBytes } from 'node:crypto';
-import { E820_TYPE_RAM } from '../abi/e820.ts';
+import { E820_TYPE_PRAM, E820_TYPE_RAM } from '../abi/e820.ts';
 import { ENTRY_32, RESET_PIC, RESET_VGA } from '../asm/parameters.ts';
 import { type PurgatoryParameters, purgatory } from '../asm/purgatory.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import type { E820Entry } from '../mem/e820.ts';
-import { alignUp, findOverlap, intersect, type Range, subtract, total } from '../mem/range.ts';
+import { type E820Entry, punch } from '../mem/e820.ts';
+import { alignUp, findHole, findOverlap, intersect, type Range, sizeOf, subtract, total } from '../mem/range.ts';
 import type { BootImage } from './bootimage.ts';
 import { bootParams, bootParamsSize, COMMAND_LINE_OFFSET } from './bootparams.ts';
 import type { Machine } from './machine.ts';
 import { nextMap, type Reservation, ramOf, roomIn, wholePages } from './memorymap.ts';
-import { place } from './placement.ts';
+import { place, tooLittleRoom } from './placement.ts';
 
 export interface Segment {
   readonly name: string;
@@ -38,6 +39,8 @@ export interface Plan {
   readonly entry: number;
   readonly e820: readonly E820Entry[];
   readonly commandLine: string;
+  /** What the memory map calls E820_TYPE_PRAM because LoadRequest.pram lies there. */
+  readonly pram?: Range;
 }
 
 export interface LoadRequest {
@@ -45,6 +48,8 @@ export interface LoadRequest {
   /** Archives that `joinInitrds` has joined; empty for none. */
   readonly initrd: Uint8Array;
   readonly commandLine: string;
+  /** Becomes /dev/pmem0 of the next kernel (nd_e820, nd_pmem): a file system that needs no memory beyond its own. */
+  readonly pram?: Uint8Array;
   /** Memory that nothing is loaded to and that the next kernel leaves alone. */
   readonly reserve?: readonly Reservation[];
   /** Lowest and highest address that may be loaded to. */
@@ -114,7 +119,10 @@ export interface Layout {
 /** Places and fills the pieces. @throws UnsupportedError as `planLoad` */
 export function build(request: LoadRequest, machine: Machine, layout: Layout): Plan {
   const { image, initrd, commandLine } = request;
-  const { e820, room, fixed = [], fill = [] } = layout;
+  const { fixed = [], fill = [] } = layout;
+  const pram = request.pram && placePram(request.pram.length, layout.room);
+  const e820 = pram === undefined ? layout.e820 : punch(layout.e820, [pram], E820_TYPE_RAM, E820_TYPE_PRAM);
+  const room = pram === undefined ? layout.room : subtract(layout.room, [pram]);
   const entry32 = mustEnterIn32Bits(image, machine);
   const next = {
     image,
@@ -140,6 +148,7 @@ export function build(request: LoadRequest, machine: Machine, layout: Layout): P
     segment('kernel', at.kernel + offset, bytes, layout.bytesOnly ? bytes.length : memorySize),
   );
   if (at.initrd !== undefined) checked.push(segment('initrd', at.initrd, initrd));
+  if (pram !== undefined) checked.push(segment('PRAM', pram.start, request.pram!, sizeOf(pram)));
   checked.push(segment('boot params', paramsAt, params), ...fixed.filter((each) => each.checked));
   const code = purgatory({
     flags: (request.resetVga ? RESET_VGA : 0) | (request.resetPic ? RESET_PIC : 0) | (entry32 ? ENTRY_32 : 0),
@@ -155,7 +164,18 @@ export function build(request: LoadRequest, machine: Machine, layout: Layout): P
     placed.map(({ start, size }) => ({ start, end: start + size })),
   );
   const fillers = gaps.map(({ start, end }) => segment('filler', start, new Uint8Array(0), end - start));
-  return { image, segments: [...placed, ...fillers], entry, e820, commandLine };
+  const plan = { image, segments: [...placed, ...fillers], entry, e820, commandLine };
+  return pram === undefined ? plan : { ...plan, pram };
+}
+
+/** Of a pmem device in one piece: memory comes with struct pages by subsections (include/linux/mmzone.h). */
+const SUBSECTION_SIZE = 2 ** 21;
+
+function placePram(bytes: number, room: readonly Range[]): Range {
+  const size = alignUp(bytes, SUBSECTION_SIZE);
+  const hole = findHole(room, { size, align: SUBSECTION_SIZE, prefer: 'highest' });
+  if (hole !== undefined) return hole;
+  throw tooLittleRoom('the system', size, room, ` at a multiple of ${SUBSECTION_SIZE}`);
 }
 
 const FOUR_GB = 2 ** 32;
@@ -177,13 +197,14 @@ function mustEnterIn32Bits({ file, entry64, entry32, fiveLevel }: BootImage, mac
  *
  * @param own memory for segments that the next kernel must not take for RAM
  */
-export function checkPlan({ segments, e820 }: Plan, reserve: readonly Range[], own: readonly Range[] = []): void {
+export function checkPlan({ segments, e820, pram }: Plan, reserve: readonly Range[], own: readonly Range[] = []): void {
   const ranges = segments.map(({ name, start, size }) => ({ name, start, end: start + size }));
   const wrong = (range: { name: string; start: number }, what: string) =>
     new Error(`segment ${range.name} at 0x${range.start.toString(16)} ${what}`);
   for (const range of ranges) {
     if (range.start % PAGE_SIZE !== 0 || range.end % PAGE_SIZE !== 0) throw wrong(range, 'is not whole pages');
-    if (subtract([range], [...ramOf(e820), ...own]).length > 0) throw wrong(range, 'is not in RAM');
+    if (subtract([range], [...ramOf(e820), ...own, ...(pram ? [pram] : [])]).length > 0)
+      throw wrong(range, 'is not in RAM');
     if (intersect([range], reserve).length > 0) throw wrong(range, 'lies in reserved memory');
   }
   const [one, other] = findOverlap(ranges) ?? [];

@@ -126,3 +126,8 @@ function head(path: string): Uint8Array {
     closeSync(fd);
   }
 }
+
+/** Where a file stands on a system whose /bin, /sbin, /usr/sbin, /lib and /lib64 are links into /usr. */
+export function mergedPath(path: string): string {
+  return path.replace(/^\/(usr\/)?s?bin\//, '/usr/bin/').replace(/^\/lib(64)?\//, '/usr/lib$1/');
+}

@@ -92,6 +92,7 @@ const headers: readonly Header[] = [
   { module: 'kcmp', includes: ['linux/kcmp.h'] },
   { module: 'kexec', includes: ['linux/kexec.h'] },
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
+  { module: 'loop', includes: ['linux/loop.h'] },
   { module: 'mount', includes: ['linux/mount.h'] },
   {
     module: 'nf_tables',

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { boot_params } from '../../../src/abi/bootparam.ts';
-import { E820_TYPE_PMEM, E820_TYPE_RAM, E820_TYPE_RESERVED } from '../../../src/abi/e820.ts';
+import { E820_TYPE_PMEM, E820_TYPE_PRAM, E820_TYPE_RAM, E820_TYPE_RESERVED } from '../../../src/abi/e820.ts';
 import { PT_LOAD, PT_NOTE } from '../../../src/abi/elf.ts';
 import { PARAMETERS_OFFSET, purgatory_parameters } from '../../../src/asm/parameters.ts';
 import { UnsupportedError } from '../../../src/errors.ts';
@@ -10,6 +10,7 @@ import { readBzImage } from '../../../src/kexec/bootimage.ts';
 import { planCapture } from '../../../src/kexec/capture.ts';
 import { jumpBackEntry, planBack, planJump } from '../../../src/kexec/jump.ts';
 import type { Plan } from '../../../src/kexec/plan.ts';
+import { rangesOfType } from '../../../src/mem/e820.ts';
 import { readElf } from '../../../src/mem/elf.ts';
 import { bzImage, machine, q35 } from './images.ts';
 
@@ -113,6 +114,21 @@ test('a capture kernel finds headers that tell of all memory but its own', () =>
   const own = plan.e820.find(({ start }) => start === headers.start)!;
   assert.deepEqual(own, { start: headers.start, end: region.end, type: E820_TYPE_RESERVED });
   for (const { start, size } of plan.segments) assert.ok(start >= region.start && start + size <= region.end);
+});
+
+test('what is mounted in place is a pmem device of whole subsections in the region, and checked', () => {
+  const bytes = new Uint8Array(3_000_000).fill(7);
+  const mapping = { directMap: 0n, text: { start: 0x1000000, end: 0x3000000, virtual: 0n } };
+  for (const plan of [
+    planCapture({ ...request, pram: bytes }, reserving, { notes: [], mapping }),
+    planJump({ ...request, pram: bytes, region }, reserving),
+  ]) {
+    const { start, size } = plan.segments.find(({ name }) => name === 'PRAM')!;
+    assert.deepEqual([start % 2 ** 21, size], [0, 2 ** 22]);
+    assert.ok(start >= region.start && start + size <= region.end);
+    assert.deepEqual(rangesOfType(plan.e820, E820_TYPE_PRAM), [{ start, end: start + size }]);
+    assert.ok(parameters(plan).regions.some((each) => each.start === start && each.size === bytes.length));
+  }
 });
 
 test('without crashkernel= there is no capture kernel', () => {

@@ -1,7 +1,16 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
-import { loadOrder, moduleName, parseModulesBuiltin, parseModulesDep } from '../../../src/sys/modules.ts';
+import { UnsupportedError } from '../../../src/errors.ts';
+import {
+  aliased,
+  type KernelModules,
+  loadOrder,
+  loadOrderOf,
+  moduleName,
+  parseModulesBuiltin,
+  parseModulesDep,
+} from '../../../src/sys/modules.ts';
 
 const dep = `kernel/fs/ext4/ext4.ko.xz: kernel/fs/mbcache.ko.xz kernel/fs/jbd2/jbd2.ko.xz
 kernel/fs/mbcache.ko.xz:
@@ -44,4 +53,34 @@ test('the order is right for any dependencies', () => {
       }
     }),
   );
+});
+
+const modules: KernelModules = {
+  folder: '/none',
+  dependencies: parseModulesDep(`${dep}kernel/crypto/crc32c_generic.ko:\nkernel/crypto/crc32c_intel.ko:\n`),
+  builtin,
+  aliases: [
+    ['virtio:d00000001v*', 'virtio_net'],
+    ['pci:v0000[18]AF4d*sv?i00', 'virtio_net'],
+    ['fs-ext4', 'ext4'],
+    ['crypto-crc32c', 'crc32c_intel'],
+    ['crypto-crc32c', 'crc32c_generic'],
+  ],
+  softDependencies: new Map([['ext4', ['crypto-crc32c', 'crypto-nonesuch']]]),
+};
+
+test('aliases are patterns', () => {
+  assert.deepEqual(aliased('virtio:d00000001v00001AF4', modules), ['virtio_net']);
+  assert.deepEqual(aliased('pci:v00001AF4d00001000sv2i00', modules), ['virtio_net']);
+  assert.deepEqual(aliased('pci:v00002AF4d00001000sv2i00', modules), []);
+  assert.deepEqual(aliased('fs_ext4', modules), ['ext4']);
+  assert.deepEqual(aliased('virtio:d00000002v00001AF4', modules), []);
+});
+
+test('soft dependencies come before, and need not be there', () => {
+  const names = ['mbcache', 'jbd2', 'crc32c_intel', 'crc32c_generic', 'ext4'];
+  assert.deepEqual(loadOrderOf(['ext4'], [], modules).map(moduleName), names);
+  assert.deepEqual(loadOrderOf([], ['fs-ext4', 'fs-nonesuch'], modules).map(moduleName), names);
+  assert.deepEqual(loadOrderOf(['virtio_pci'], [], modules), []);
+  assert.throws(() => loadOrderOf(['nonesuch'], [], modules), UnsupportedError);
 });
