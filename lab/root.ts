@@ -11,9 +11,9 @@ import { chmodSync, existsSync, readdirSync, readFileSync, renameSync, statSync,
 import { copyFile, mkdir, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { UnsupportedError } from '../src/errors.ts';
+import { closure, mergedPath, stripped } from '../src/kexec/closure.ts';
 import { type CpioEntry, cpio } from '../src/kexec/cpio.ts';
 import { readElf } from '../src/mem/elf.ts';
-import { closure, mergedPath, stripped } from '../src/sys/closure.ts';
 import { cacheDirectory, exclusively } from './cache.ts';
 import { run, say } from './command.ts';
 import type { Kernel } from './kernels.ts';

@@ -24,7 +24,7 @@ import {
 import { dirname, join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { readElf } from '../mem/elf.ts';
-import { closure, mergedPath, stripped } from '../sys/closure.ts';
+import { closure, mergedPath, stripped } from './closure.ts';
 
 export interface SystemRequest {
   /** Where images are kept. */

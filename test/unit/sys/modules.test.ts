@@ -78,9 +78,11 @@ test('aliases are patterns', () => {
 });
 
 test('soft dependencies come before, and need not be there', () => {
-  const names = ['mbcache', 'jbd2', 'crc32c_intel', 'crc32c_generic', 'ext4'];
-  assert.deepEqual(loadOrderOf(['ext4'], [], modules).map(moduleName), names);
-  assert.deepEqual(loadOrderOf([], ['fs-ext4', 'fs-nonesuch'], modules).map(moduleName), names);
+  for (const order of [loadOrderOf(['ext4'], [], modules), loadOrderOf([], ['fs-ext4', 'fs-nonesuch'], modules)]) {
+    const names = order.map(moduleName);
+    assert.deepEqual([...names].sort(), ['crc32c_generic', 'crc32c_intel', 'ext4', 'jbd2', 'mbcache']);
+    assert.equal(names.at(-1), 'ext4');
+  }
   assert.deepEqual(loadOrderOf(['virtio_pci'], [], modules), []);
   assert.throws(() => loadOrderOf(['nonesuch'], [], modules), UnsupportedError);
 });

@@ -4,8 +4,8 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync 
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { closure, configuredFolders, stripped } from '../../../src/kexec/closure.ts';
 import { dynamic, readElf } from '../../../src/mem/elf.ts';
-import { closure, configuredFolders, stripped } from '../../../src/sys/closure.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'closure-'));
 after(() => rmSync(folder, { recursive: true }));
