@@ -83,9 +83,10 @@ export interface CheckedStore extends ImageStore {
  * Checks what is read from a store. An image without sums, which CRIU made, cannot be checked and is taken as it is. Where the sums
  * are there from the beginning, as in a directory, small images are compared when they are closed: what is damaged is not used.
  *
+ * @param pages whether contents of memory are checked too, here and in the images on which this one builds
  * @throws VerifyError where a file is missing that the image had, FormatError where the sums are damaged
  */
-export function checkedStore(store: ImageStore): CheckedStore {
+export function checkedStore(store: ImageStore, { pages = true } = {}): CheckedStore {
   const early = store.names().includes(SUMS_FILE) ? readSums(store) : undefined;
   // A stream forgets pages that were passed; those that are missing are missed when they are opened.
   const checkNames = (expected: Sums) => {
@@ -104,10 +105,11 @@ export function checkedStore(store: ImageStore): CheckedStore {
     has: (file) => store.has(file),
     parent() {
       const earlier = parent === undefined ? store.parent?.() : undefined;
-      if (earlier !== undefined) parent = checkedStore(earlier);
+      if (earlier !== undefined) parent = checkedStore(earlier, { pages });
       return parent;
     },
     open(file) {
+      if (!pages && isRaw(file)) return store.open(file);
       const source = new SummedSource(store.open(file));
       const entry = { file, source };
       opened.push(entry);

@@ -3,8 +3,9 @@ import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { PAGE_IS_FILE, PAGE_IS_PFNZERO, PAGE_IS_PRESENT, PAGE_IS_SWAPPED } from '../abi/fs.ts';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
+import { iovec, UIO_MAXIOV } from '../abi/uio.ts';
 import { SyscallError } from '../errors.ts';
-import { PE_PARENT, PE_PRESENT, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
+import { PE_PARENT, PE_PRESENT, VMA_ANON_PRIVATE, VMA_AREA_GUARD, VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { PagemapWriter } from '../image/pagemap.ts';
 import type { MemoryImage, VmaEntry } from '../image/pages.ts';
 import type { ImageDraft } from '../image/store.ts';
@@ -12,7 +13,7 @@ import { fileName, images, pagesFile } from '../image/types.ts';
 import { close, openat, pread64, pwrite64 } from '../sys/files.ts';
 import { mmap, munmap } from '../sys/memory.ts';
 import { Pagemap } from '../sys/pagemap.ts';
-import { writeMemory } from '../sys/process_vm.ts';
+import { process_vm_readv, writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { viewMemory } from '../sys/syscall.ts';
 import { isUnknown, joined, NO_RUNS, RunList, type Runs, unknownRuns } from './runs.ts';
@@ -49,36 +50,53 @@ export function findPages(pid: number, vmas: readonly VmaEntry[], apart?: Apart)
     } else list.add(start, end);
   };
   const kept = vmas.filter(hasPages);
-  const last = kept.at(-1);
-  if (last === undefined) return { pages: NO_RUNS, apart: NO_RUNS };
   const pagemap = new Pagemap(pid);
   try {
-    const filter = {
-      start: kept[0]!.start,
-      end: last.end,
-      category_inverted: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-      category_mask: PAGE_IS_FILE | PAGE_IS_PFNZERO,
-      category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
-      return_mask: apart?.return_mask ?? 0,
-    };
-    const scanned = pagemap.scan(filter, kept);
-    let at = 0;
-    for (const vma of kept) {
-      // Programs read the vdso's symbols, and whoever restores compares it with his own.
-      if ((vma.status & VMA_AREA_VDSO) !== 0) {
-        add(found, vma.start, vma.end);
-        continue;
-      }
-      while (at < scanned.length && scanned[at + 1]! <= vma.start) at += 3;
-      for (let i = at; i < scanned.length && scanned[i]! < vma.end; i += 3) {
-        const list = apart?.is(scanned[i + 2]!, vma) ? others : found;
-        add(list, Math.max(scanned[i]!, vma.start), Math.min(scanned[i + 1]!, vma.end));
+    for (const { vmas: group, absent } of groupsOf(kept)) {
+      const scanned = pagemap.scan(
+        {
+          start: group[0]!.start,
+          end: group.at(-1)!.end,
+          category_inverted: absent,
+          category_mask: absent,
+          category_anyof_mask: PAGE_IS_PRESENT | PAGE_IS_SWAPPED,
+          return_mask: apart?.return_mask ?? 0,
+        },
+        group,
+      );
+      let at = 0;
+      for (const vma of group) {
+        // Programs read the vdso's symbols, and whoever restores compares it with his own.
+        if ((vma.status & VMA_AREA_VDSO) !== 0) {
+          add(found, vma.start, vma.end);
+          continue;
+        }
+        while (at < scanned.length && scanned[at + 1]! <= vma.start) at += 3;
+        for (let i = at; i < scanned.length && scanned[i]! < vma.end; i += 3) {
+          const list = apart?.is(scanned[i + 2]!, vma) ? others : found;
+          add(list, Math.max(scanned[i]!, vma.start), Math.min(scanned[i + 1]!, vma.end));
+        }
       }
     }
   } finally {
     pagemap[Symbol.dispose]();
   }
   return { pages: found.runs(), apart: others.runs() };
+}
+
+/**
+ * Mappings that are looked through at once, and which pages of them are not meant. That a page is a file's is not asked of memory
+ * without one: the kernel looks at each page's own record for it. 1.4 GiB: 39 ms with that, 12 without.
+ */
+function groupsOf(vmas: readonly VmaEntry[]): { readonly vmas: VmaEntry[]; readonly absent: number }[] {
+  const groups: { vmas: VmaEntry[]; absent: number }[] = [];
+  for (const vma of vmas) {
+    const absent = (vma.status & VMA_ANON_PRIVATE) === 0 ? PAGE_IS_FILE | PAGE_IS_PFNZERO : PAGE_IS_PFNZERO;
+    const last = groups.at(-1);
+    if (last?.absent === absent) last.vmas.push(vma);
+    else groups.push({ vmas: [vma], absent });
+  }
+  return groups;
 }
 
 /** Contents of memory for one pagemap. */
@@ -247,7 +265,9 @@ export class ProcessMemory implements Memory {
     let at = 0;
     // Runs are gathered: a page each, they would be written one by one.
     let gathered = 0;
+    const scattered = this.unchanged.size > 0 ? new Scattered(this.#pid, address) : undefined;
     const flush = () => {
+      scattered?.read();
       if (gathered > 0) take(bytes.subarray(0, gathered));
       gathered = 0;
     };
@@ -262,9 +282,12 @@ export class ProcessMemory implements Memory {
             offset += count;
             continue;
           }
-          if (fd < 0) fd = openMemory(this.#pid);
           const count = Math.min(to - offset, CHUNK - gathered);
-          readExactly(fd, this.#pid, offset, address + gathered, count);
+          if (scattered !== undefined) scattered.add(offset, count);
+          else {
+            if (fd < 0) fd = openMemory(this.#pid);
+            readExactly(fd, this.#pid, offset, address + gathered, count);
+          }
           gathered += count;
           offset += count;
           if (gathered === CHUNK) flush();
@@ -305,6 +328,66 @@ export class ProcessMemory implements Memory {
         take(from, to, this.#vmas[vma]!);
         from = to;
       }
+    }
+  }
+}
+
+/**
+ * Pages here and there, read one behind the other by few calls: 8500 of them in 9 ms, where a pread(2) each takes 39. They were
+ * written since the parent of the image was made, and so belong to this process alone: see openMemory().
+ */
+class Scattered {
+  readonly #pid: number;
+  readonly #to: number;
+  readonly #ranges = Buffer.alloc(UIO_MAXIOV * iovec.size);
+  #count = 0;
+  /** Bytes that are read, and those that are asked for too. */
+  #done = 0;
+  #asked = 0;
+
+  /** @param to where they are to lie here, each time from there on */
+  constructor(pid: number, to: number) {
+    this.#pid = pid;
+    this.#to = to;
+  }
+
+  add(from: number, length: number): void {
+    if (this.#count === UIO_MAXIOV) this.#some();
+    iovec.write({ iov_base: from, iov_len: length }, this.#ranges.subarray(this.#count++ * iovec.size));
+    this.#asked += length;
+  }
+
+  /** Reads what is left; the next one comes to the beginning. */
+  read(): void {
+    this.#some();
+    this.#done = 0;
+    this.#asked = 0;
+  }
+
+  #some(): void {
+    if (this.#count === 0) return;
+    const ranges = this.#ranges.subarray(0, this.#count * iovec.size);
+    const [to, length] = [this.#to + this.#done, this.#asked - this.#done];
+    const args = {
+      ...{ pid: this.#pid, local_iov: iovec.write({ iov_base: to, iov_len: length }), liovcnt: 1 },
+      ...{ remote_iov: ranges, riovcnt: this.#count, flags: 0 },
+    };
+    // What the process itself may not read is not read so either.
+    if (process_vm_readv.attempt(args) !== length) this.#one(ranges, to);
+    this.#done = this.#asked;
+    this.#count = 0;
+  }
+
+  #one(ranges: Uint8Array, to: number): void {
+    const fd = openMemory(this.#pid);
+    try {
+      for (let at = 0, done = 0; at < ranges.length; at += iovec.size) {
+        const { iov_base, iov_len } = iovec.read(ranges, at);
+        readExactly(fd, this.#pid, iov_base, to + done, iov_len);
+        done += iov_len;
+      }
+    } finally {
+      close({ fd });
     }
   }
 }

@@ -10,7 +10,6 @@ import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
 import { type ImageTree, readTree } from '../image/tree.ts';
-import { isRaw } from '../image/types.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
@@ -62,11 +61,9 @@ export interface RestoreResult {
  *   taken away
  */
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
-  const checked = checkedStore(image);
   const lazy = options.lazyPages === undefined ? undefined : new LazyMemory(options.lazyPages);
   // Pages are checked by whoever reads all of them.
-  const store =
-    lazy === undefined ? checked : { ...checked, open: (file: string) => (isRaw(file) ? image : checked).open(file) };
+  const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
   const how = { connections: options.connections ?? 'kept', shellJob: options.shellJob };

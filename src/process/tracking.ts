@@ -32,7 +32,7 @@ import { kcmp, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { agree, openUserfaultfd, register, unprotect } from '../sys/userfaultfd.ts';
 import { findPages } from './pages.ts';
 import type { Remote } from './remote.ts';
-import { common, NO_RUNS, RunList, type Runs, without } from './runs.ts';
+import { common, joined, NO_RUNS, RunList, type Runs, without } from './runs.ts';
 import {
   endTracker,
   type FoundTracker,
@@ -147,8 +147,7 @@ export class Tracking {
     };
     const found = findPages(pid, vmas, apart);
     const unchanged = common(found.apart, before);
-    if (unchanged.size === found.apart.size) return { pages: found.pages, unchanged };
-    return { pages: without(findPages(pid, vmas).pages, unchanged), unchanged };
+    return { pages: joined(found.pages, without(found.apart, unchanged)), unchanged };
   }
 
   /** Gets hold of a stopped process that is to be watched anew. No image that was made before can be built on any more. */
