@@ -9,6 +9,7 @@ const stderr = sink(() => process.stderr);
 if (!isMainThread) {
   // Where the program is one file, its threads begin here too.
   await import('../crash/filter/threads.ts');
+  await import('../hibernate/threads.ts');
   await import('./shell/worker.ts');
 } else if (argv.length === 1 && argv[0] === '--version') {
   // Asked by scripts, and most often of all: answered without loading the rest.

@@ -3,6 +3,7 @@ import type { Command, Flags } from './command.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
 import { crash } from './commands/crash.ts';
+import { hibernate, resume } from './commands/hibernate.ts';
 import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
 import { lazyPages } from './commands/lazypages.ts';
@@ -31,6 +32,6 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, predump, restore, lazyPages, imageCommand, kexec, pkram, crash],
+  commands: [check, checkpoint, predump, restore, lazyPages, imageCommand, kexec, pkram, hibernate, resume, crash],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

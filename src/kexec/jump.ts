@@ -54,6 +54,20 @@ export function planJump({ region, ...request }: JumpRequest, machine: Machine):
 }
 
 /**
+ * Plans a kernel that lives in a region and leaves all other memory alone, as one that was jumped into does; but what is there is
+ * not kept, and there is no way back.
+ *
+ * @throws UnsupportedError where the kernel does not fit the region, as `planLoad`
+ */
+export function planInRegion({ region, ...request }: JumpRequest, machine: Machine): Plan {
+  const e820 = regionMap(machine.firmware, region);
+  const plan = build(request, machine, { e820, room: roomIn(e820, machine.systemRam, region) });
+  checkPlan(plan, []);
+  checkMemory(plan, machine);
+  return plan;
+}
+
+/**
  * Refuses before anything is touched.
  *
  * @throws UnsupportedError with the option that the kernel lacks

@@ -1,21 +1,17 @@
 /** Writes a dump anew: filtered, compressed, in another format. */
-import { NT_PRSTATUS } from '../../abi/ptrace.ts';
-import { FormatError, HoleError, UnsupportedError, VerifyError } from '../../errors.ts';
+import { UnsupportedError, VerifyError } from '../../errors.ts';
 import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { isZero } from '../bytes.ts';
-import { type Compression, flagOf, pageCompressor } from '../codec/page.ts';
+import type { Compression } from '../codec/page.ts';
 import { type ElfLayout, elfLayout, writeElfHead } from '../elfwriter.ts';
 import { append, type Output, OutputFile } from '../io/output.ts';
 import { FlattenedOutput } from '../kdump/flattened.ts';
-import { type KdumpContents, kdumpLayout, writeKdumpHead } from '../kdump/writer.ts';
-import { readUtsname } from '../kernel/identity.ts';
-import { VirtualMemory } from '../kernel/memory.ts';
 import { directMapOffset, kernelSpace } from '../kernelspace.ts';
 import { MAX_PAGES } from '../limits.ts';
 import { openDumpFiles } from '../open.ts';
 import type { PageSource } from '../source.ts';
-import { type Vmcoreinfo, vmcoreinfoOf } from '../vmcoreinfo.ts';
+import { vmcoreinfoOf } from '../vmcoreinfo.ts';
 import {
   CHUNK_PAGES,
   CONTROL_WORDS,
@@ -25,6 +21,7 @@ import {
   type PlainForm,
   ranksOf,
 } from './job.ts';
+import { known, writeKdump } from './kdump.ts';
 import { DL_EXCLUDE_ZERO, type ExcludedPages, excludePages } from './pages.ts';
 import { type DumpFiles, inThreads, type ThreadOptions } from './threads.ts';
 
@@ -178,26 +175,13 @@ async function writePart(
     control: new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4)),
     taken: shared([at]),
   });
-  const isCut = (copied: Copied) => source.header.incomplete || copied.unreadable > 0;
   let copied: Copied;
   if (options.to === 'kdump') {
-    const { ranks, count } = ranksOf(choice.bits, pages);
-    const contents = kdumpContents(source, choice, pages, count, options);
-    const layout = kdumpLayout(contents);
-    const zeros = new Uint8Array(PAGE_SIZE);
-    const packed = pageCompressor(options.compression, PAGE_SIZE)(zeros);
-    output.write(layout.dataAt, packed);
-    const flags = packed === zeros ? 0 : flagOf[options.compression];
-    const zero = { at: layout.dataAt, size: packed.length, flags };
-    const form: KdumpForm = {
-      kind: 'kdump',
-      compression: options.compression,
-      descriptorsAt: layout.descriptorsAt,
-      ranks,
-      zero,
-    };
-    copied = await inThreads(files, job(form, layout.dataAt + packed.length), options);
-    writeKdumpHead(output, contents, layout, isCut(copied));
+    const { compression, level = 0 } = options;
+    const form = { compression, level, checksums: false };
+    copied = await writeKdump(source, output, { ...choice, pages }, form, (form, at) =>
+      inThreads(files, job(form, at), options),
+    );
   } else {
     const layout = options.to === 'elf' ? elfLayout(source.ranges, choice.bits, source.notes) : rawLayout(source);
     if ('notes' in layout) keepShortGaps(source, layout, choice.bits);
@@ -209,7 +193,7 @@ async function writePart(
     copied = await inThreads(files, job(form, 0), options);
     if ('notes' in layout) {
       const mapped = known(source, (info) => directMapOffset(kernelSpace(source, info), info));
-      writeElfHead(output, layout, mapped, isCut(copied));
+      writeElfHead(output, layout, mapped, source.header.incomplete || copied.unreadable > 0);
     }
     // Zeros at the end are not written, and the end is where it is.
     if (stream !== undefined && layout.size > 0) stream.write(layout.size - 1, new Uint8Array(1));
@@ -219,34 +203,6 @@ async function writePart(
   return copied;
 }
 
-function kdumpContents(
-  source: PageSource,
-  { bits, length }: Choice,
-  pages: Range,
-  count: number,
-  { level = 0, compression }: FilterOptions,
-): KdumpContents {
-  const { header, notes, ranges } = source;
-  const isPart = pages.start > 0 || pages.end < length;
-  return {
-    ranges,
-    bits,
-    length,
-    ...(isPart && { part: pages }),
-    count,
-    notes,
-    compression,
-    dumpLevel: level | (header.dumpLevel ?? 0),
-    utsname: {
-      ...header.utsname,
-      ...known(source, (info) => readUtsname(new VirtualMemory(kernelSpace(source, info)), info)),
-    },
-    time: header.time ?? 0,
-    cpus: header.cpus ?? notes.filter(({ name, type }) => name === 'CORE' && type === NT_PRSTATUS).length,
-    physBase: BigInt.asUintN(64, BigInt(vmcoreinfoOf(notes)?.number('phys_base') ?? 0)),
-  };
-}
-
 /** Excluded pages that a segment has a place for are written as they are: zeros there would be taken for what they held. */
 function keepShortGaps(source: PageSource, { pieces }: ElfLayout, bits: Uint8Array): void {
   const stored = new Uint8Array(bits.length);
@@ -254,19 +210,6 @@ function keepShortGaps(source: PageSource, { pieces }: ElfLayout, bits: Uint8Arr
   for (const { start, fileSize } of pieces) {
     const end = (start + fileSize) / PAGE_SIZE;
     for (let pfn = start / PAGE_SIZE; pfn < end; pfn++) bits[pfn >>> 3]! |= stored[pfn >>> 3]! & (1 << (pfn & 7));
-  }
-}
-
-/** What the kernel says of itself, or undefined where it does not or cannot be read. */
-function known<T>(source: PageSource, get: (info: Vmcoreinfo) => T): T | undefined {
-  const info = vmcoreinfoOf(source.notes);
-  if (info === undefined) return undefined;
-  try {
-    return get(info);
-  } catch (error) {
-    if (error instanceof FormatError || error instanceof HoleError || error instanceof UnsupportedError)
-      return undefined;
-    throw error;
   }
 }
 

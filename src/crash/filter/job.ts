@@ -8,9 +8,10 @@ import type { Range } from '../../mem/range.ts';
 import { countBits } from '../bitmap.ts';
 import { isZero } from '../bytes.ts';
 import { type Compression, flagOf, pageCompressor } from '../codec/page.ts';
+import { checksum } from '../io/codecs.ts';
 import { append, type Output, writeAt } from '../io/output.ts';
 import { FlattenedOutput } from '../kdump/flattened.ts';
-import { page_desc } from '../kdump/format.ts';
+import { PAGE_CHECKSUM, page_desc } from '../kdump/format.ts';
 import { lastNotAbove } from '../sorted.ts';
 import type { PageSource } from '../source.ts';
 
@@ -38,6 +39,8 @@ export interface KdumpForm {
   readonly kind: 'kdump';
   readonly compression: Compression;
   readonly descriptorsAt: number;
+  /** Descriptors get a checksum of their page. */
+  readonly checksums: boolean;
   /** Of each chunk, how many pages of this output come before it. */
   readonly ranks: Float64Array<SharedArrayBuffer>;
   /** Where the page stands that all pages of zeros share, and its length. */
@@ -73,6 +76,12 @@ export function stopJob(control: Int32Array): void {
   Atomics.notify(control, TURN);
 }
 
+/** The next chunk that no thread has taken yet, or undefined where there is none or the job is to end. */
+export function takeChunk({ pages, control }: Pick<CopyJob, 'pages' | 'control'>): number | undefined {
+  const chunk = Atomics.add(control, NEXT, 1);
+  return chunk < chunksOf(pages) && Atomics.load(control, STOP) === 0 ? chunk : undefined;
+}
+
 export function chunksOf({ start, end }: Range): number {
   return Math.ceil((end - start) / CHUNK_PAGES);
 }
@@ -85,10 +94,9 @@ export function copyPages(source: PageSource, job: CopyJob): Copied {
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const pages = new ChunkReader(source, job);
   const writer: ChunkWriter = job.form.kind === 'kdump' ? new KdumpChunk(job.form) : new PlainChunk(job.form);
-  const chunks = chunksOf(job.pages);
   for (;;) {
-    const chunk = Atomics.add(job.control, NEXT, 1);
-    if (chunk >= chunks || Atomics.load(job.control, STOP) !== 0) return copied;
+    const chunk = takeChunk(job);
+    if (chunk === undefined) return copied;
     writer.begin(chunk);
     for (let i = pages.read(chunk); i >= 0; i = pages.next(i)) {
       const page = pages.page(i);
@@ -202,6 +210,7 @@ class KdumpChunk implements ChunkWriter {
   readonly #form: KdumpForm;
   readonly #compress: (page: Uint8Array) => Uint8Array;
   readonly #flag: number;
+  readonly #zeroSum: number | undefined;
   readonly #data = new Uint8Array(CHUNK_PAGES * PAGE_SIZE);
   readonly #descriptors = new DataView(new ArrayBuffer(CHUNK_PAGES * page_desc.size));
   #count = 0;
@@ -213,6 +222,7 @@ class KdumpChunk implements ChunkWriter {
     this.#form = form;
     this.#compress = pageCompressor(form.compression, PAGE_SIZE);
     this.#flag = flagOf[form.compression];
+    this.#zeroSum = form.checksums ? checksum(new Uint8Array(PAGE_SIZE)) : undefined;
   }
 
   begin(chunk: number): void {
@@ -225,13 +235,14 @@ class KdumpChunk implements ChunkWriter {
     const packed = this.#compress(page);
     this.#data.set(packed, this.#size);
     // The place among the chunk's data, until the chunk has its own.
-    this.#describe(this.#size, packed.length, packed === page ? 0 : this.#flag);
+    const sum = this.#form.checksums ? checksum(page) : undefined;
+    this.#describe(this.#size, packed.length, packed === page ? 0 : this.#flag, sum);
     this.#size += packed.length;
   }
 
   zero(): void {
     const { at, size, flags } = this.#form.zero;
-    this.#describe(-at, size, flags);
+    this.#describe(-at, size, flags, this.#zeroSum);
   }
 
   skip(): void {
@@ -257,11 +268,13 @@ class KdumpChunk implements ChunkWriter {
     output.write(this.#at, this.#data.subarray(0, this.#size));
   }
 
-  #describe(offset: number, size: number, flags: number): void {
+  #describe(offset: number, size: number, flags: number, sum?: number): void {
     const at = this.#count * page_desc.size;
     this.#descriptors.setFloat64(at, offset, true);
     this.#descriptors.setUint32(at + page_desc.offsets.size, size, true);
     this.#descriptors.setUint32(at + page_desc.offsets.flags, flags, true);
+    this.#descriptors.setUint32(at + page_desc.offsets.page_flags, sum ?? 0, true);
+    this.#descriptors.setUint32(at + page_desc.offsets.page_flags + 4, sum === undefined ? 0 : PAGE_CHECKSUM, true);
     this.#count++;
   }
 }

@@ -1,9 +1,9 @@
 /** Threads that do a job together. This file is also what such a thread runs: it opens the dump for itself, and begins. */
-import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
 import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { openDumpFiles } from '../open.ts';
 import { type Copied, type CopyJob, chunksOf, copyPages, NEXT, stopJob } from './job.ts';
+import { inThread, serve } from './thread.ts';
 import { type CompareJob, comparePages } from './verify.ts';
 
 /** A dump that every thread can open. */
@@ -21,18 +21,25 @@ export interface ThreadOptions {
 }
 
 interface Task {
-  readonly tideover: 'crash filter';
   readonly files: DumpFiles;
   readonly job: CopyJob | CompareJob;
 }
 
-type Answer = { readonly result: Copied } | { readonly error: Readonly<Record<string, unknown>> };
-
 const PROGRESS_MS = 200;
+const NAME = 'crash filter';
 
 /** Does a job by several threads, and adds up what they counted. @throws what one of them met; AbortError after the signal */
-export async function inThreads(files: DumpFiles, job: CopyJob | CompareJob, options: ThreadOptions): Promise<Copied> {
-  const { signal, onProgress } = options;
+export function inThreads(files: DumpFiles, job: CopyJob | CompareJob, options: ThreadOptions): Promise<Copied> {
+  const task: Task = { files, job };
+  return together(job, options, (stop) => inThread<Copied>(new URL(import.meta.url), NAME, task, stop));
+}
+
+/** The same where threads open something else. @param thread starts one; `stop` makes the others end soon */
+export async function together(
+  job: Pick<CopyJob, 'pages' | 'control'>,
+  { threads, signal, onProgress }: ThreadOptions,
+  thread: (stop: () => void) => Promise<Copied>,
+): Promise<Copied> {
   const stop = () => stopJob(job.control);
   signal?.throwIfAborted();
   signal?.addEventListener('abort', stop);
@@ -41,9 +48,8 @@ export async function inThreads(files: DumpFiles, job: CopyJob | CompareJob, opt
   const report = () => onProgress?.(Math.min(1, Atomics.load(job.control, NEXT) / chunks) * total, total);
   const timer = setInterval(report, PROGRESS_MS);
   try {
-    const task: Task = { tideover: 'crash filter', files, job };
-    const count = Math.max(1, Math.min(options.threads, chunks));
-    const results = await Promise.all(Array.from({ length: count }, () => inThread(task, stop)));
+    const count = Math.max(1, Math.min(threads, chunks));
+    const results = await Promise.all(Array.from({ length: count }, () => thread(stop)));
     signal?.throwIfAborted();
     const sum: Copied = { pages: 0, zero: 0, unreadable: 0 };
     for (const { pages, zero, unreadable } of results) {
@@ -59,43 +65,11 @@ export async function inThreads(files: DumpFiles, job: CopyJob | CompareJob, opt
   }
 }
 
-async function inThread(task: Task, stop: () => void): Promise<Copied> {
-  const worker = new Worker(new URL(import.meta.url), { workerData: task });
+serve<Task>(NAME, ({ files, job }) => {
+  const source = openDumpFiles(files.paths, files.ram === undefined ? {} : { ram: files.ram });
   try {
-    const answer = await new Promise<Answer>((resolve, reject) => {
-      worker.once('message', resolve);
-      worker.once('error', reject);
-      worker.once('exit', (code) => reject(new Error(`a thread ended with ${code}`)));
-    });
-    // What an error has beyond its message does not come over by itself: code and errno of the system's.
-    if ('error' in answer) throw Object.assign(new Error(), answer.error);
-    return answer.result;
-  } catch (error) {
-    // The others wait for their turn behind this one.
-    stop();
-    throw error;
+    return job.kind === 'compare' ? comparePages(source, job) : copyPages(source, job);
   } finally {
-    await worker.terminate();
+    source.close();
   }
-}
-
-function isTask(data: unknown): data is Task {
-  return typeof data === 'object' && data !== null && (data as Partial<Task>).tideover === 'crash filter';
-}
-
-if (!isMainThread && isTask(workerData)) {
-  const { files, job } = workerData;
-  let answer: Answer;
-  try {
-    const source = openDumpFiles(files.paths, files.ram === undefined ? {} : { ram: files.ram });
-    try {
-      answer = { result: job.kind === 'compare' ? comparePages(source, job) : copyPages(source, job) };
-    } finally {
-      source.close();
-    }
-  } catch (error) {
-    const { message, stack } = error as Error;
-    answer = { error: { ...(error as object), message, stack } };
-  }
-  parentPort!.postMessage(answer);
-}
+});

@@ -1,5 +1,13 @@
 /** zlib and zstd, of Node: the seam behind which a browser's can stand. */
-import { constants, deflateSync, inflateRawSync, inflateSync, zstdCompressSync, zstdDecompressSync } from 'node:zlib';
+import {
+  constants,
+  crc32,
+  deflateSync,
+  inflateRawSync,
+  inflateSync,
+  zstdCompressSync,
+  zstdDecompressSync,
+} from 'node:zlib';
 
 /** Level 1, as makedumpfile -c. @returns the compressed bytes */
 export function zlibCompress(from: Uint8Array): Uint8Array {
@@ -40,4 +48,9 @@ function decoded(decode: () => Uint8Array, into: Uint8Array): number {
   } catch {
     return -1;
   }
+}
+
+/** CRC-32 of ISO 3309, as zlib's: 32 bits without sign. */
+export function checksum(bytes: Uint8Array): number {
+  return crc32(bytes);
 }

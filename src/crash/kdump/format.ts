@@ -68,6 +68,12 @@ export const kdump_sub_header = struct('kdump_sub_header', 104, {
 
 export const page_desc = struct('page_desc', 24, { offset: i64n, size: u32, flags: u32, page_flags: u64 });
 
+/**
+ * The upper half of `page_flags` where the lower one has the CRC-32 of the page before it was compressed. makedumpfile writes 0
+ * there and no program reads it.
+ */
+export const PAGE_CHECKSUM = 0x43524332;
+
 /** Bits of `status` and, but for the last two, of a descriptor's `flags`. No bit: the page as it is. */
 export const DUMP_DH_COMPRESSED_ZLIB = 0x1;
 export const DUMP_DH_COMPRESSED_LZO = 0x2;

@@ -6,6 +6,7 @@ import type { Range } from '../../mem/range.ts';
 import { FileBitmap, runsOfBits } from '../bitmap.ts';
 import { bounded, isZero, readExactly } from '../bytes.ts';
 import { compressionOf, decompressPage } from '../codec/page.ts';
+import { checksum } from '../io/codecs.ts';
 import type { Reader } from '../io/reader.ts';
 import { Window } from '../io/window.ts';
 import { MAX_NOTES, MAX_PAGES, MAX_SEGMENTS } from '../limits.ts';
@@ -16,6 +17,7 @@ import {
   disk_dump_header,
   KDUMP_SIGNATURE,
   kdump_sub_header,
+  PAGE_CHECKSUM,
   page_desc,
 } from './format.ts';
 
@@ -225,7 +227,7 @@ class KdumpFile {
     const at = this.#descriptorsAt + (this.stored.rank(pfn) - this.#firstRank) * page_desc.size;
     const bytes = this.#descriptors.at(at, page_desc.size);
     if (bytes.length < page_desc.size) return hole('incomplete', 'its descriptor is not in the file');
-    const { offset: position, size, flags } = readDescriptor(bytes, 0);
+    const { offset: position, size, flags, sum } = readDescriptor(bytes, 0);
     // A file that was cut while it was written has no descriptors from there on.
     if (position === 0) return hole('incomplete', 'its descriptor was not written');
     if (position === this.#zeroAt) {
@@ -237,6 +239,8 @@ class KdumpFile {
     if (packed.length < size) return hole('incomplete', 'the file ends before it');
     const wrong = decompressPage(flags, packed, into);
     if (wrong !== undefined) return hole('damaged', `at byte ${position}: ${wrong}`);
+    if (sum !== undefined && checksum(into) !== sum)
+      return hole('damaged', `at byte ${position}: not what its checksum is of`);
     if (this.#zeroAt < 0 && isZero(into)) this.#zeroAt = position;
     return undefined;
   }
@@ -246,10 +250,16 @@ class KdumpFile {
   }
 }
 
-/** The fields of a page_desc that say where the page is. An offset beyond 2^53 is no longer exact, and beyond every file. */
-function readDescriptor(bytes: Uint8Array, at: number): { offset: number; size: number; flags: number } {
+/** The fields of a page_desc. An offset beyond 2^53 is no longer exact, and beyond every file. @returns `sum` where it has one */
+function readDescriptor(
+  bytes: Uint8Array,
+  at: number,
+): { offset: number; size: number; flags: number; sum: number | undefined } {
   const view = new DataView(bytes.buffer, bytes.byteOffset + at);
+  const { page_flags } = page_desc.offsets;
+  const hasSum = view.getUint32(page_flags + 4, true) === PAGE_CHECKSUM;
   return {
+    sum: hasSum ? view.getUint32(page_flags, true) : undefined,
     offset: view.getUint32(0, true) + view.getInt32(4, true) * 2 ** 32,
     size: view.getUint32(page_desc.offsets.size, true),
     flags: view.getUint32(page_desc.offsets.flags, true),

@@ -1,0 +1,86 @@
+/**
+ * A page of the process that waits for its machine to go on, by its physical address: the kernel that saved it or woke it leaves
+ * a word there. A cookie in front of it shows that the page is still that one.
+ */
+import { randomBytes } from 'node:crypto';
+import { TideoverError, UnsupportedError } from '../errors.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
+import { contains, type Range } from '../mem/range.ts';
+import { mlock } from '../sys/memory.ts';
+import { Pagemap, pfnOf } from '../sys/pagemap.ts';
+import { Region } from '../sys/region.ts';
+import { PhysicalWindows } from './physical.ts';
+
+export interface Mailbox {
+  /** Physical, of a page. */
+  readonly address: number;
+  /** 32 hex digits, at the page's beginning. */
+  readonly cookie: string;
+}
+
+/** The machine could not be saved, and goes on. */
+export class NotSavedError extends TideoverError {
+  readonly code = 'not-saved';
+}
+
+/** What has become of the machine meanwhile. */
+export interface Word {
+  readonly outcome: 'tested' | 'failed' | 'resumed';
+  /** Why it failed. */
+  readonly reason?: string;
+  /** Of the image: bytes, and seconds that it took to write or restore it. */
+  readonly bytes?: number;
+  readonly seconds?: number;
+}
+
+/** A mailbox of this process. @param outside it does not lie there, where another kernel is going to live */
+export function makeMailbox(outside: Range): Mailbox & { read(): Word | undefined } & Disposable {
+  const pages = 64;
+  const region = new Region(pages * PAGE_SIZE);
+  region.bytes.fill(1);
+  mlock({ addr: region.address, len: region.size });
+  using pagemap = new Pagemap('self');
+  const entries = pagemap.read(region.address, region.address + region.size);
+  const index = Array.from({ length: pages }, (_, i) => i).find((i) => {
+    const address = pfnOf(entries, i) * PAGE_SIZE;
+    return address >= 2 ** 20 && !contains(outside, address);
+  });
+  if (index === undefined) {
+    region[Symbol.dispose]();
+    throw new UnsupportedError({
+      what: 'a page for the answer of the kernel that saves',
+      why: 'none has a physical address outside of the region',
+      remedy: 'run as root; or reserve the region at boot with crashkernel=',
+    });
+  }
+  const cookie = randomBytes(16).toString('hex');
+  const page = region.bytes.subarray(index * PAGE_SIZE, (index + 1) * PAGE_SIZE);
+  page.fill(0);
+  page.set(Buffer.from(cookie));
+  return {
+    address: pfnOf(entries, index) * PAGE_SIZE,
+    cookie,
+    read() {
+      const text = Buffer.from(page).toString('utf8', cookie.length);
+      const end = text.indexOf('\0');
+      return end === 0 ? undefined : (JSON.parse(text.slice(0, end)) as Word);
+    },
+    [Symbol.dispose]: () => region[Symbol.dispose](),
+  };
+}
+
+/** Leaves a word in another kernel's memory. @returns whether the mailbox was there */
+export function leaveWord({ address, cookie }: Mailbox, word: Word, device?: string): boolean {
+  const windows = new PhysicalWindows([{ start: address, end: address + PAGE_SIZE }], 'write', device);
+  try {
+    const page = windows.at(address, PAGE_SIZE)!;
+    if (Buffer.from(page.subarray(0, cookie.length)).toString('latin1') !== cookie) return false;
+    const reason = word.reason?.slice(0, 2000);
+    const text = Buffer.from(JSON.stringify({ ...word, ...(reason !== undefined && { reason }) }));
+    page.fill(0, cookie.length);
+    page.set(text, cookie.length);
+    return true;
+  } finally {
+    windows.close();
+  }
+}

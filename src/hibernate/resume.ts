@@ -1,0 +1,67 @@
+/** In a kernel that has booted as always, before file systems are mounted: looks for an image and starts what restores it. */
+import { readFileSync } from 'node:fs';
+import { UnsupportedError } from '../errors.ts';
+import { planInRegion } from '../kexec/jump.ts';
+import { readKernel } from '../kexec/kernelfile.ts';
+import { load, requireKexecLoad, start } from '../kexec/load.ts';
+import { type Machine, readMachine } from '../kexec/machine.ts';
+import { joinInitrds } from '../kexec/plan.ts';
+import { formatRange, subtract } from '../mem/range.ts';
+import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
+import { sync } from '../sys/mount.ts';
+import { findDisk } from './disks.ts';
+import type { HelperKernel } from './hibernate.ts';
+import { type Description, isImage } from './image.ts';
+import { orderArchive } from './order.ts';
+import { describeImage } from './restore.ts';
+
+/**
+ * Resumes; does not return then.
+ *
+ * @param path of the image; where undefined, it is looked for on all disks
+ * @param seconds to wait for a disk with one
+ * @returns where there is nothing to resume: why
+ * @throws UnsupportedError where the image does not fit this machine, FormatError where it is damaged. Nothing has changed then.
+ */
+export function resume(helper: HelperKernel, path: string | undefined, seconds: number): string {
+  const disk = path ?? findDisk(isImage, seconds);
+  if (disk === undefined) return 'there is no image';
+  const { description, state } = describeImage(disk);
+  if (state === 'used') return `${disk}: the image has been resumed before`;
+  if (state === 'failed') return `${disk}: the image could not be restored before; look at it with tideover image show`;
+  requireKexecLoad();
+  const machine = readMachine();
+  const misfit = misfitOf(description, machine, readCpu());
+  if (misfit !== undefined) {
+    throw new UnsupportedError({
+      what: `resuming from ${disk}`,
+      why: misfit,
+      remedy: 'boot as the machine was when it was saved, or go on without it; the image stays',
+    });
+  }
+  const initrds = helper.initrds.map((each) => readFileSync(each));
+  const initrd = joinInitrds([...initrds, orderArchive({ kind: 'restore', id: description.id })]);
+  const request = { image: readKernel(helper.kernel), initrd, commandLine: helper.commandLine };
+  load(planInRegion({ ...request, region: description.region }, machine));
+  sync({});
+  start();
+  throw new Error('the kernel that was started came back');
+}
+
+/** Why an image cannot be put into this machine, or undefined where it can. */
+export function misfitOf(saved: Description, machine: Machine, { cpu }: Pick<Cpu, 'cpu'>): string | undefined {
+  if (cpu.vendor !== saved.cpu.vendor || cpu.model !== saved.cpu.model) {
+    return `it was saved on a ${saved.cpu.model}, and this is a ${cpu.model}`;
+  }
+  const [stray] = subtract(saved.firmware, machine.firmware);
+  const map = (entries: Description['firmware']) => entries.map((each) => `${formatRange(each)} ${each.type}`);
+  const [was, is] = [map(saved.firmware), map(machine.firmware)];
+  const different = was.find((line) => !is.includes(line)) ?? is.find((line) => !was.includes(line));
+  if (stray !== undefined || different !== undefined) {
+    return `the firmware's memory map is another one than then, at ${different ?? formatRange(stray!)}`;
+  }
+  if (machine.fiveLevel !== saved.fiveLevel) {
+    return `page tables have ${machine.fiveLevel ? 5 : 4} levels here, and had ${saved.fiveLevel ? 5 : 4}`;
+  }
+  return undefined;
+}

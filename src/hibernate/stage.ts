@@ -1,0 +1,147 @@
+/** What the kernels that save and restore do, from their initramfs: the order that they were given. */
+import { writeFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import {
+  LINUX_REBOOT_CMD_POWER_OFF,
+  LINUX_REBOOT_CMD_RESTART,
+  LINUX_REBOOT_MAGIC1,
+  LINUX_REBOOT_MAGIC2,
+} from '../abi/reboot.ts';
+import { UnsupportedError } from '../errors.ts';
+import { jumpBackEntry, planBack } from '../kexec/jump.ts';
+import { load, start } from '../kexec/load.ts';
+import { readMachine } from '../kexec/machine.ts';
+import { readMachine as readCpu } from '../sys/machine.ts';
+import { sync } from '../sys/mount.ts';
+import { readProcText } from '../sys/proc.ts';
+import { reboot } from '../sys/reboot.ts';
+import { mustFind } from './disks.ts';
+import { type Description, isImage, ticketOf } from './image.ts';
+import { leaveWord, type Word } from './mailbox.ts';
+import type { Order, RestoreOrder, SaveOrder } from './order.ts';
+import { describeImage, markImage, restoreMemory } from './restore.ts';
+import { saveMemory } from './save.ts';
+
+/** A disk on USB is there after so long at most. */
+const DISK_SECONDS = 30;
+const MB = 2 ** 20;
+
+/** Does what was ordered. Does not return: the machine is off, boots, or goes on as the one that was saved. */
+export async function obey(order: Order): Promise<never> {
+  if (order.kind === 'save') await save(order);
+  else await restore(order);
+  // Only where reboot(2) came back.
+  throw new Error('the machine neither ended nor went on');
+}
+
+async function save(order: SaveOrder): Promise<void> {
+  const began = Date.now();
+  let word: Word;
+  try {
+    const back = jumpBackEntry(readProcText('/proc/cmdline'));
+    if (back === undefined) throw new Error('this kernel was not jumped into');
+    const disk = mustFind('the disk for the image', (block) => ticketOf(block) === order.ticket, DISK_SECONDS);
+    const { cpu, kernel } = readCpu();
+    const description: Description = {
+      id: order.ticket,
+      saved: began,
+      entry: back.entry,
+      region: order.region,
+      fiveLevel: back.fiveLevel,
+      release: order.release,
+      saver: kernel.release,
+      cpu: { vendor: cpu.vendor, model: cpu.model, features: cpu.features, count: availableParallelism() },
+      firmware: order.firmware,
+      mailbox: order.mailbox,
+    };
+    say(`saving ${Math.round(sum(order.memory) / MB)} MB of memory to ${disk}`);
+    const { memory, vmcoreinfo, compression, keepFree } = order;
+    const request = { description, memory, vmcoreinfo, compression, keepFree };
+    const saved = await saveMemory(disk, request, threads('saved'));
+    const seconds = (Date.now() - began) / 1000;
+    const pages = `${saved.pages} pages (${saved.zero} of them zeros, ${saved.free} free ones left out)`;
+    say(`saved ${pages} as ${Math.round(saved.size / MB)} MB in ${seconds.toFixed(1)} s`);
+    word = { outcome: 'tested', bytes: saved.size, seconds };
+  } catch (error) {
+    word = { outcome: 'failed', reason: (error as Error).message };
+    say(`could not save the machine, which goes on now: ${word.reason}`);
+  }
+  if (word.outcome !== 'failed' && order.ending !== 'return') end(order.ending);
+  leaveWord(order.mailbox, word);
+  const { entry } = jumpBackEntry(readProcText('/proc/cmdline'))!;
+  goBack(entry);
+}
+
+async function restore({ id }: RestoreOrder): Promise<void> {
+  const began = Date.now();
+  let tried: string | undefined;
+  try {
+    const disk = mustFind('the image', (block) => isImage(block), DISK_SECONDS);
+    const { description, state, size } = describeImage(disk);
+    if (description.id !== id || state !== 'ready') {
+      throw new UnsupportedError({ what: disk, why: `its image is another one, or ${state}`, remedy: 'boot again' });
+    }
+    tried = disk;
+    const { cpu, kernel } = readCpu();
+    const missing = description.cpu.features.find((feature) => !cpu.features.includes(feature));
+    // Kernels name features differently.
+    if (missing !== undefined && kernel.release === description.saver) {
+      throw new UnsupportedError({
+        what: disk,
+        why: `the processor no longer has ${missing}`,
+        remedy: 'boot without it',
+      });
+    }
+    say(`restoring ${description.release}, saved ${new Date(description.saved).toISOString()}, from ${disk}`);
+    const { pages, zero } = await restoreMemory(disk, threads('restored'));
+    const seconds = (Date.now() - began) / 1000;
+    say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s`);
+    leaveWord(description.mailbox, { outcome: 'resumed', bytes: size, seconds });
+    // From here on it is never resumed again, whatever happens.
+    markImage(disk, 'used');
+    goBack(description.entry);
+  } catch (error) {
+    say(`could not restore the machine: ${(error as Error).message}`);
+    // Otherwise the next boot would come here again.
+    if (tried !== undefined) markImage(tried, 'failed');
+    end('reboot');
+  }
+}
+
+/** Into the kernel whose memory is all there again. */
+function goBack(entry: number): void {
+  load(planBack(entry, readMachine()));
+  sync({});
+  start();
+}
+
+function end(how: 'poweroff' | 'reboot'): void {
+  sync({});
+  const cmd = how === 'poweroff' ? LINUX_REBOOT_CMD_POWER_OFF : LINUX_REBOOT_CMD_RESTART;
+  reboot({ magic: LINUX_REBOOT_MAGIC1, magic2: LINUX_REBOOT_MAGIC2, cmd, arg: 0 });
+}
+
+/** All processors, and a word on the console at every tenth. */
+function threads(done: string) {
+  let shown = 0;
+  const began = Date.now();
+  return {
+    threads: availableParallelism(),
+    onProgress(at: number, total: number) {
+      const tenth = Math.floor((10 * at) / total);
+      if (tenth <= shown || tenth === 10) return;
+      shown = tenth;
+      const rate = at / MB / ((Date.now() - began) / 1000);
+      say(`${tenth * 10}% ${done}, ${Math.round(rate)} MB/s`);
+    },
+  };
+}
+
+/** On the console, by the kernel's log: whatever the initramfs does with output. */
+function say(text: string): void {
+  writeFileSync('/dev/kmsg', `<4>tideover: ${text.replaceAll('\n', ' ').slice(0, 900)}\n`);
+}
+
+function sum(ranges: SaveOrder['memory']): number {
+  return ranges.reduce((bytes, { start, end }) => bytes + end - start, 0);
+}
