@@ -10,6 +10,7 @@ import { lazyPages } from './commands/lazypages.ts';
 import { pkram } from './commands/pkram.ts';
 import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
+import { update } from './commands/update.ts';
 
 /** On every command, before it and after it. */
 export const globalFlags = {
@@ -32,6 +33,19 @@ export const globalFlags = {
 export const tree: Command = {
   name: 'tideover',
   summary: "Keeps a Linux machine's state alive over a kernel change, a power-off and a kernel crash",
-  commands: [check, checkpoint, predump, restore, lazyPages, imageCommand, kexec, pkram, hibernate, resume, crash],
+  commands: [
+    check,
+    checkpoint,
+    predump,
+    restore,
+    lazyPages,
+    imageCommand,
+    update,
+    kexec,
+    pkram,
+    hibernate,
+    resume,
+    crash,
+  ],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],
 };

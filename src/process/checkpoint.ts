@@ -131,6 +131,16 @@ function reserve(draft: ImageDraft, memory: readonly number[]): void {
 /** In bytes. */
 const WORTH_ROOM = 1 << 20;
 
+/**
+ * What a checkpoint of a tree would have, and whether it can be made at this moment. Nothing is stopped or changed.
+ *
+ * @returns bytes of memory, more or less
+ * @throws UnsupportedError (something cannot be saved)
+ */
+export function examine(options: CheckpointOptions): number {
+  return lookAt(options, undefined).reduce((sum, size) => sum + size, 0);
+}
+
 /** Everything but stopping and writing. @returns how much memory the image will have, more or less: bytes of each pages-N.img */
 function lookAt(options: CheckpointOptions, foresight: Foresight | undefined): number[] {
   refuseOneself(options.pid);
@@ -295,7 +305,7 @@ export function save(
   let [done, stopped] = [false, 0];
   const letGo = (): void => {
     done = true;
-    if (outcome === 'kill') namespaces.within(() => saving.connections.leave(saving.ids.inside(pid)));
+    if (outcome === 'kill') namespaces.within(() => saving.connections.leave());
     else saving.connections[Symbol.dispose]();
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
@@ -316,7 +326,7 @@ export function save(
     namespaces.within(() => {
       // Before packets are held back, which is another rule.
       if (namespaces.has('net')) saving.network = saveNetwork();
-      tables.saveQueues(pid);
+      tables.saveQueues();
       tables.finish(tree);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
       finishSysv(saving, tree);

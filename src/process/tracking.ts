@@ -25,9 +25,9 @@ import type { ImageDraft, ImageStore } from '../image/store.ts';
 import { entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { close } from '../sys/files.ts';
+import { bootId } from '../sys/machine.ts';
 import { Pagemap } from '../sys/pagemap.ts';
 import { softDirty } from '../sys/probe/pages.ts';
-import { readProcText } from '../sys/proc.ts';
 import { kcmp, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { agree, openUserfaultfd, register, unprotect } from '../sys/userfaultfd.ts';
 import { findPages } from './pages.ts';
@@ -302,8 +302,4 @@ function isThere(process: Tracked): boolean {
   } catch {
     return false;
   }
-}
-
-function bootId(): string {
-  return readProcText('/proc/sys/kernel/random/boot_id').trim();
 }

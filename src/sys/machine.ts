@@ -21,3 +21,8 @@ export function readMachine(): Machine {
     cpu: { vendor: line('vendor_id'), model: line('model name'), features: line('flags').split(' ') },
   };
 }
+
+/** Another one for each boot of a kernel: random(4). */
+export function bootId(): string {
+  return readProcText('/proc/sys/kernel/random/boot_id').trim();
+}

@@ -16,6 +16,7 @@ import { requirePackages } from '../../lab/packages.ts';
 import { commonArchive } from '../../lab/root.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
+import { isElf } from '../../src/mem/elf.ts';
 
 const project = new URL('../..', import.meta.url).pathname;
 const SERIAL = 'next-kernels';
@@ -23,13 +24,15 @@ const SERIAL = 'next-kernels';
 export const KERNELS = '/tmp/kernels';
 
 /**
- * @param files further files for the disk, by their names there
+ * @param files further files for the disk, by their names there; those that are ELF may be executed
  * @param spareModules modules that are there in each kernel and not loaded
+ * @param modules modules that each kernel loads beside those that every guest needs
  */
 export async function kernelsDisk(
   names: readonly KernelName[],
   files: Readonly<Record<string, Uint8Array>> = {},
   spareModules: readonly string[] = [],
+  modules: readonly string[] = [],
 ): Promise<OwnDisk> {
   await requirePackages('squashfs');
   const folder = temporaryFolder();
@@ -40,15 +43,17 @@ export async function kernelsDisk(
     mkdirSync(join(stage, name));
     copyFileSync(found.vmlinuz, join(stage, name, 'vmlinuz'));
     writeFileSync(join(stage, name, 'release'), found.release);
-    const modules = await modulesArchive(found, [], spareModules);
-    if (modules.length > 0) writeFileSync(join(stage, name, 'modules'), modules);
+    const archive = await modulesArchive(found, modules, spareModules);
+    if (archive.length > 0) writeFileSync(join(stage, name, 'modules'), archive);
   }
   writeFileSync(join(stage, 'root'), await commonArchive());
   for (const source of ['src', 'test/lab/guest', 'package.json']) {
     cpSync(join(project, source), join(stage, 'tideover', source), { recursive: true });
   }
   copyFileSync(join(project, 'dist/koffi.node'), join(stage, 'tideover/src/koffi.node'));
-  for (const [name, bytes] of Object.entries(files)) writeFileSync(join(stage, name), bytes);
+  for (const [name, bytes] of Object.entries(files)) {
+    writeFileSync(join(stage, name), bytes, { mode: isElf(bytes) ? 0o755 : 0o644 });
+  }
   // The large files are compressed already.
   const plain = ['-noI', '-noD', '-noF', '-noX'];
   await run(['mksquashfs', stage, path, '-noappend', '-no-progress', '-quiet', '-all-root', ...plain]);
@@ -56,12 +61,12 @@ export async function kernelsDisk(
   return { path, format: 'raw', readOnly: true, serial: SERIAL, remove: () => removeTemporary(folder) };
 }
 
-/** Mounts the disk in the kernel that runs now. */
+const device = `for d in /sys/block/vd*; do [ "$(cat $d/serial)" = ${SERIAL} ] && echo /dev/\${d##*/}; done`;
+/** A shell script that mounts the disk in the kernel that runs now. */
+export const MOUNT_KERNELS = `mkdir -p ${KERNELS}; grep -q ' ${KERNELS} ' /proc/mounts || mount -t squashfs -o ro $(${device}) ${KERNELS}`;
+
 export async function mountKernels(vm: Vm): Promise<void> {
-  const device = `for d in /sys/block/vd*; do [ "$(cat $d/serial)" = ${SERIAL} ] && echo /dev/\${d##*/}; done`;
-  await vm.check(
-    `mkdir -p ${KERNELS}; grep -q ' ${KERNELS} ' /proc/mounts || mount -t squashfs -o ro $(${device}) ${KERNELS}`,
-  );
+  await vm.check(MOUNT_KERNELS);
 }
 
 /** Files of a kernel in the guest, and its release. */

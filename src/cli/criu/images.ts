@@ -2,7 +2,6 @@
 import { resolve } from 'node:path';
 import { UnsupportedError } from '../../errors.ts';
 import type { ImageDraft, ImageStore } from '../../image/store.ts';
-import { version } from '../../version.ts';
 import type { Flags } from '../command.ts';
 
 export const imageFlags = {
@@ -39,14 +38,7 @@ export const imageFlags = {
  * @param parent directory of an earlier image, from within the first
  */
 export async function openDraft(directory: string, parent?: string): Promise<ImageDraft> {
-  const { readMachine } = await import('../../sys/machine.ts');
-  const { IMAGE_FORMAT } = await import('../../image/info.ts');
-  const info = {
-    format: IMAGE_FORMAT,
-    tideover: version(),
-    created: new Date().toISOString(),
-    ...readMachine(),
-  };
+  const info = (await import('../../process/info.ts')).infoHere();
   if (directory === '-') {
     const { createStream } = await import('../../image/stream.ts');
     return createStream(1, info, await widePipe(1, 'write'));

@@ -9,6 +9,7 @@ import * as tcp from '../../abi/tcp.ts';
 import { type SyscallError, UnsupportedError } from '../../errors.ts';
 import type { inet_sk_entry, ip_opts_entry, tcp_opts_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
+import type { ImageTree } from '../../image/tree.ts';
 import {
   bind,
   connect,
@@ -232,7 +233,7 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
   }
   const connection = isConnection(entry);
   if (connection) {
-    if (restoring.first('connections')) guardConnections(restoring, connectionsOf(restoring));
+    if (restoring.first('connections')) guardConnections(restoring, connectionsOf(restoring.tree));
     beginRepair(fd);
   }
   // The program may have switched this off since it was bound.
@@ -275,8 +276,9 @@ function settle(fd: number, entry: InetEntry): void {
   setStatusFlags(fd, entry.flags);
 }
 
-function connectionsOf(restoring: Restoring): [InetAddress, InetAddress][] {
-  return [...restoring.tree.files.values()].flatMap(({ isk }) => {
+/** Own and other ends of all connections of a tree. */
+export function connectionsOf({ files }: ImageTree): [InetAddress, InetAddress][] {
+  return [...files.values()].flatMap(({ isk }) => {
     if (isk === undefined || !isConnection(isk)) return [];
     const [own, peer] = addressesOf(isk);
     return [[own, peer!]];

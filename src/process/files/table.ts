@@ -43,8 +43,8 @@ export class FileTables {
   }
 
   /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. */
-  saveQueues(root: number): void {
-    this.#saving.tcpStreams.push(...this.#saving.connections.save(root));
+  saveQueues(): void {
+    this.#saving.tcpStreams.push(...this.#saving.connections.save());
     saveTerminalQueues(this.#saving, this.#kept.filter(tty.matches));
     if (!this.#kept.some(unix.matches)) return;
     const self = pidfd_open({ pid: process.pid, flags: 0 });

@@ -3,7 +3,7 @@
  * ee9952831cfd). While a socket is in repair it sends nothing, also when it is closed. Packets are held back meanwhile, and until
  * a restore where the processes end: to a packet for a connection that it does not know the kernel answers with a reset.
  */
-
+import { createHash } from 'node:crypto';
 import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
@@ -59,15 +59,11 @@ export class Connections {
   /**
    * Holds packets back and reads all, each in repair for no longer than that takes: in repair a socket takes and gives nothing
    * (EINVAL, EPERM), and if we are killed its program goes on at once.
-   *
-   * @param pid root of the tree
    */
-  save(pid: number): TcpStream[] {
+  save(): TcpStream[] {
     if (this.#held.length === 0) return [];
-    this.#lock = new PacketLock(
-      `${tableName(pid)}-checkpoint`,
-      this.#held.map(({ connection }) => connection),
-    );
+    const connections = this.#held.map(({ connection }) => connection);
+    this.#lock = new PacketLock(`${tableName(connections)}-checkpoint`, connections);
     this.#unguard = guardRepair(this.#held.map(({ fd }) => fd));
     return this.#held.map(({ fd, ino }) => {
       repair(fd, tcp.TCP_REPAIR_ON);
@@ -80,14 +76,11 @@ export class Connections {
   }
 
   /** Has packets held back until a restore. The processes end next, without a word to the other ends. */
-  leave(pid: number): void {
+  leave(): void {
     // What is left of them for a minute (TIME_WAIT) does not keep a restored program from its port then.
     for (const fd of this.#ending) setOption(fd, so.SOL_SOCKET, so.SO_REUSEADDR, 1);
     if (this.#held.length === 0) return;
-    lockPackets(
-      tableName(pid),
-      this.#held.map(({ connection }) => connection),
-    );
+    holdPackets(this.#held.map(({ connection }) => connection));
     for (const { fd } of this.#held.splice(0)) {
       this.#left.push(fd);
       repair(fd, tcp.TCP_REPAIR_ON);
@@ -110,11 +103,22 @@ export class Connections {
   }
 }
 
-function tableName(pid: number): string {
-  return `tideover-${pid}`;
+/** Has packets held back until a restore of these connections. */
+export function holdPackets(connections: readonly Connection[]): void {
+  if (connections.length > 0) lockPackets(tableName(connections), connections);
 }
 
-function connectionOf(own: InetAddress, peer: InetAddress): Connection {
+/**
+ * The name of the table that a restore finds again. Process ids would not do: the root of a tree with ids of its own has 1 in each,
+ * and connections are of one tree alone.
+ */
+function tableName(connections: readonly Connection[]): string {
+  const end = ({ address, port }: Connection['own']) => `${[...address]}:${port}`;
+  const all = connections.map(({ own, peer }) => `${end(own)} ${end(peer)}`).sort();
+  return `tideover-${createHash('sha256').update(all.join()).digest('hex').slice(0, 16)}`;
+}
+
+export function connectionOf(own: InetAddress, peer: InetAddress): Connection {
   const end = ({ words, port }: InetAddress) => ({ address: packetAddress(bytesOfWords(words)), port });
   return { own: end(own), peer: end(peer) };
 }
@@ -271,15 +275,12 @@ function streamOf(restoring: Restoring, ino: number): TcpStream {
 /** Has packets of all connections held back while they are restored, and lets all through when they are. */
 export function guardConnections(restoring: Restoring, connections: readonly [InetAddress, InetAddress][]): void {
   if (connections.length === 0) return;
-  const { pid } = restoring.tree.tasks[0]!;
-  const lock = new PacketLock(
-    `${tableName(pid)}-restore`,
-    connections.map(([own, peer]) => connectionOf(own, peer)),
-  );
+  const packets = connections.map(([own, peer]) => connectionOf(own, peer));
+  const lock = new PacketLock(`${tableName(packets)}-restore`, packets);
   restoring.atEnd(() => lock[Symbol.dispose]());
   // Before the sockets leave repair, which tells the other ends.
   restoring.onceReady(() => {
-    unlockPackets(tableName(pid));
+    unlockPackets(tableName(packets));
     lock[Symbol.dispose]();
   });
 }

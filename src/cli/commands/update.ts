@@ -1,0 +1,201 @@
+import { count } from '../../image/count.ts';
+import type { UpdateRecord } from '../../update/record.ts';
+import { type Command, command, type Flags, type FlagValues } from '../command.ts';
+import { type ExitCode, UsageError } from '../exit.ts';
+import type { Io, Output, View } from '../io.ts';
+import { byteSize } from '../progress.ts';
+import { table } from '../table.ts';
+
+const requestFlags = {
+  kernel: { long: 'kernel', value: 'FILE', summary: 'the next kernel: bzImage (vmlinuz) or vmlinux' },
+  initrd: {
+    long: 'initrd',
+    value: 'FILE',
+    repeat: true,
+    summary: "its initramfs; several are joined; if not given, the distribution's beside the kernel",
+  },
+  append: { long: 'append', value: 'TEXT', summary: "added to this kernel's command line" },
+  keepPid: {
+    long: 'keep-pid',
+    value: 'PID',
+    repeat: true,
+    summary: 'keep the tree below this process, which is best the init of a PID namespace',
+  },
+} as const satisfies Flags;
+
+type Request = FlagValues<typeof requestFlags>;
+
+const plan = command({
+  name: 'plan',
+  summary: 'Look whether an update can be done, and change nothing',
+  description: ['With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory"}, in bytes.'],
+  flags: requestFlags,
+  exits: { 3: 'It cannot be done; what is in the way is named.', 5: 'The kernel file is damaged.' },
+  run: (_, { flags }) => showPlan(flags),
+});
+
+const run = command({
+  name: 'run',
+  summary: 'Change the kernel now',
+  description: ['The same as tideover update without a command.'],
+  flags: requestFlags,
+  run: (io, { flags }) => changeKernel(io, flags),
+});
+
+const statusCommand = command({
+  name: 'status',
+  summary: 'Show how the last update went, and what waits in preserved memory',
+  description: ['With --json: {"record", "waiting": [names of nodes]}.'],
+  exits: { 4: 'Trees wait in preserved memory.' },
+  run: () => showStatus(),
+});
+
+const abort = command({
+  name: 'abort',
+  summary: 'Take back an update that was interrupted before the jump',
+  description: ['Trees go on, the next kernel is unloaded, and preserved memory is given back.'],
+  run: () => abortUpdate(),
+});
+
+const resume = command({
+  name: 'resume',
+  summary: 'In the next kernel: make what was kept go on',
+  description: [
+    'Called while the next kernel starts, first with --hold before the network is up, then when it has its addresses. By hand ' +
+      'it tries again what could not be restored.',
+    'With --json: {"restored": [{node, pid}], "failed": [{node, error}], "returned" (bytes)}.',
+  ],
+  flags: {
+    hold: { long: 'hold', summary: 'only hold back the packets of kept connections, which a restore lets through' },
+    wait: {
+      long: 'wait',
+      value: 'SECONDS',
+      summary: 'how long to wait for the addresses of connections; 60 if not given',
+    },
+  },
+  exits: { 0: 'All go on, or there was nothing.', 4: 'Some stay in preserved memory; they are named.' },
+  run: (io, { flags }) => resumeTrees(io, flags),
+});
+
+export const update: Command = command({
+  name: 'update',
+  group: 'This machine',
+  summary: 'Change the kernel, and keep process trees',
+  description: [
+    'The trees are written into preserved memory, the next kernel is started, and they go on there: the same process ids in their ' +
+      'namespaces, memory, files and TCP connections. If anything fails before the jump, they go on here.',
+  ],
+  commands: [plan, run, statusCommand, abort, resume],
+  flags: requestFlags,
+  exits: {
+    1: 'A failure; everything is as it was.',
+    3: 'It cannot be done, and nothing was changed.',
+    4: 'A failure, and something could not be put back; it is named.',
+  },
+  examples: [
+    { line: 'tideover update --kernel /boot/vmlinuz-6.12 --keep-pid 1234', does: 'the next kernel, with process 1234' },
+  ],
+  run: (io, { flags }) => changeKernel(io, flags),
+});
+
+async function planned(flags: Request) {
+  if (flags.kernel === undefined) throw new UsageError('update needs the next kernel: --kernel FILE');
+  const { planUpdate } = await import('../../update/update.ts');
+  const { treeOfPid } = await import('../../update/trees.ts');
+  const trees = flags.keepPid.map((text) => {
+    if (!/^[1-9]\d*$/.test(text)) throw new UsageError(`--keep-pid ${text}: not a process id`);
+    return treeOfPid(Number(text));
+  });
+  return planUpdate({ kernel: flags.kernel, initrds: flags.initrd, append: flags.append ?? '', trees });
+}
+
+async function showPlan(flags: Request): Promise<Output> {
+  const { record, memory } = await planned(flags);
+  const { from, to, trees } = record;
+  return {
+    json: { from, to, trees, memory },
+    text: (view) => [
+      `${from} -> ${to}`,
+      '',
+      ...table(
+        [{ title: 'Kept' }, { title: 'PID', align: 'right' }, { title: 'Memory', align: 'right' }],
+        trees.map(({ name, pid, memory: size = 0 }) => [name, `${pid}`, byteSize(size)]),
+        view,
+      ),
+    ],
+  };
+}
+
+async function changeKernel(io: Io, flags: Request): Promise<Output> {
+  const plan = await planned(flags);
+  const { update: start } = await import('../../update/update.ts');
+  const { freezeFileSystems } = await import('../../hibernate/filesystems.ts');
+  const { from, to, trees } = plan.record;
+  io.info(`${from} -> ${to}, keeping ${count(trees.length, 'tree')} with ${byteSize(plan.memory)} of memory`);
+  return start(plan, { step: (name) => io.info(name), standStill: freezeFileSystems });
+}
+
+async function showStatus(): Promise<Output> {
+  const { readRecord } = await import('../../update/record.ts');
+  const { preservedTrees } = await import('../../update/trees.ts');
+  const record = readRecord();
+  const waiting = preservedTrees();
+  return {
+    json: { record: record ?? null, waiting },
+    text: (view) => [
+      ...(record === undefined ? ['there has been no update'] : recordLines(record, view)),
+      ...waiting.map((node) => `waits in preserved memory: ${node}`),
+    ],
+    exit: waiting.length === 0 ? 0 : 4,
+  };
+}
+
+function recordLines({ from, to, state, error, trees, steps }: UpdateRecord, view: View): string[] {
+  const time = (at: number | undefined) => (at === undefined ? '' : new Date(at).toISOString().slice(11, 23));
+  return [
+    `${from} -> ${to}: ${state}${error === undefined ? '' : ` (${error})`}`,
+    '',
+    ...table(
+      [
+        { title: 'Kept' },
+        { title: 'Frozen' },
+        { title: 'Going on' },
+        { title: 'Stood still, s', align: 'right' },
+        { title: 'Fault' },
+      ],
+      trees.map(({ name, frozen, restored, error: fault = '' }) => {
+        const still = frozen === undefined || restored === undefined ? '' : ((restored - frozen) / 1000).toFixed(1);
+        return [name, time(frozen), time(restored), still, fault];
+      }),
+      view,
+    ),
+    '',
+    ...table(
+      [{ title: 'Step' }, { title: 'From' }],
+      steps.map(({ name, at }) => [name, time(at)]),
+      view,
+    ),
+  ];
+}
+
+async function abortUpdate(): Promise<Output> {
+  const { abort: undo } = await import('../../update/update.ts');
+  const undone = await undo();
+  return { json: { undone }, text: () => (undone.length === 0 ? ['there is nothing to take back'] : undone) };
+}
+
+async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string | undefined }): Promise<Output> {
+  const { holdAll, resume: start } = await import('../../update/resume.ts');
+  if (hold) {
+    const trees = holdAll();
+    return { json: { trees }, text: () => [] };
+  }
+  const { restored, failed, returned } = await start(1000 * Number(wait ?? 60));
+  for (const { node, error } of failed) io.warn(`${node} stays in preserved memory: ${error}`);
+  const exit: ExitCode = failed.length === 0 ? 0 : 4;
+  return {
+    json: { restored, failed, returned },
+    text: () => restored.map(({ node, pid }) => `${node} goes on as process ${pid}`),
+    exit,
+  };
+}

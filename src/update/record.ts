@@ -1,0 +1,138 @@
+/**
+ * What is known of an update, written at each step: where it was interrupted, and what the next kernel has to do. It lies in
+ * preserved memory, and beside it on the disk: if the memory is lost, the disk tells so.
+ *
+ *     planned -> loaded -> frozen -> jumping | next kernel: restoring -> done
+ *          \________\_________\_________\__ failed                \______ incomplete: some trees wait in preserved memory
+ */
+import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname } from 'node:path';
+import { bootId } from '../sys/machine.ts';
+import { findMemory, openMedium } from './medium.ts';
+
+/** The node of preserved memory. */
+export const RECORD_NODE = 'update';
+const FILE = '/var/lib/tideover/update.json';
+
+export type UpdateState =
+  | 'planned'
+  | 'loaded'
+  | 'frozen'
+  | 'jumping'
+  | 'restoring'
+  | 'done'
+  | 'incomplete'
+  /** Before the jump; everything is as it was. */
+  | 'failed';
+
+/** A process tree that is kept. Times in ms since 1970. */
+export interface KeptTree {
+  /** Of the workload, or `pid-N`. */
+  readonly name: string;
+  /** Its node of preserved memory. */
+  readonly node: string;
+  /** Of its root, in the first kernel. */
+  readonly pid: number;
+  /** When that started, in clock ticks since the boot: proc_pid_stat(5). */
+  readonly starttime: number;
+  /** Bytes of memory. */
+  readonly memory?: number;
+  readonly frozen?: number;
+  readonly restored?: number;
+  /** Root of the tree in the next kernel. */
+  readonly newPid?: number;
+  /** Why it could not be restored. */
+  readonly error?: string;
+}
+
+export interface UpdateRecord {
+  readonly state: UpdateState;
+  /** Of the kernel that the record was written under at last. */
+  readonly bootId: string;
+  readonly from: string;
+  readonly to: string;
+  readonly trees: readonly KeptTree[];
+  /** When each step began, in ms since 1970. */
+  readonly steps: readonly Step[];
+  /** Folder that has the nodes too. */
+  readonly spill?: string;
+  /** Why it failed, and what was undone. */
+  readonly error?: string;
+  readonly undone?: readonly string[];
+}
+
+export interface Step {
+  readonly name: string;
+  readonly at: number;
+}
+
+/** The record, from memory or else from the disk; undefined where there has never been an update. */
+export function readRecord(): UpdateRecord | undefined {
+  return fromMemory() ?? fromDisk();
+}
+
+/** What preserved memory has of it; undefined where there is none. */
+function fromMemory(): UpdateRecord | undefined {
+  const place = findMemory();
+  if (place === undefined) return undefined;
+  using pkram = openMedium(place, { readOnly: true });
+  if (!pkram.nodes().some(({ name }) => name === RECORD_NODE)) return undefined;
+  using peek = pkram.peek(RECORD_NODE, { verify: true });
+  const [object] = peek.objects();
+  return JSON.parse(Buffer.from(object!.readAll()).toString('utf8'));
+}
+
+function fromDisk(): UpdateRecord | undefined {
+  try {
+    return JSON.parse(readFileSync(FILE, 'utf8'));
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+/** Writes it to the disk, and where there is preserved memory, there. @returns the record with this kernel's boot */
+export function writeRecord(record: UpdateRecord): UpdateRecord {
+  const written = { ...record, bootId: bootId() };
+  writeToMemory(written);
+  writeToDisk(written);
+  return written;
+}
+
+/** Without preserved memory, which ends with it. */
+export function concludeRecord(record: UpdateRecord): UpdateRecord {
+  const written = { ...record, bootId: bootId() };
+  dropRecord();
+  writeToDisk(written);
+  return written;
+}
+
+/** Takes it out of preserved memory. */
+export function dropRecord(): void {
+  const place = findMemory();
+  if (place === undefined) return;
+  using pkram = openMedium(place, {});
+  if (pkram.nodes().some(({ name }) => name === RECORD_NODE)) pkram.remove(RECORD_NODE);
+}
+
+function writeToMemory(record: UpdateRecord): void {
+  dropRecord();
+  using pkram = openMedium(findMemory(), { create: true });
+  using node = pkram.prepareSave(RECORD_NODE, { content: 'update', checksums: true });
+  const object = node.prepareSaveObject();
+  object.write(Buffer.from(JSON.stringify(record)));
+  object.finishSaveObject();
+  node.finishSave();
+}
+
+function writeToDisk(record: UpdateRecord): void {
+  mkdirSync(dirname(FILE), { recursive: true, mode: 0o700 });
+  writeFileSync(`${FILE}.new`, `${JSON.stringify(record, null, 2)}\n`, { mode: 0o600, flush: true });
+  renameSync(`${FILE}.new`, FILE);
+}
+
+/** Forgets everything of an update. */
+export function forgetRecord(): void {
+  dropRecord();
+  rmSync(FILE, { force: true });
+}
