@@ -39,7 +39,8 @@ after(() => disk.remove());
 async function startKept(vm: Vm, megabytes: number): Promise<number> {
   await vm.check(`unshare -p -f ${KERNELS}/kept 7000 ${megabytes} </dev/null >/dev/null 2>&1 &`);
   // It listens when it is ready: 0A, port 7000.
-  const find = "for i in $(seq 600); do grep -q ':1B58 .* 0A ' /proc/net/tcp && exec pidof kept; sleep 0.1; done; exit 1";
+  const find =
+    "for i in $(seq 600); do grep -q ':1B58 .* 0A ' /proc/net/tcp && exec pidof kept; sleep 0.1; done; exit 1";
   return Number(await vm.check(find));
 }
 
