@@ -10,31 +10,38 @@ import type { Hole, PageSource } from './source.ts';
 const CACHE_PAGES = 4096;
 const TLB_ENTRIES = 65536;
 
-/** A page source with its last pages at hand: 16 MB, whatever the size of the dump. */
+/** Slots that are allocated together. */
+const CHUNK_PAGES = 64;
+
+/** A page source with its last pages at hand: 16 MB at most, whatever the size of the dump, and little of it for a few pages. */
 export class PhysicalMemory {
   readonly source: PageSource;
-  readonly #arena = new Uint8Array(CACHE_PAGES * PAGE_SIZE);
-  readonly #view = new DataView(this.#arena.buffer);
+  readonly #chunks = new Array<DataView | undefined>(CACHE_PAGES / CHUNK_PAGES).fill(undefined);
   /** Page number that each slot holds, or -1. A page has one slot that it can be in. */
   readonly #tags = new Float64Array(CACHE_PAGES).fill(-1);
-  readonly #pages: readonly Uint8Array[];
+  readonly #pages = new Array<Uint8Array | undefined>(CACHE_PAGES).fill(undefined);
 
   constructor(source: PageSource) {
     this.source = source;
-    this.#pages = Array.from({ length: CACHE_PAGES }, (_, i) =>
-      this.#arena.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE),
-    );
   }
 
   /** A whole page, valid until the next call of anything here. */
   page(pfn: number): Uint8Array | Hole {
     const slot = pfn % CACHE_PAGES;
-    const page = this.#pages[slot]!;
-    if (this.#tags[slot] === pfn) return page;
+    if (this.#tags[slot] === pfn) return this.#pages[slot]!;
+    const page = this.#pages[slot] ?? this.#place(slot);
     this.#tags[slot] = -1;
     const hole = this.source.readPhysical(pfn * PAGE_SIZE, page);
     if (hole !== undefined) return hole;
     this.#tags[slot] = pfn;
+    return page;
+  }
+
+  #place(slot: number): Uint8Array {
+    const chunk = Math.floor(slot / CHUNK_PAGES);
+    this.#chunks[chunk] ??= new DataView(new ArrayBuffer(CHUNK_PAGES * PAGE_SIZE));
+    const page = new Uint8Array(this.#chunks[chunk].buffer, (slot % CHUNK_PAGES) * PAGE_SIZE, PAGE_SIZE);
+    this.#pages[slot] = page;
     return page;
   }
 
@@ -60,7 +67,9 @@ export class PhysicalMemory {
     const pfn = Math.floor(address / PAGE_SIZE);
     const page = this.page(pfn);
     if (!(page instanceof Uint8Array)) return page;
-    return this.#view.getBigUint64((pfn % CACHE_PAGES) * PAGE_SIZE + (address % PAGE_SIZE), true);
+    const slot = pfn % CACHE_PAGES;
+    const chunk = this.#chunks[Math.floor(slot / CHUNK_PAGES)]!;
+    return chunk.getBigUint64((slot % CHUNK_PAGES) * PAGE_SIZE + (address % PAGE_SIZE), true);
   }
 }
 
