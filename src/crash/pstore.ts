@@ -4,25 +4,18 @@
  *
  * - files of /sys/fs/pstore, or as systemd-pstore keeps them: `Panic#2 Part1` and then the log, the newest part being 1. Those
  *   that the kernel could not unpack are called *.enc.z and hold a deflate stream;
- * - ramoops' memory itself: zones, each a struct persistent_ram_buffer. In that of a log stands `====SECONDS.MICROSECONDS-C`, C for
- *   compressed and D for not, and then the same as in a file.
+ * - ramoops' memory itself (ramoops.ts). In the zone of a log stands `====SECONDS.MICROSECONDS-C`, C for compressed and D for not, and
+ *   then the same as in a file.
  *
  * Lines begin with `<LEVEL>[SECONDS]`, as the kernel gives them to its dumpers (kernel/printk/printk.c, kmsg_dump_get_buffer()).
  */
 
-import { struct, u32 } from '../abi/struct.ts';
 import { bytesOf, textOf } from '../abi/text.ts';
 import { FormatError } from '../errors.ts';
 import { inflateUnknown } from './io/codecs.ts';
 import type { LogRecord } from './kernel/printk.ts';
+import { type EccResult, isRamoops, readZones } from './ramoops.ts';
 
-/** fs/pstore/ram_core.c. What is written goes round: it begins at `start` once `size` bytes are full. */
-export const persistent_ram_buffer = struct('persistent_ram_buffer', 12, { sig: u32, start: u32, size: u32 });
-
-/** `DBGC`: PERSISTENT_RAM_SIG, of zones for logs, the console and messages of user space. */
-const PERSISTENT_RAM_SIG = 0x43474244;
-/** Zones are no smaller, and their sizes powers of 2: ramoops_probe(). */
-const MIN_ZONE = 4096;
 /** Of an unpacked record; a kernel keeps 10 KB of each dump unless it is told otherwise (pstore.kmsg_bytes). */
 const MAX_RECORD = 2 ** 22;
 
@@ -31,7 +24,7 @@ const HEADER = /^(Panic|Oops|Emergency|Shutdown|Restart|Halt|Poweroff|Unknown)#(
 /** ramoops_write_kmsg_hdr() */
 const RAMOOPS_HEADER = /^====-?\d+\.\d+(?:-([CD]))?\n/;
 /** persistent_ram_ecc_string(), behind the text */
-const ECC_NOTICE = /\nECC: (?:No errors detected|\d+ Corrected bytes, \d+ unrecoverable blocks)\n$/;
+const ECC_NOTICE = /\nECC: (?:No errors detected|(\d+) Corrected bytes, (\d+) unrecoverable blocks)\n$/;
 /** With CONFIG_PRINTK_CALLER also who wrote it. */
 const LINE = /^<(\d+)>(?:\[ *(\d+)\.(\d{6})\])?(?:\[ *([TC])(\d+)\])? ?/;
 
@@ -46,6 +39,8 @@ export interface PstoreRecord {
   /** 1 is the newest. */
   readonly part: number;
   readonly text: string;
+  /** What the error correction of ramoops found, where it was on. */
+  readonly ecc?: EccResult;
 }
 
 /** Whether a file is one of these, by its name and how it begins. */
@@ -56,10 +51,11 @@ export function isPstore(name: string, start: Uint8Array): boolean {
 
 /**
  * @param name of the file, for messages
+ * @param ecc that the file is ramoops' memory, and which parameter `ecc` ramoops had; undefined to see for oneself
  * @throws FormatError for what is none, or is packed otherwise than by deflate
  */
-export function readPstore(name: string, bytes: Uint8Array): PstoreRecord[] {
-  if (isRamoops(bytes)) return ramoopsTexts(name, bytes).flatMap((text) => recordOf(text) ?? []);
+export function readPstore(name: string, bytes: Uint8Array, ecc?: number): PstoreRecord[] {
+  if (ecc !== undefined || isRamoops(bytes)) return ramoopsRecords(name, bytes, ecc);
   const record = recordOf(name.endsWith('.enc.z') ? unpacked(name, bytes) : textOf(bytes));
   if (record !== undefined) return [record];
   const expected = 'Panic#1 Part1 or the like, as pstore writes it';
@@ -103,34 +99,27 @@ export function pstoreLog(records: readonly PstoreRecord[]): LogRecord[] {
   return log;
 }
 
-function recordOf(text: string): PstoreRecord | undefined {
+function recordOf(text: string, ecc?: EccResult): PstoreRecord | undefined {
   const found = HEADER.exec(text);
   if (found === null) return undefined;
   const [header, reason, count, part] = found;
+  const notice = ECC_NOTICE.exec(text);
+  const [, corrected = '0', bad = '0'] = notice ?? [];
+  const told = notice === null ? ecc : { correctedBytes: Number(corrected), badBlocks: Number(bad) };
   const rest = text.slice(header.length).replace(ECC_NOTICE, '\n');
-  return { reason: reason!, count: Number(count), part: Number(part), text: rest };
-}
-
-function isRamoops(bytes: Uint8Array): boolean {
-  return bytes.length >= persistent_ram_buffer.size && persistent_ram_buffer.read(bytes).sig === PERSISTENT_RAM_SIG;
+  const record = { reason: reason!, count: Number(count), part: Number(part), text: rest };
+  return told === undefined ? record : { ...record, ecc: told };
 }
 
 /** The logs of all zones; those of the console and of messages have no header. */
-function ramoopsTexts(name: string, bytes: Uint8Array): string[] {
-  const texts: string[] = [];
-  for (let at = 0; at + MIN_ZONE <= bytes.length; at += MIN_ZONE) {
-    const zone = bytes.subarray(at);
-    if (!isRamoops(zone)) continue;
-    const { start, size } = persistent_ram_buffer.read(zone);
-    const data = zone.subarray(persistent_ram_buffer.size);
-    if (size > data.length || start > size) continue;
-    const whole = Buffer.concat([data.subarray(start, size), data.subarray(0, start)]);
-    const found = RAMOOPS_HEADER.exec(whole.toString('latin1', 0, 40));
-    if (found === null) continue;
-    const body = whole.subarray(found[0].length);
-    texts.push(found[1] === 'C' ? unpacked(`${name}, zone at 0x${at.toString(16)}`, body) : textOf(body));
-  }
-  return texts;
+function ramoopsRecords(name: string, image: Uint8Array, given: number | undefined): PstoreRecord[] {
+  return readZones(image, given).flatMap(({ at, content, ecc }) => {
+    const found = RAMOOPS_HEADER.exec(Buffer.from(content.subarray(0, 40)).toString('latin1'));
+    if (found === null) return [];
+    const body = content.subarray(found[0].length);
+    const text = found[1] === 'C' ? unpacked(`${name}, zone at 0x${at.toString(16)}`, body) : textOf(body);
+    return recordOf(text, ecc) ?? [];
+  });
 }
 
 function unpacked(name: string, bytes: Uint8Array): string {

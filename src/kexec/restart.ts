@@ -10,8 +10,11 @@ import { start, status } from './load.ts';
 export interface RestartOptions {
   /** Do not stop services or make file systems read-only first. Disks are synced all the same. */
   readonly now: boolean;
-  /** Called immediately before the kernel starts, or before systemd is told to; it may throw. */
-  lastly?(): void;
+  /**
+   * Called immediately before the kernel starts, or before systemd is told to; it may throw.
+   * @param waits systemd stops services and processes first, this one too
+   */
+  lastly?(waits: boolean): void;
   /** What went wrong on the way without stopping it. */
   warn(text: string): void;
 }
@@ -31,7 +34,7 @@ export function restart({ now, warn, lastly = () => {} }: RestartOptions): void 
     });
   }
   if (!now && existsSync('/run/systemd/system')) {
-    lastly();
+    lastly(true);
     const { status: exit, error } = spawnSync('systemctl', ['kexec'], { stdio: ['ignore', 2, 2] });
     if (exit === 0) return;
     throw new UnsupportedError({
@@ -42,7 +45,7 @@ export function restart({ now, warn, lastly = () => {} }: RestartOptions): void 
   }
   sync({});
   if (!now) remountReadOnly(warn);
-  lastly();
+  lastly(false);
   start();
 }
 

@@ -6,7 +6,8 @@
  *     mapping, and medium  | A      | B      | C      |      what is added at once in the order of physical addresses: few ranges
  *
  * The kernel may move huge pages (hotplug, allocation of larger pages). Their order is that of their names, so the medium stays whole,
- * and its table of ranges is written anew when it is opened next. Before a jump hasMoved() is to be asked.
+ * and its table of ranges is written anew when it is opened next. Before a jump they are
+ * pinned, and hasMoved() is to be asked.
  */
 import { closeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -18,6 +19,7 @@ import { openLocked } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
 import { MappedMedium } from './pieces.ts';
+import { pinPages } from './pin.ts';
 import { takePages } from './takepages.ts';
 import { Volume } from './volume.ts';
 
@@ -111,6 +113,11 @@ export class HugePageMedium extends MappedMedium implements Medium {
   hasMoved(): boolean {
     const now = this.#mapped.flatMap(({ address, count }) => physicalAddresses(address, count));
     return this.#physical.some((physical, i) => physical !== now[i]);
+  }
+
+  /** Keeps the pages where they are. @returns descriptors; they can move again when all are closed */
+  pin(): number[] {
+    return pinPages(this.#mapped);
   }
 
   grow(bytes: number): boolean {

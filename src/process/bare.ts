@@ -11,6 +11,7 @@ import {
   PTRACE_O_TRACEEXEC,
   PTRACE_O_TRACESYSGOOD,
 } from '../abi/ptrace.ts';
+import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { SyscallError } from '../errors.ts';
 import { pausedAt } from '../sys/clone.ts';
@@ -24,8 +25,9 @@ import { expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegi
  * Makes a child of ours that has nothing but scratch memory, and stops there. It dies with us.
  *
  * @param clone makes a child that pauses; it has the descriptors that we have then
+ * @param name its argv[0]
  */
-export function makeScratch(clone: () => number, hole: { address: number; size: number }): Tracee {
+export function makeScratch(clone: () => number, hole: { address: number; size: number }, name = ''): Tracee {
   const program = makeProgram(hole);
   try {
     const pid = clone();
@@ -33,7 +35,7 @@ export function makeScratch(clone: () => number, hole: { address: number; size: 
       seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
       interrupt(pid);
       expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
-      execute(pid, program);
+      execute(pid, program, name);
       return Tracee.found(pid, pid);
     } catch (error) {
       process.kill(pid, 'SIGKILL');
@@ -45,18 +47,26 @@ export function makeScratch(clone: () => number, hole: { address: number; size: 
 }
 
 /** Makes a paused child of ours execute a program. @throws SyscallError */
-function execute(pid: number, program: number): void {
+function execute(pid: number, program: number, name: string): void {
   const strings = new Region(4096);
+  // argv: a pointer and NULL; envp: that NULL.
+  const [argv, envp, path, text] = [0, 8, 64, 128].map((at) => strings.address + at) as [
+    number,
+    number,
+    number,
+    number,
+  ];
+  strings.view.setBigUint64(0, BigInt(text), true);
+  strings.bytes.set(bytesOf(name), 128);
   try {
     const registers = readRegisters(pid);
     registers.set('rax', NR.execveat);
     registers.set('orig_rax', -1);
     registers.set('rip', pausedAt());
     registers.set('rdi', program);
-    // An empty name, and empty lists of arguments and environment.
-    registers.set('rsi', strings.address + 64);
-    registers.set('rdx', strings.address);
-    registers.set('r10', strings.address);
+    registers.set('rsi', path);
+    registers.set('rdx', argv);
+    registers.set('r10', envp);
     registers.set('r8', AT_EMPTY_PATH);
     writeRegisters(pid, registers);
     const again = () => goToSyscall(pid);

@@ -21,7 +21,8 @@ export interface Returned {
 
 const LOADED = `${FOLDER}/pkram-loaded.json`;
 const RETURNED = `${FOLDER}/pkram-returned.json`;
-const SEALED = `${FOLDER}/pkram-sealed`;
+/** There from seal() to unseal(). */
+export const SEALED = `${FOLDER}/pkram-sealed`;
 
 /** `dropped`: it is not kept, as was asked. */
 export function loadedWith(): LoadedWith | 'dropped' | undefined {

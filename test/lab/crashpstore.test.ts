@@ -1,7 +1,7 @@
 /** What ramoops keeps over a reset of the machine: files as the next kernel shows them, and the memory itself, are the end of the log. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
@@ -12,7 +12,7 @@ const folder = temporaryFolder();
 after(() => removeTemporary(folder));
 const BOOT_MS = 120_000;
 const [ADDRESS, SIZE] = [0x1000_0000, 0x2_0000];
-const ramoops = `mkdir -p /tmp/pstore; modprobe ramoops mem_address=${ADDRESS} mem_size=${SIZE} record_size=32768 && mount -t pstore none /tmp/pstore`;
+const ramoops = `mkdir -p /tmp/pstore; modprobe ramoops mem_address=${ADDRESS} mem_size=${SIZE} record_size=32768 ecc=1 && mount -t pstore none /tmp/pstore`;
 
 function dmesg(path: string, ...flags: string[]): string {
   return execFileSync(tideover, ['crash', 'dmesg', path, ...flags], { encoding: 'utf8' });
@@ -49,6 +49,11 @@ test('the log of a kernel that died, out of ramoops', async () => {
   // The kernel's own unpacking, ours of what stands in memory, and a folder.
   assert.equal(dmesg(image), shown);
   assert.equal(dmesg(files), shown);
+  // The kernel's parity: what is hurt behind it is as it was.
+  const hurt = readFileSync(image);
+  for (const at of [0, 5, 12, 13, 14, 15, 500, 501, 4000]) hurt[at]! ^= 0xff;
+  writeFileSync(image, hurt);
+  assert.equal(dmesg(image, '--ecc', '1'), shown);
   const lines = readFileSync(join(files, 'dmesg-ramoops-0'), 'utf8').trimEnd().split('\n').slice(1);
   const json = JSON.parse(dmesg(files, '--json')) as { level: number; time: number; text: string }[];
   const back = json.map(({ level, time, text }) => `<${level}>[${time.toFixed(6).padStart(12)}] ${text}`);

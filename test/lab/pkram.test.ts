@@ -148,6 +148,11 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     await vm.check('tideover pkram init --medium memory --size 384M', SLOW);
     await vm.check('echo one | tideover pkram save one -', SLOW);
     await refused('tideover kexec exec', /before there was preserved memory.*load the kernel again/);
+    // From here on pages stay where they are as long as they are pinned.
+    assert.deepEqual(JSON.parse(await vm.check(program('pkram-move.ts'), SLOW)), {
+      pinned: { state: 'online', moved: false },
+      free: { state: 'offline', moved: true },
+    });
     await load(vm, '6.1');
     // The last page lies elsewhere, as when the kernel has moved it.
     const another = 'echo 999 >/proc/sys/vm/nr_overcommit_hugepages && fallocate -l 2M another';

@@ -70,8 +70,8 @@ const exec = command({
   summary: 'Start the kernel that is loaded',
   description: [
     'With systemd this is systemctl kexec, which stops the services first. Without, disks are synced and file systems ' +
-      'made read-only, and the kernel is started. Immediately before, preserved memory is compared with what it was when the ' +
-      'kernel was loaded.',
+      'made read-only, and the kernel is started. Before either, preserved memory is held where it is, and compared with what it ' +
+      'was when the kernel was loaded.',
   ],
   flags: { now },
   exits: { 3: 'Nothing is loaded, a privilege is missing, or preserved memory has changed since; nothing was done.' },
@@ -325,14 +325,10 @@ function showLoading({ plan }: Loading, commandLine: string, view: View): string
 
 async function startNext(io: Io, atOnce: boolean): Promise<Output> {
   const { restart } = await import('../../kexec/restart.ts');
-  const { demandUnchanged } = await import('../../update/preserved.ts');
-  const { seal, unseal } = await import('../../update/state.ts');
-  const lastly = () => {
-    demandUnchanged();
-    seal();
-  };
+  const { sealInPlace } = await import('../../update/standstill.ts');
+  const { unseal } = await import('../../update/state.ts');
   try {
-    restart({ now: atOnce, warn: io.warn, lastly });
+    restart({ now: atOnce, warn: io.warn, lastly: sealInPlace });
   } catch (error) {
     unseal();
     throw error;

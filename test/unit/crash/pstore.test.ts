@@ -3,7 +3,9 @@ import { test } from 'node:test';
 import { deflateRawSync, deflateSync } from 'node:zlib';
 import fc from 'fast-check';
 import { textOf } from '../../../src/abi/text.ts';
-import { isPstore, persistent_ram_buffer, pstoreLog, readPstore } from '../../../src/crash/pstore.ts';
+import { parityOf } from '../../../src/crash/codec/reedsolomon.ts';
+import { isPstore, pstoreLog, readPstore } from '../../../src/crash/pstore.ts';
+import { persistent_ram_buffer } from '../../../src/crash/ramoops.ts';
 import { FormatError } from '../../../src/errors.ts';
 
 const bytes = (text: string) => Buffer.from(text);
@@ -83,6 +85,47 @@ test("ramoops' memory: a zone for each dump, packed or not, and others", () => {
     ],
   );
   assert.equal(lines(records).length, 8);
+});
+
+/** A zone with parity: persistent_ram_init_ecc(). */
+function eccZone(size: number, parity: number, text: Uint8Array): Buffer {
+  const blocks = Math.ceil((size - 12 - parity) / (128 + parity));
+  const plain = zone(size - (blocks + 1) * parity, text);
+  const parities = Array.from({ length: blocks }, (_, i) => {
+    return parityOf(plain.subarray(12 + i * 128, 12 + (i + 1) * 128), parity);
+  });
+  return Buffer.concat([plain, ...parities, parityOf(plain.subarray(0, 12), parity)]);
+}
+
+test('what bits have tipped in ramoops is put right by its parity', () => {
+  const text = bytes(`====1.000001-D\n${newer}${'<6>[   14.000000] and so on\n'.repeat(40)}`);
+  const [record] = readPstore('ram', eccZone(8192, 16, text));
+  assert.deepEqual(record!.ecc, { correctedBytes: 0, badBlocks: 0 });
+  const image = Buffer.concat([eccZone(4096, 16, text), eccZone(8192, 16, text)]);
+  // Of the second zone: its size, and eight bytes of the second block.
+  for (const at of [4096 + 9, ...[0, 3, 5, 60, 61, 62, 63, 127].map((each) => 4096 + 12 + 128 + each)])
+    image[at]! ^= 0xa5;
+  const corrected = readPstore('ram', image);
+  assert.deepEqual(
+    corrected.map(({ ecc }) => ecc),
+    [
+      { correctedBytes: 0, badBlocks: 0 },
+      { correctedBytes: 9, badBlocks: 0 },
+    ],
+  );
+  assert.deepEqual(new Set(corrected.map((each) => each.text)), new Set([record!.text]));
+  // A ninth is too many for that block, and another parity has to be named, as where the signature is hurt.
+  image[4096 + 12 + 128 + 99]! ^= 1;
+  assert.deepEqual(readPstore('ram', image)[1]!.ecc, { correctedBytes: 1, badBlocks: 1 });
+  const other = eccZone(4096, 6, text);
+  assert.equal(readPstore('ram', other)[0]!.ecc, undefined);
+  other[0]! ^= 0xff;
+  other[700]! ^= 0xff;
+  assert.deepEqual(readPstore('ram', other, 6), [{ ...record!, ecc: { correctedBytes: 2, badBlocks: 0 } }]);
+  assert.deepEqual(readPstore('f', bytes(`${newer}\nECC: 3 Corrected bytes, 2 unrecoverable blocks\n`))[0]!.ecc, {
+    correctedBytes: 3,
+    badBlocks: 2,
+  });
 });
 
 test('any bytes are a log, or refused', () => {

@@ -2,10 +2,13 @@
 import { textOf } from '../../../abi/text.ts';
 import type { Clock } from '../../../crash/kernel/identity.ts';
 import type { LogRecord } from '../../../crash/kernel/printk.ts';
+import type { PstoreRecord } from '../../../crash/pstore.ts';
+import type { EccResult } from '../../../crash/ramoops.ts';
+import { count } from '../../../image/count.ts';
 import type { Style } from '../../color.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
-import type { Output, View } from '../../io.ts';
+import type { Io, Output, View } from '../../io.ts';
 import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
 import { printable } from '../../text.ts';
 
@@ -29,6 +32,12 @@ export const dmesg = command({
     ...inputFlags,
     ctime: { long: 'ctime', short: 'T', summary: 'show the time of day' },
     raw: { long: 'raw', summary: 'exactly what vmcore-dmesg prints' },
+    ecc: {
+      long: 'ecc',
+      value: 'N',
+      summary:
+        "VMCORE is ramoops' memory, and ramoops.ecc was N; without this a parity of 16 bytes (N is 1) is found by itself",
+    },
     level: { long: 'level', short: 'm', summary: 'show the level of each message' },
   },
   exits: dumpExits,
@@ -37,7 +46,7 @@ export const dmesg = command({
     { line: 'tideover crash dmesg /sys/fs/pstore', does: 'what the kernel before this one said last' },
   ],
   async run(io, { flags, args: [path] }) {
-    const left = io.kernel === undefined ? await pstoreRecords(path as string) : undefined;
+    const left = io.kernel === undefined ? await pstoreRecords(io, path as string, eccOf(flags.ecc)) : undefined;
     if (left !== undefined) {
       if (flags.ctime) io.warn('the time of day is not in what pstore keeps; times are since boot');
       return shown(left, undefined, flags);
@@ -84,11 +93,29 @@ async function shown(
   return { json, text };
 }
 
+/** @throws UsageError */
+function eccOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined;
+  // With a block of 128 bytes at most 255.
+  if (/^\d{1,3}$/.test(text) && Number(text) >= 1 && Number(text) <= 127) return Number(text);
+  throw new UsageError(`--ecc ${text}: a number of bytes from 1 to 127, as ramoops.ecc has it`);
+}
+
 /** Of a file of pstore, a folder of such, or ramoops' memory; undefined for what is a dump. */
-async function pstoreRecords(path: string): Promise<LogRecord[] | undefined> {
+async function pstoreRecords(io: Io, path: string, ecc: number | undefined): Promise<LogRecord[] | undefined> {
   const { readdirSync, readFileSync, statSync } = await import('node:fs');
   const { openFile } = await import('../../../crash/io/file.ts');
   const { isPstore, pstoreLog, readPstore } = await import('../../../crash/pstore.ts');
+  const logOf = (records: readonly PstoreRecord[]) => {
+    const sum = (count: (found: EccResult) => number) => {
+      return records.reduce((total, { ecc: found }) => total + (found === undefined ? 0 : count(found)), 0);
+    };
+    const [corrected, bad] = [sum((found) => found.correctedBytes), sum((found) => found.badBlocks)];
+    if (corrected > 0) io.info(`${count(corrected, 'byte')} put right by ramoops' error correction`);
+    if (bad > 0)
+      io.warn(`${count(bad, 'block')} of 128 bytes with more errors than ramoops' error correction puts right`);
+    return pstoreLog(records);
+  };
   const start = new Uint8Array(64);
   const isLog = (file: string) => {
     const reader = openFile(file);
@@ -101,13 +128,13 @@ async function pstoreRecords(path: string): Promise<LogRecord[] | undefined> {
   const stat = statSync(path);
   if (!stat.isDirectory()) {
     // Ramoops has megabytes at most.
-    if (stat.size > MAX_PSTORE || !isLog(path)) return undefined;
-    return pstoreLog(readPstore(path, readFileSync(path)));
+    if (stat.size > MAX_PSTORE || (ecc === undefined && !isLog(path))) return undefined;
+    return logOf(readPstore(path, readFileSync(path), ecc));
   }
   const files = readdirSync(path, { withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map(({ name }) => `${path}/${name}`)
     .filter(isLog);
   if (files.length === 0) throw new UsageError(`${path} is a folder, and no log of pstore is in it`);
-  return pstoreLog(files.flatMap((file) => readPstore(file, readFileSync(file))));
+  return logOf(files.flatMap((file) => readPstore(file, readFileSync(file))));
 }
