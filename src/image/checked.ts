@@ -12,6 +12,9 @@ import { isRaw } from './types.ts';
 /** tideover.sums has some fifty bytes for a file. */
 const MAX_SUMS = 64 << 20;
 
+/** Where what nobody wanted is read to. Most files are read to their ends, and an image of many processes has thousands. */
+let rest: Uint8Array | undefined;
+
 /** Sums up what is read from its beginning on without a gap; sum() reads what is left. */
 export class SummedSource implements Source {
   readonly name: string;
@@ -39,8 +42,8 @@ export class SummedSource implements Source {
 
   /** Of the whole file, as far as it can be read. */
   sum(): Sum {
-    const buffer = new Uint8Array(256 << 10);
-    while (this.#done < this.size && this.read(buffer, this.#done) > 0);
+    if (this.#done < this.size) rest ??= new Uint8Array(256 << 10);
+    while (this.#done < this.size && this.read(rest!, this.#done) > 0);
     return { size: this.#done, crc32: this.#sum };
   }
 

@@ -40,10 +40,11 @@ export class Window {
   bytes = new Uint8Array(0);
   /** Byte of the file where `bytes` begins. */
   base = 0;
-  #buffer = new Uint8Array(WINDOW);
+  #buffer: Uint8Array<ArrayBuffer>;
 
   constructor(source: Source) {
     this.source = source;
+    this.#buffer = new Uint8Array(Math.min(WINDOW, source.size));
   }
 
   /** The `count` bytes at `at`, valid until the next call. FormatError where the file ends before. */

@@ -28,6 +28,9 @@ import { isRaw } from './types.ts';
 /** Of all small images of one stream together, in bytes: a tree of a thousand processes has some 100 MiB. */
 const MAX_KEPT = 256 << 20;
 
+/** What goes through a pipe at once as long as nobody has widened it, in bytes. */
+const GATHERED = 64 << 10;
+
 /** Memory is taken as the bytes come, not as a header promises them. */
 const PIECE = 1 << 20;
 
@@ -39,6 +42,21 @@ const PIECE = 1 << 20;
 export function createStream(fd: number, info: ImageInfo | undefined, wait: () => void = pause): ImageDraft {
   const writeFully = (bytes: Uint8Array): void => {
     for (let done = 0; done < bytes.length; ) done += patiently('write', wait, () => fs.writeSync(fd, bytes, done));
+  };
+  // Thousands of small files, each a write of its own, would wake the reader as often.
+  const gathered = new Uint8Array(GATHERED);
+  let filled = 0;
+  const flush = (): void => {
+    writeFully(gathered.subarray(0, filled));
+    filled = 0;
+  };
+  const put = (bytes: Uint8Array): void => {
+    if (bytes.length > GATHERED - filled) flush();
+    if (bytes.length > GATHERED) writeFully(bytes);
+    else {
+      gathered.set(bytes, filled);
+      filled += bytes.length;
+    }
   };
   let kept = 0;
   let pages: string | undefined;
@@ -59,32 +77,37 @@ export function createStream(fd: number, info: ImageInfo | undefined, wait: () =
       close() {
         if (pages !== undefined) throw new Error(`${file} ends in a stream while ${pages} is being written`);
         const bytes = Buffer.concat(parts);
-        writeFully(fileHeader(file, bytes.length));
-        writeFully(bytes);
-        writeFully(new Uint8Array(paddingOf(bytes.length)));
+        put(fileHeader(file, bytes.length));
+        put(bytes);
+        put(new Uint8Array(paddingOf(bytes.length)));
         kept -= bytes.length;
+        // The last one: whether all could be written is known then.
+        if (file === SUMS_FILE) flush();
       },
     };
   };
 
   const passing = (file: string, size: number): Sink => {
     let left = size;
-    writeFully(fileHeader(file, size));
+    put(fileHeader(file, size));
     return {
       write(bytes) {
         left -= bytes.length;
         if (left < 0) throw new Error(`${file} has more than the ${size} bytes that it was begun with`);
-        writeFully(bytes);
+        put(bytes);
       },
       close() {
         if (left > 0) throw new Error(`${file} lacks ${left} of the ${size} bytes that it was begun with`);
-        writeFully(new Uint8Array(paddingOf(size)));
+        put(new Uint8Array(paddingOf(size)));
         pages = undefined;
       },
     };
   };
 
-  const commit = () => writeFully(new Uint8Array(2 * BLOCK));
+  const commit = () => {
+    put(new Uint8Array(2 * BLOCK));
+    flush();
+  };
   return draftOn({ create, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
 }
 
@@ -103,9 +126,22 @@ export function openStream(fd: number, name = 'stream', wait: () => void = pause
   /** The pages that the stream stands in, and how much of them, with the padding, is still to come. */
   let current: { file: string; size: number; read: number } | undefined;
 
+  const gathered = new Uint8Array(GATHERED);
+  let [from, to] = [0, 0];
+  const readInto = (bytes: Uint8Array): number =>
+    patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
   /** 0 at the end. */
-  const readSome = (into: Uint8Array): number =>
-    into.length === 0 ? 0 : patiently('read', wait, () => fs.readSync(fd, into, 0, into.length, null));
+  const readSome = (into: Uint8Array): number => {
+    if (into.length === 0) return 0;
+    if (from === to) {
+      if (into.length >= GATHERED) return readInto(into);
+      [from, to] = [0, readInto(gathered)];
+    }
+    const some = gathered.subarray(from, Math.min(to, from + into.length));
+    into.set(some);
+    from += some.length;
+    return some.length;
+  };
 
   const readExactly = (count: number): Uint8Array => {
     const bytes = new Uint8Array(count);

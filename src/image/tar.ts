@@ -58,7 +58,9 @@ function block(name: string, size: number, type: string): Uint8Array {
 
 /** Sum of all bytes, with those of the sum itself taken as spaces. */
 function checksum(header: Uint8Array): number {
-  return header.reduce((sum, byte, at) => sum + (at >= 148 && at < 156 ? 0x20 : byte), 0);
+  let sum = 8 * 0x20;
+  for (let at = 0; at < BLOCK; at++) sum += at >= 148 && at < 156 ? 0 : header[at]!;
+  return sum;
 }
 
 /**

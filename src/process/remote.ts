@@ -12,11 +12,12 @@
  * come back when it is done. Each thread has its own slot, so that batches of many threads run at the same time.
  */
 
+import { Errno } from '../abi/errno.ts';
 import { SIGCHLD, SIGTRAP, SIGURG, SIGWINCH } from '../abi/signal.ts';
 import { NR, syscallName } from '../abi/unistd.ts';
 import { Batch, batch_record, endBySignal, endByTrap, remoteRunner } from '../asm/batch.ts';
 import { SyscallError } from '../errors.ts';
-import { readMemory, writeMemory } from '../sys/process_vm.ts';
+import { readBoth, writeBoth, writeMemory } from '../sys/process_vm.ts';
 import { cont } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import type { Status } from '../sys/stat.ts';
@@ -71,7 +72,7 @@ export class Scratch {
 
   /** Copies the runner over; a child has that of its parent. */
   install(): void {
-    copy(writeMemory, this.pid, this.address, this.mirror.address, PAGE);
+    write(this.pid, this.address, this.mirror.address, PAGE);
   }
 
   [Symbol.dispose](): void {
@@ -143,7 +144,7 @@ export class Remote {
   /** Copies the frame over. @param size of what is used of it */
   installFrame(size: number): void {
     const { address, mirror, pid } = this.scratch;
-    copy(writeMemory, pid, address + this.#frame, mirror.address + this.#frame, size);
+    write(pid, address + this.#frame, mirror.address + this.#frame, size);
   }
 
   /** Puts the thread at the end of the runner, from where it goes back by itself if it is let go. */
@@ -286,14 +287,16 @@ export class Remote {
 
   #copyOver(): void {
     this.#renew();
-    const { scratch } = this;
-    const from = scratch.mirror.address + this.#records;
-    const to = scratch.address + this.#records;
-    copy(writeMemory, scratch.pid, to, from, this.#batch.length * batch_record.size);
-    if (this.#top > this.#data) {
-      const offset = this.#data - this.#records;
-      copy(writeMemory, scratch.pid, to + offset, from + offset, this.#top - this.#data);
-    }
+    this.#copy('process_vm_writev', writeBoth);
+  }
+
+  /** Copies what there is of records and data. */
+  #copy(name: string, by: typeof writeBoth): void {
+    const { mirror, address, pid } = this.scratch;
+    const range = (at: number, length: number) => ({ there: address + at, here: mirror.address + at, length });
+    const [records, data] = [this.#batch.length * batch_record.size, this.#top - this.#data];
+    if (by(pid, range(this.#records, records), range(this.#data, data)) === records + data) return;
+    throw new SyscallError(name, `${name}(${pid}, 0x${address.toString(16)}, ${records} + ${data})`, Errno.EFAULT);
   }
 
   /** Waits for the batch that was started, if there is one. Its results can be read until the next one is begun. */
@@ -302,13 +305,7 @@ export class Remote {
     const { scratch, tracee } = this;
     tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal && this.#isOurs());
     this.#running = false;
-    const from = scratch.address + this.#records;
-    const to = scratch.mirror.address + this.#records;
-    copy(readMemory, scratch.pid, from, to, this.#batch.length * batch_record.size);
-    if (this.#top > this.#data) {
-      const offset = this.#data - this.#records;
-      copy(readMemory, scratch.pid, from + offset, to + offset, this.#top - this.#data);
-    }
+    this.#copy('process_vm_readv', readBoth);
     this.#ran = true;
     this.#check();
   }
@@ -359,8 +356,8 @@ export class Remote {
 }
 
 /** Copies all of a range, or throws as a fault does. */
-function copy(by: typeof readMemory, pid: number, remote: number, local: number, length: number): void {
-  if (length > 0 && by(pid, remote, local, length) !== length) {
-    throw new SyscallError(by.name, `${by.name}(${pid}, 0x${remote.toString(16)}, ${length})`, 14);
-  }
+function write(pid: number, there: number, here: number, length: number): void {
+  if (writeMemory(pid, there, here, length) === length) return;
+  const name = 'process_vm_writev';
+  throw new SyscallError(name, `${name}(${pid}, 0x${there.toString(16)}, ${length})`, Errno.EFAULT);
 }

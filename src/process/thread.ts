@@ -8,7 +8,6 @@ import { NR } from '../abi/unistd.ts';
 import type { CoreEntry } from '../image/tree.ts';
 import { get_robust_list, sched_getattr } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
-import { getRseqConfiguration } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } from './attributes.ts';
 import { saveCredentials } from './credentials.ts';
@@ -32,7 +31,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
   const creds = saveCredentials(remote);
   const robust = robustList(tid);
   const registers = resumable(tracee.registers);
-  const rseq_entry = saveRseq(tid);
+  const rseq_entry = saveRseq(tracee);
   const { status } = tracee;
   const attr = sched_attr.write({});
   sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
@@ -116,8 +115,8 @@ function robustList(tid: number): { head: number; length: number } {
 
 let scratch: Region | undefined;
 
-function saveRseq(tid: number): Rseq | undefined {
-  const { rseq_abi_pointer, rseq_abi_size, signature } = getRseqConfiguration(tid);
+function saveRseq({ rseq }: Tracee): Rseq | undefined {
+  const { rseq_abi_pointer, rseq_abi_size, signature } = rseq;
   return rseq_abi_pointer === 0 ? undefined : { rseq_abi_pointer, rseq_abi_size, signature };
 }
 
@@ -125,8 +124,9 @@ function saveRseq(tid: number): Rseq | undefined {
  * A thread that was stopped within a critical section goes on at its abort handler, as the kernel makes it do whenever it
  * took the processor away: code of ours that runs in it meanwhile makes the kernel forget the section. rseq(2)
  */
-export function leaveCriticalSection({ pid, tid, registers }: Tracee): void {
-  const { rseq_abi_pointer } = getRseqConfiguration(tid);
+export function leaveCriticalSection(tracee: Tracee): void {
+  const { pid, registers } = tracee;
+  const { rseq_abi_pointer } = tracee.rseq;
   if (rseq_abi_pointer === 0) return;
   scratch ??= new Region(4096);
   const { address, bytes, view } = scratch;

@@ -15,6 +15,7 @@ import {
   cont,
   detach,
   getRegset,
+  getRseqConfiguration,
   getSiginfo,
   getSigmask,
   interrupt,
@@ -137,6 +138,7 @@ export class Tracee {
   #released = false;
   #status: Status | undefined;
   #xstate: Uint8Array | undefined;
+  #rseq: ReturnType<typeof getRseqConfiguration> | undefined;
 
   private constructor(pid: number, tid: number, stopSignal: number) {
     this.pid = pid;
@@ -200,6 +202,12 @@ export class Tracee {
   get xstate(): Uint8Array {
     this.#xstate ??= readXstate(this.tid);
     return this.#xstate;
+  }
+
+  /** Where it registered rseq(2), as it was when it was asked for first. */
+  get rseq(): ReturnType<typeof getRseqConfiguration> {
+    this.#rseq ??= getRseqConfiguration(this.tid);
+    return this.#rseq;
   }
 
   unblockSignals(): void {

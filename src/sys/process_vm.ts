@@ -38,13 +38,43 @@ export function writeMemory(pid: number, to: Address, from: Address, length: num
   return process_vm_writev(oneRange(pid, from, to, length));
 }
 
+/** A range of another process that has its mirror here. */
+export interface Mirrored {
+  readonly there: Address;
+  readonly here: Address;
+  /** In bytes. */
+  readonly length: number;
+}
+
+/** Copies two ranges by one call. @returns bytes copied */
+export function readBoth(pid: number, first: Mirrored, second: Mirrored): number {
+  return process_vm_readv(twoRanges(pid, first, second));
+}
+
+/** As readBoth(), the other way. */
+export function writeBoth(pid: number, first: Mirrored, second: Mirrored): number {
+  return process_vm_writev(twoRanges(pid, first, second));
+}
+
 function oneRange(pid: number, local: Address, there: Address, length: number) {
-  return {
-    pid,
-    local_iov: iovec.write({ iov_base: local, iov_len: length }),
-    liovcnt: 1,
-    remote_iov: iovec.write({ iov_base: there, iov_len: length }),
-    riovcnt: 1,
-    flags: 0,
-  };
+  iovec.write({ iov_base: local, iov_len: length }, vectors);
+  iovec.write({ iov_base: there, iov_len: length }, vectors, THEIRS);
+  return ranges(pid, 1);
+}
+
+function twoRanges(pid: number, first: Mirrored, second: Mirrored) {
+  for (const [i, { here, there, length }] of [first, second].entries()) {
+    iovec.write({ iov_base: here, iov_len: length }, vectors, i * iovec.size);
+    iovec.write({ iov_base: there, iov_len: length }, vectors, THEIRS + i * iovec.size);
+  }
+  return ranges(pid, 2);
+}
+
+/** Ours, then theirs: two each. */
+const vectors = new Uint8Array(4 * iovec.size);
+const THEIRS = 2 * iovec.size;
+const [local_iov, remote_iov] = [vectors.subarray(0, THEIRS), vectors.subarray(THEIRS)];
+
+function ranges(pid: number, count: number) {
+  return { pid, local_iov, liovcnt: count, remote_iov, riovcnt: count, flags: 0 };
 }

@@ -129,12 +129,13 @@ export function readStatus(pid: number | string): Status {
 /** @param file for the message of an error @throws FormatError where a field is missing */
 export function parseStatus(text: string, file: string): Status {
   const fields = new Map<string, string>();
-  const sizes = new Map<string, number>();
-  for (const line of text.split('\n')) {
-    const colon = line.indexOf(':');
-    const [name, value] = [line.slice(0, colon), line.slice(colon + 1).replace(/^[\t ]+/, '')];
-    fields.set(name, value);
-    if (value.endsWith(' kB')) sizes.set(name, Number(value.slice(0, -3)) * 1024);
+  for (let at = 0, end = 0; at < text.length; at = end + 1) {
+    end = text.indexOf('\n', at);
+    if (end < 0) end = text.length;
+    const colon = text.indexOf(':', at);
+    let from = colon + 1;
+    while (text[from] === '\t' || text[from] === ' ') from++;
+    fields.set(text.slice(at, colon), text.slice(from, end));
   }
   const field = (name: keyof Status): string => {
     const value = fields.get(name);
@@ -177,7 +178,10 @@ export function parseStatus(text: string, file: string): Status {
     // A kernel without CONFIG_SECCOMP has no such lines, Linux before 5.9 not the second one.
     Seccomp: Number(fields.get('Seccomp') ?? 0),
     Seccomp_filters: Number(fields.get('Seccomp_filters') ?? 0),
-    sizes,
+    get sizes() {
+      const sized = [...fields].filter(([, value]) => value.endsWith(' kB'));
+      return new Map(sized.map(([name, value]) => [name, Number(value.slice(0, -3)) * 1024]));
+    },
   };
 }
 
