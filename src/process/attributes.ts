@@ -9,9 +9,10 @@ import { NR } from '../abi/unistd.ts';
 import type { thread_attributes_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
 import type { CoreEntry } from '../image/tree.ts';
+import { close, openat } from '../sys/files.ts';
 import { readProcText } from '../sys/proc.ts';
 import { ioprio_get, sched_getaffinity, sched_getattr } from '../sys/process.ts';
-import type { Remote } from './remote.ts';
+import { lend, type Remote } from './remote.ts';
 
 export type Attributes = Value<typeof thread_attributes_entry>;
 type TaskCore = NonNullable<CoreEntry['tc']>;
@@ -139,19 +140,25 @@ function read(pid: number | 'self', name: string): string | undefined {
 /** Writes what is not as this process has it. */
 export function restoreProcFiles(remote: Remote, tc: TaskCore, own: ProcFiles): void {
   const { pid } = remote.scratch;
-  const { oom_score_adj, coredump_filter, loginuid } = tc;
+  const { oom_score_adj, coredump_filter } = tc;
   if (oom_score_adj !== undefined && oom_score_adj !== own.oom_score_adj) {
     writeFileSync(`/proc/${pid}/oom_score_adj`, `${oom_score_adj}`);
   }
   if (coredump_filter !== undefined && coredump_filter !== own.coredump_filter)
     writeFileSync(`/proc/${pid}/coredump_filter`, `${coredump_filter}`);
+}
+
+/** A process may only write its own. @param keep see lend() */
+export function restoreLoginUid(remote: Remote, { loginuid }: TaskCore, own: ProcFiles, keep: number): void {
   if (loginuid === undefined || loginuid === own.loginuid) return;
-  // A process may only write its own.
+  const pathname = `/proc/${remote.scratch.pid}/loginuid`;
+  const fd = openat({ dirfd: AT_FDCWD, pathname, flags: O_WRONLY | O_CLOEXEC, mode: 0 });
   const text = Buffer.from(`${loginuid}`);
-  const path = remote.text(Buffer.from('/proc/self/loginuid'));
-  const opened = remote.call(NR.openat, AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
+  const lent = lend(remote, keep, fd);
   const written = remote.call(NR.write, 0, remote.put(text), text.length);
   const closed = remote.call(NR.close, 0);
-  remote.passResult(opened, written, 0);
-  remote.passResult(opened, closed, 0);
+  remote.passResult(lent, written, 0);
+  remote.passResult(lent, closed, 0);
+  remote.run();
+  close({ fd });
 }

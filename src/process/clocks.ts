@@ -12,9 +12,10 @@ import type { Value } from '../image/proto.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
+import { close, openat } from '../sys/files.ts';
 import { clock_gettime } from '../sys/poll.ts';
 import { readProcText } from '../sys/proc.ts';
-import type { Remote } from './remote.ts';
+import { enterLent, type Remote } from './remote.ts';
 
 export type Clocks = Value<typeof timens_entry>;
 
@@ -32,7 +33,7 @@ export function clocksOf(pid: number): Clocks {
  * Puts a process that is still alone into a time namespace in which the clocks go on from where they were. On a kernel that has
  * none, they jump.
  */
-export function enterTime(remote: Remote, store: ImageStore): void {
+export function enterTime(remote: Remote, store: ImageStore, keep: number): void {
   if (!store.has(fileName(images.TIMENS, 0))) return;
   const unshared = remote.attempt(NR.unshare, CLONE_NEWTIME);
   remote.run();
@@ -42,14 +43,12 @@ export function enterTime(remote: Remote, store: ImageStore): void {
     const { tv_sec, tv_nsec } = parts(whole(then[name]) - systemTime(name));
     return `${name} ${tv_sec} ${tv_nsec}\n`;
   });
-  writeFileSync(`/proc/${remote.tracee.pid}/timens_offsets`, lines.join(''));
-  const path = remote.text(Buffer.from('/proc/self/ns/time_for_children'));
-  const opened = remote.call(NR.openat, AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0);
-  const entered = remote.call(NR.setns, 0, CLONE_NEWTIME);
-  const closed = remote.call(NR.close, 0);
-  remote.passResult(opened, entered, 0);
-  remote.passResult(opened, closed, 0);
-  remote.run();
+  const folder = `/proc/${remote.tracee.pid}`;
+  writeFileSync(`${folder}/timens_offsets`, lines.join(''));
+  const pathname = `${folder}/ns/time_for_children`;
+  const fd = openat({ dirfd: AT_FDCWD, pathname, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  enterLent(remote, keep, fd, CLONE_NEWTIME);
+  close({ fd });
 }
 
 const CLOCKS = [

@@ -28,17 +28,18 @@ function idsOf(isOurs: (name: Namespace) => boolean): NamespaceIds {
 /** Those that a thread can be in by itself, and be again in what it was in before. */
 const ENTERED = { uts: sched.CLONE_NEWUTS, ipc: sched.CLONE_NEWIPC, net: sched.CLONE_NEWNET } as const;
 type Entered = keyof typeof ENTERED;
-const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time', 'net']);
+const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time', 'net', 'mnt']);
 
 /** What a tree that is there has for itself. */
 export class Namespaces {
-  readonly #root: number;
+  /** Process id. */
+  readonly root: number;
   readonly #links: Readonly<Record<Namespace, string>>;
   readonly ids: NamespaceIds;
 
   /** @param root process id @throws UnsupportedError for one that cannot be saved */
   constructor(root: number) {
-    this.#root = root;
+    this.root = root;
     this.#links = linksOf(root);
     const ours = linksOf('self');
     this.ids = idsOf((name) => name === 'time' || this.#links[name] === ours[name]);
@@ -58,6 +59,11 @@ export class Namespaces {
     return (this.ids[`${name}_ns_id`] ?? 0) > OWN;
   }
 
+  /** Those that it has for itself. */
+  get own(): ReadonlySet<Namespace> {
+    return new Set(NAMES.filter((name) => this.has(name)));
+  }
+
   /** @throws UnsupportedError for a process of the tree that is in others than its root, or has its children in others */
   check(pid: number | string): void {
     const links = linksOf(pid);
@@ -70,7 +76,7 @@ export class Namespaces {
         pid: Number.parseInt(`${pid}`, 10),
         why: same
           ? 'its children would be in another one than it itself (unshare(2))'
-          : `it is in another one than process ${this.#root}, the root of the tree`,
+          : `it is in another one than process ${this.root}, the root of the tree`,
         remedy: 'save a tree that is all in the same namespaces',
       });
     }
@@ -78,11 +84,11 @@ export class Namespaces {
 
   /** Does something in the namespaces of UTS, IPC and the network that the tree has. */
   within<T>(action: () => T): T {
-    const names = entered(new Set(NAMES.filter((name) => this.has(name))));
+    const names = entered(this.own);
     if (names.length === 0) return action();
     const back = new Place(names);
     try {
-      for (const name of names) enter(`/proc/${this.#root}/ns/${name}`, ENTERED[name]);
+      for (const name of names) enter(`/proc/${this.root}/ns/${name}`, ENTERED[name]);
       return action();
     } finally {
       back.enter();

@@ -24,7 +24,14 @@ import { kill, prlimit64 } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { readStatus } from '../sys/stat.ts';
-import { type OwnAttributes, ownAttributes, type ProcFiles, restoreProcFiles, saveProcFiles } from './attributes.ts';
+import {
+  type OwnAttributes,
+  ownAttributes,
+  type ProcFiles,
+  restoreLoginUid,
+  restoreProcFiles,
+  saveProcFiles,
+} from './attributes.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
@@ -33,12 +40,11 @@ import { threadsOf } from './freeze.ts';
 import { restoreLimits } from './limits.ts';
 import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
-import { Remote } from './remote.ts';
+import { lend, Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import { restoreCommonFilters, restoreSeccomp } from './seccomp.ts';
 import { firstWithMemory } from './sharing.ts';
 import { restoreActions, restorePending } from './signals.ts';
-import { lend } from './space.ts';
 import { restoreParentDeathSignal, restoreThread } from './thread.ts';
 import { restoreTimers } from './timers.ts';
 import { expectStop, Tracee } from './tracee.ts';
@@ -188,8 +194,9 @@ export function letGo({ task, pid, remotes }: Rebuilt, stopped: boolean): void {
   for (const { tracee } of remotes) tracee.letGo();
 }
 
-/** Working directory, root and umask: while all processes, also those that share a table of descriptors, still have `keep`. */
-export function standIn({ leader, task }: Made, restoring: Restoring, keep: number): void {
+/** Login uid, working directory, root and umask: while all processes, also those that share a table of descriptors, still have `keep`. */
+export function standIn({ leader, task }: Made, restoring: Restoring, own: Own, keep: number): void {
+  restoreLoginUid(leader, task.threads[0]!.core.tc!, own.procFiles, keep);
   const { cwd_id, root_id, umask } = task.fs!;
   if (restoring.entry(root_id).reg?.name !== '/') {
     enterDirectory(leader, keep, restoring.open(root_id));

@@ -361,3 +361,23 @@ function write(pid: number, there: number, here: number, length: number): void {
   const name = 'process_vm_writev';
   throw new SyscallError(name, `${name}(${pid}, 0x${there.toString(16)}, ${length})`, Errno.EFAULT);
 }
+
+/**
+ * Adds the call that brings a descriptor of ours into the process.
+ *
+ * @param keep descriptor in it that stands for this process
+ * @returns its index, for passResult()
+ */
+export function lend(remote: Remote, keep: number, fd: number): number {
+  return remote.call(NR.pidfd_getfd, keep, fd, 0);
+}
+
+/** Has a process enter a namespace of which this one has a descriptor. @param keep see lend() @param nstype CLONE_NEW* */
+export function enterLent(remote: Remote, keep: number, fd: number, nstype: number): void {
+  const lent = lend(remote, keep, fd);
+  const entered = remote.call(NR.setns, 0, nstype);
+  const closed = remote.call(NR.close, 0);
+  remote.passResult(lent, entered, 0);
+  remote.passResult(lent, closed, 0);
+  remote.run();
+}

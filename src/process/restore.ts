@@ -19,6 +19,7 @@ import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
+import { makeMounts, type RestoreMountOptions } from './mounts.ts';
 import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
 import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
@@ -27,7 +28,7 @@ import { fileOf, Spaces } from './space.ts';
 import { setForeground, takeTerminal } from './terminals.ts';
 import { findHole, killMade, type Made, makeChildren, makeRoot, makeZombies, reapOrphans } from './tree.ts';
 
-export interface RestoreOptions {
+export interface RestoreOptions extends RestoreMountOptions {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped: boolean;
   readonly shellJob: boolean;
@@ -81,14 +82,16 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       restoreNetwork(network, peers, namespaces.netBefore);
       namespaces.outside(() => connectPeers(network.devices, peers));
     }
-    restoring.prepareShared();
-    openEverything(tree, restoring);
     const keep = reserveNumber(tree);
     try {
       const hole = findHole(tree);
-      const began = performance.now();
       const how = { sibling: options.sibling === true, inner: own.has('pid') };
-      enterTime(makeRoot(tree, { hole, keep, ...how }, made).leader, store);
+      const root = makeRoot(tree, { hole, keep, ...how }, made);
+      if (own.has('mnt')) restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
+      restoring.prepareShared();
+      openEverything(tree, restoring);
+      const began = performance.now();
+      enterTime(root.leader, store, keep);
       const spaces = new Spaces(restoring, store, keep, hole, lazy);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
@@ -115,11 +118,11 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // All processes work at the same time: each is given a batch before the first one is waited for.
       for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);
-      for (const one of live) standIn(one, restoring, keep);
+      const ours = whatIsOurs();
+      for (const one of live) standIn(one, restoring, ours, keep);
       // Those that share a table of descriptors have used it, as it is now, for the last time.
       for (const { leader } of live) leader.finish();
       for (const one of live) begin(one, restoring, keep);
-      const ours = whatIsOurs();
       const processes = live.map((one) => rebuild(one, restoring, ours, keep));
       store.finish();
       for (const process of processes) beginTimers(process);

@@ -50,6 +50,7 @@ import { PROC } from './ids.ts';
 import { restoreIpcLimits, restoreQueues } from './ipc.ts';
 import { OURS, ownNamespaces } from './namespaces.ts';
 import { fillFile } from './pages.ts';
+import { Root } from './root.ts';
 import type { Filter } from './seccomp.ts';
 import { fillSegment, restoreSemaphores, type Segment } from './sysv.ts';
 import { restoreNames } from './uts.ts';
@@ -59,6 +60,8 @@ type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
 
 export class Restoring {
   readonly tree: ImageTree;
+  /** Where its paths lead. */
+  root = Root.ours;
   readonly connections: 'kept' | 'closed';
   /** The terminal of tideover may stand for one from outside of the tree. */
   readonly shellJob: boolean;
@@ -281,6 +284,7 @@ export class Restoring {
     const link = this.#links.get(reg.id);
     if (link !== undefined) return this.once(`link ${link} ${reg.name}`, () => this.#makeLink(link, reg.name));
     const ghost = this.#ghosts.get(reg.id);
+    if (ghost === undefined && this.root.hasOwnProc) return reg.name;
     return ghost === undefined
       ? reg.name.replace(PROC, (_, id: string) => `/proc/${this.here(Number(id))}`)
       : this.once(`ghost ${ghost} ${reg.name}`, () => this.#makeGhost(ghost, reg.name));
@@ -348,6 +352,8 @@ export class Restoring {
     for (const action of this.#lasts.splice(0)) action();
     for (const fd of this.#open.values()) close({ fd });
     this.#open.clear();
+    this.root[Symbol.dispose]();
+    this.root = Root.ours;
   }
 
   /** Entries of a file, if it is there, with the bytes behind each. */

@@ -1,7 +1,7 @@
 /** What an image is to hold, while it is being collected: entries of the files that all processes have in common. */
 
 import { rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { Errno } from '../abi/errno.ts';
 import {
   AT_FDCWD,
@@ -28,8 +28,10 @@ import type { TtyData, TtyInfo } from './files/ttypair.ts';
 import type { Foresight } from './foresight.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
+import { SavedMounts, type SaveMountOptions } from './mounts.ts';
 import type { Namespaces } from './namespaces.ts';
 import type { Network } from './network.ts';
+import { place, Root } from './root.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
 import type { Tracking } from './tracking.ts';
@@ -38,7 +40,7 @@ import type { Waits } from './waits.ts';
 
 type Regular = Value<typeof reg_file_entry>;
 
-export interface SaveOptions {
+export interface SaveOptions extends SaveMountOptions {
   /** Largest deleted file that is saved, in bytes. */
   readonly ghostLimit: number;
   readonly fileLocks: boolean;
@@ -125,6 +127,7 @@ export class Saving {
   readonly #made = new Map<string, unknown>();
   readonly #paths = new Map<string, number>();
   #lastId = 0;
+  #mounts: SavedMounts | undefined;
 
   /** @param stopped what is saved is stopped; else it is only looked at */
   constructor(options: SaveOptions, namespaces: Namespaces, stopped: boolean) {
@@ -132,6 +135,18 @@ export class Saving {
     this.namespaces = namespaces;
     this.ids = new Ids(namespaces.has('pid'));
     this.stopped = stopped;
+  }
+
+  /** Those of the mount namespace, as they are when they are asked for first; undefined where the tree has that of tideover. */
+  get mounts(): SavedMounts | undefined {
+    if (!this.namespaces.has('mnt')) return undefined;
+    this.#mounts ??= new SavedMounts(this.namespaces.root, this.namespaces.own, this.options);
+    return this.#mounts;
+  }
+
+  /** Where the paths of the tree lead. */
+  get root(): Root {
+    return this.mounts?.root ?? Root.ours;
   }
 
   /** What was made for a key when it was asked for first. */
@@ -172,13 +187,16 @@ export class Saving {
     entry: Pick<Regular, 'id' | 'flags' | 'pos' | 'fown'>,
   ): Regular {
     const { stat, link } = file;
-    let name = this.ids.insideProc(link);
-    if (!leadsTo(link, stat)) {
+    // A /proc of its own names them so already.
+    let name = this.root.hasOwnProc ? link : this.ids.insideProc(link);
+    const mount = this.root.within(() => whereLeads(link, stat));
+    if (mount === undefined) {
       name = link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
       this.#addGhost(file, name);
     }
     const mode = stat.stx_mode & S_IFMT;
-    const reg: Regular = { ...entry, name, mnt_id: -1, mode: stat.stx_mode, build_id: [] };
+    const mnt_id = this.mounts === undefined ? -1 : (mount ?? Number(stat.stx_mnt_id));
+    const reg: Regular = { ...entry, name, mnt_id, mode: stat.stx_mode, build_id: [] };
     return mode === S_IFREG ? { ...reg, size: stat.stx_size } : reg;
   }
 
@@ -189,10 +207,14 @@ export class Saving {
       const id = this.newId();
       const newpath = join(dirname(name), `link_remap.${id}`);
       const flags = AT_SYMLINK_FOLLOW;
-      linkat({ olddirfd: AT_FDCWD, oldpath: file.at, newdirfd: AT_FDCWD, newpath, flags });
+      const directory = this.root.within(() => place(dirname(name)));
+      const oldpath = file.at;
+      linkat({ olddirfd: AT_FDCWD, oldpath, newdirfd: directory, newpath: basename(newpath), flags });
+      close({ fd: directory });
       this.#links.push(newpath);
       const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
-      const reg: Regular = { id, flags: 0, pos: 0, fown, name: newpath, mnt_id: -1, mode: stx_mode, build_id: [] };
+      const mnt_id = this.mounts === undefined ? -1 : Number(file.stat.stx_mnt_id);
+      const reg: Regular = { id, flags: 0, pos: 0, fown, name: newpath, mnt_id, mode: stx_mode, build_id: [] };
       this.files.push({ type: 'REG', id, reg });
       return id;
     });
@@ -201,7 +223,7 @@ export class Saving {
 
   /** Takes away what was made in file systems, when the image comes to nothing. */
   undo(): void {
-    for (const path of this.#links.splice(0)) rmSync(path, { force: true });
+    for (const path of this.#links.splice(0)) this.root.within(() => rmSync(path, { force: true }));
   }
 
   #addGhost(file: { pid: number; fd?: number; id: number; at: string; stat: Statx }, name: string): void {
@@ -267,22 +289,23 @@ export class Saving {
   /** Closes what was opened for the sake of saving. */
   [Symbol.dispose](): void {
     this.connections[Symbol.dispose]();
+    this.#mounts?.[Symbol.dispose]();
     for (const { fd } of this.shared.values()) close({ fd });
     this.shared.clear();
   }
 }
 
-/** Whether a path leads to the very file. */
-function leadsTo(path: string, stat: Statx): boolean {
+/** The id of the mount in which a path leads to the very file, or undefined where it does not. */
+function whereLeads(path: string, stat: Statx): number | undefined {
   try {
     const there = attributes(AT_FDCWD, path, (stat.stx_mode & S_IFMT) === S_IFLNK ? AT_SYMLINK_NOFOLLOW : 0);
-    return (
+    const isSame =
       there.stx_ino === stat.stx_ino &&
       there.stx_dev_major === stat.stx_dev_major &&
-      there.stx_dev_minor === stat.stx_dev_minor
-    );
+      there.stx_dev_minor === stat.stx_dev_minor;
+    return isSame ? Number(there.stx_mnt_id) : undefined;
   } catch {
-    return false;
+    return undefined;
   }
 }
 

@@ -11,7 +11,7 @@ import { Copying } from './copying.ts';
 import type { LazyMemory } from './lazy.ts';
 import { restoreMm } from './mm.ts';
 import { eachPart, fillMemory, fillWhereOther } from './pages.ts';
-import type { Remote } from './remote.ts';
+import { lend, type Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import { isStray } from './sessions.ts';
 import { firstWithMemory } from './sharing.ts';
@@ -303,14 +303,4 @@ function placeRings(
 function behindOf(vma: VmaEntry, restoring: Restoring): number | undefined {
   if ((vma.status & area.VMA_ANON_SHARED) !== 0) return restoring.shared(vma.shmid);
   return fileOf(vma) === undefined ? undefined : restoring.open(vma.shmid);
-}
-
-/**
- * Adds the call that brings a descriptor of ours into the process.
- *
- * @param keep descriptor in it that stands for this process
- * @returns its index, for passResult()
- */
-export function lend(remote: Remote, keep: number, fd: number): number {
-  return remote.call(NR.pidfd_getfd, keep, fd, 0);
 }

@@ -6,9 +6,8 @@ import { NR } from '../abi/unistd.ts';
 import { close } from '../sys/files.ts';
 import { pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { isMaster, type TtyInfo, terminalOfSession } from './files/ttypair.ts';
-import type { Remote } from './remote.ts';
+import { lend, type Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
-import { lend } from './space.ts';
 import type { Made } from './tree.ts';
 
 /** Gives the leader of a new session its terminal, which children that it gets from then on have as well. */

@@ -130,6 +130,10 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
   if (saving.uts !== undefined) {
     writeEntries(draft.create(fileName(images.UTSNS, uts_ns_id)), images.UTSNS, [saving.uts]);
   }
+  if (saving.mounts !== undefined) {
+    const { mnt_ns_id } = saving.namespaces.ids;
+    writeEntries(draft.create(fileName(images.MNTS, mnt_ns_id)), images.MNTS, saving.mounts.entries);
+  }
   if (saving.network !== undefined) writeNetwork(draft, saving.namespaces.ids.net_ns_id, saving.network);
   if (saving.ipc !== undefined) {
     writeEntries(draft.create(fileName(images.IPC_VAR, ipc_ns_id)), images.IPC_VAR, [saving.ipc.limits]);

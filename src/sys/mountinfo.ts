@@ -21,7 +21,7 @@ export interface Mount {
   readonly superOptions: readonly string[];
 }
 
-export function readMountinfo(pid: number | 'self'): Mount[] {
+export function readMountinfo(pid: number | 'self' | 'thread-self'): Mount[] {
   const file = `/proc/${pid}/mountinfo`;
   return parseMountinfo(readProcText(file), file);
 }

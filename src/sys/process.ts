@@ -10,7 +10,7 @@ import * as sched from '../abi/sched.ts';
 import * as signals from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import * as wait from '../abi/wait.ts';
-import { flags, hex, input, int, oneOf, output, syscall, word } from './syscall.ts';
+import { cstring, flags, hex, input, int, oneOf, output, syscall, word } from './syscall.ts';
 
 const waitOptions = flags(wait, /^(__)?W/);
 /** A signal by its name; 0 only asks whether one could be sent. */
@@ -82,6 +82,10 @@ export const setpgid = syscall('setpgid', 109, { pid: int, pgid: int });
 /** Moves the calling thread only, and most kinds only while it shares nothing with other threads. */
 export const setns = syscall('setns', 308, { fd: int, nstype: flags(sched, /^CLONE_NEW/) });
 export const unshare = syscall('unshare', 272, { flags: flags(sched, /^CLONE_/) });
+
+/** Of the calling thread alone, once it has unshared them (CLONE_FS). */
+export const chroot = syscall('chroot', 161, { path: cstring });
+export const fchdir = syscall('fchdir', 81, { fd: int });
 
 /** @param new_limit an rlimit64, or 0 to leave it @param old_limit an rlimit64, or 0 */
 export const prlimit64 = syscall('prlimit64', 302, {

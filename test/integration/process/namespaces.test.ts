@@ -13,14 +13,18 @@ import { abandoned, Bench, free, idsBelow } from './target.ts';
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
 
 /** Starts a tree whose init is not a child of what was started. */
-async function startTree(t: TestContext, letters: string): Promise<{ target: Bench; init: number }> {
+async function startTree(
+  t: TestContext,
+  letters: string,
+  program = 'namespaces',
+): Promise<{ target: Bench; init: number }> {
   const target = new Bench();
   const inits: number[] = [];
   t.after(async () => {
     for (const init of [...inits, ...initsOf(target)]) kill(init);
     await target.dispose();
   });
-  target.start(target.compile('namespaces'), [letters]);
+  target.start(target.compile(program), [letters]);
   const init = Number(/init (\d+)/.exec(await target.says('ready'))![1]);
   inits.push(init);
   return { target, init };
@@ -79,6 +83,27 @@ for (const [letters, what] of [
       const own = readlinkSync(`/proc/${pid}/ns/${name}`) !== readlinkSync(`/proc/self/ns/${name}`);
       assert.equal(own, letters.includes(name[0]!), name);
     }
+    process.kill(pid, 'SIGTERM');
+    assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  });
+}
+
+for (const [letters, what] of [
+  ['', 'what is mounted outside'],
+  ['p', 'a /proc of its own'],
+] as const) {
+  test(`a tree in its own mount namespace with ${what}, twice`, async (t) => {
+    const { target, init } = await startTree(t, letters, 'mounts');
+    let pid = init;
+    for (let round = 0; round < 2; round++) {
+      const ids = idsBelow(pid);
+      const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
+      assert.equal(status, 0, stderr);
+      await free(ids);
+      pid = restore(target);
+      t.after(() => kill(pid));
+    }
+    assert.notEqual(readlinkSync(`/proc/${pid}/ns/mnt`), readlinkSync('/proc/self/ns/mnt'));
     process.kill(pid, 'SIGTERM');
     assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   });
@@ -174,7 +199,6 @@ test(`kill -9 of tideover at ${KILLS} moments of a restore into new namespaces`,
 });
 
 for (const [what, line, said] of [
-  ['mount', ['unshare', '--mount'], /mnt namespace: it is another one than that of tideover/],
   ['user', ['unshare', '--user'], /user namespace: it is another one than that of tideover/],
   ['control group', ['unshare', '--cgroup'], /cgroup namespace: it is another one than that of tideover/],
   [
