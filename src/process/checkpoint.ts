@@ -332,6 +332,7 @@ export function save(
       finishSysv(saving, tree);
       if (namespaces.has('uts')) saving.uts = saveNames();
     });
+    if (saving.mounts !== undefined) saving.contents = saving.mounts.contents();
     checkPidfds(saving, tree);
     for (const [i, process] of frozen.processes.entries()) {
       if (!process.zombie) guests.push(new Guest(process, outside[i]!.vmas));

@@ -39,6 +39,7 @@ import { fchdir, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import type { Namespace } from './namespaces.ts';
 import { enterLent } from './remote.ts';
 import { inMounts, inNewMounts, place, Root } from './root.ts';
+import { type Archive, restoreContent, saveContent } from './tmpfs.ts';
 import type { Made } from './tree.ts';
 
 export type MountEntry = Value<typeof mnt_entry>;
@@ -65,6 +66,12 @@ const CRIU_NAMES: Readonly<Record<string, string>> = { OVERLAYFS: 'overlay' };
 const codeOf = new Map(
   Object.entries(fstype.values).map(([name, code]) => [CRIU_NAMES[name] ?? name.toLowerCase(), code]),
 );
+/** The files of a tmpfs, by its device as entries of mounts have it. */
+export function contentFile(device: number): string {
+  return `tmpfs-dev-${device}.tar.gz.img`;
+}
+
+const TMPFS = fstype.values.TMPFS;
 const typeOf = new Map([...codeOf].map(([name, code]) => [code as number, name]));
 
 export interface SaveMountOptions {
@@ -78,6 +85,9 @@ export interface SaveMountOptions {
 export class SavedMounts {
   readonly root: Root;
   readonly entries: readonly MountEntry[];
+  readonly #ns: number;
+  /** Devices of file systems that are mounted outside of the tree too. */
+  readonly #outside: ReadonlySet<number>;
 
   /**
    * @param pid of a process in the namespace
@@ -85,10 +95,12 @@ export class SavedMounts {
    * @throws UnsupportedError for a mount that could not be made again
    */
   constructor(pid: number, own: ReadonlySet<Namespace>, options: SaveMountOptions) {
-    const { fd, mounts } = look(pid);
+    const { ns, fd, mounts } = look(pid);
+    this.#ns = ns;
     const outside = reachable(readMountinfo('self'), Root.ours);
     const proc = mounts.find(({ mountPoint, type }) => mountPoint === '/proc' && type === 'proc');
     this.root = new Root(fd, own.has('pid') && proc !== undefined && !outside.some((each) => sameSource(each, proc)));
+    this.#outside = new Set(outside.map(deviceOf));
     const first = mounts.find(({ mountPoint }) => mountPoint === '/')!;
     const skipped = new Set(options.skippedMounts);
     this.entries = mounts
@@ -110,13 +122,37 @@ export class SavedMounts {
       });
   }
 
+  /** What is in each tmpfs that is made anew, by its device as entries have it. */
+  contents(): ReadonlyMap<number, Archive> {
+    const isOwn = (each: MountEntry) => each.ext_key === undefined && !this.#outside.has(each.root_dev);
+    const wanted = new Map(
+      this.entries.filter((each) => each.fstype === TMPFS && isOwn(each)).map((each) => [each.root_dev, each]),
+    );
+    for (const each of this.entries)
+      if (each.root === '/' && wanted.has(each.root_dev)) wanted.set(each.root_dev, each);
+    const archives = new Map<number, Archive>();
+    for (const [device, { mountpoint, root, flags }] of wanted) {
+      if (root !== '/') throw hidden(mountpoint);
+      // One that cannot be bound is read where it is.
+      const open = flags & abi.MS_UNBINDABLE ? place : (path: string) => copy(AT_FDCWD, path);
+      const fd = inMounts(this.#ns, () => open(mountpoint));
+      try {
+        archives.set(device, saveContent(fd));
+      } finally {
+        close({ fd });
+      }
+    }
+    return archives;
+  }
+
   [Symbol.dispose](): void {
+    close({ fd: this.#ns });
     this.root[Symbol.dispose]();
   }
 }
 
-/** Mounts of the namespace of a process which paths lead to, each with a parent that is among them. */
-function look(pid: number): { fd: number; mounts: Mount[] } {
+/** The mount namespace of a process, and mounts of it which paths lead to, each with a parent that is among them. */
+function look(pid: number): { ns: number; fd: number; mounts: Mount[] } {
   const flags = O_RDONLY | O_CLOEXEC;
   const ns = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/ns/mnt`, flags, mode: 0 });
   const ourselves = place('/proc/thread-self');
@@ -127,13 +163,12 @@ function look(pid: number): { fd: number; mounts: Mount[] } {
     });
     try {
       const mounts = parseMountinfo(readFileSync(list, 'latin1'), `/proc/${pid}/mountinfo`);
-      return { fd, mounts: reachable(mounts, new Root(fd)) };
+      return { ns, fd, mounts: reachable(mounts, new Root(fd)) };
     } finally {
       close({ fd: list });
     }
   } finally {
     close({ fd: ourselves });
-    close({ fd: ns });
   }
 }
 
@@ -174,6 +209,14 @@ function pathIn(mounts: readonly Mount[], wanted: Mount): string | undefined {
 function below(directory: string, path: string): string | undefined {
   if (directory === '/') return path;
   return path === directory || path.startsWith(`${directory}/`) ? path.slice(directory.length) || '/' : undefined;
+}
+
+function hidden(mountPoint: string): UnsupportedError {
+  return new UnsupportedError({
+    what: `mount ${mountPoint}`,
+    why: 'it shows a part of a tmpfs which is mounted whole nowhere in the tree, so that its other files cannot be saved',
+    remedy: `say that a restore will bring it: --external 'mnt[${mountPoint}]:KEY'`,
+  });
 }
 
 function refused(pid: number, { mountPoint, type, source }: Mount): UnsupportedError {
@@ -261,10 +304,10 @@ export function makeMounts(store: ImageStore, id: number, init: Made, keep: numb
   const entries = entriesOf(store, images.MNTS, id).filter(({ mountpoint }) => !skipped.has(mountpoint));
   const { root, ns } = inNewMounts(() => {
     const ns = openat({ dirfd: AT_FDCWD, pathname: '/proc/thread-self/ns/mnt', flags: O_CLOEXEC, mode: 0 });
-    using making = new Making(init, how);
+    using making = new Making(store, entries, init, how);
     const first = entries.find(({ mountpoint }) => mountpoint === '/');
     if (first === undefined) throw missing('the root directory', 'the image has no mount of it');
-    making.mountAll(first, entries);
+    making.mountAll(first);
     const ownProc = entries.some(({ mountpoint, ext_key }) => mountpoint === '/proc' && ext_key === undefined);
     return { ns, root: new Root(place('/'), ownProc) };
   });
@@ -275,6 +318,7 @@ export function makeMounts(store: ImageStore, id: number, init: Made, keep: numb
 
 /** The new mounts, while this thread is in their namespace: ours are there as well until the root is another one. */
 class Making {
+  readonly #store: ImageStore;
   readonly #init: Made;
   readonly #how: RestoreMountOptions;
   readonly #outside: readonly Mount[];
@@ -284,9 +328,12 @@ class Making {
   /** By device: a mount of it, and what directory of it that shows. */
   readonly #sources = new Map<number, { readonly fd: number; readonly root: string }>();
   readonly #made = new Map<MountEntry, number>();
+  readonly #all: readonly MountEntry[];
   #root = -1;
 
-  constructor(init: Made, how: RestoreMountOptions) {
+  constructor(store: ImageStore, all: readonly MountEntry[], init: Made, how: RestoreMountOptions) {
+    this.#store = store;
+    this.#all = all;
     this.#init = init;
     this.#how = how;
     this.#outside = readMountinfo('thread-self');
@@ -296,14 +343,15 @@ class Making {
     attach(this.#yard, place('/'));
   }
 
-  mountAll(first: MountEntry, entries: readonly MountEntry[]): void {
+  mountAll(first: MountEntry): void {
     this.#root = this.#mount(first);
     const add = (parent: MountEntry): void => {
-      const children = entries.filter((each) => each !== first && each.parent_mnt_id === parent.mnt_id);
+      const children = this.#all.filter((each) => each !== first && each.parent_mnt_id === parent.mnt_id);
       for (const each of children) this.#mount(each);
       for (const each of children) add(each);
     };
     add(first);
+    this.#propagate();
     this.#enter();
   }
 
@@ -311,7 +359,9 @@ class Making {
   #mount(entry: MountEntry): number {
     const fd = this.#own(this.#detached(entry));
     const target = this.#own(this.#target(entry.mountpoint));
-    setAttributes(fd, { ...attributesOf(entry), propagation: abi.MS_PRIVATE });
+    // What comes from outside goes on to come; it is shared with others of the tree later.
+    const propagation = this.#isSlaveOfOurs(entry) ? abi.MS_SLAVE : abi.MS_PRIVATE;
+    setAttributes(fd, { ...attributesOf(entry), propagation });
     attach(fd, target);
     this.#made.set(entry, fd);
     return fd;
@@ -354,7 +404,8 @@ class Making {
   #outsidePath(entry: MountEntry): string | undefined {
     const { ext_key, mountpoint, source } = entry;
     if (mountpoint === '/') {
-      const path = this.#how.root ?? this.#rootOutside(entry);
+      const isSaved = this.#store.has(contentFile(entry.root_dev));
+      const path = this.#how.root ?? (isSaved ? undefined : this.#rootOutside(entry));
       if (path !== undefined || isMade(entry)) return path;
       throw missing('the root directory', `${entry.root} of its file system (${source}) is not mounted here`, '--root');
     }
@@ -379,6 +430,9 @@ class Making {
   #make(entry: MountEntry): { fd: number; root: string } {
     const type = typeOf.get(entry.fstype) ?? '';
     const source = { fd: type === 'proc' ? this.#keep(this.#proc(entry)) : this.#inYard(type, entry), root: '/' };
+    const content = contentFile(entry.root_dev);
+    if (type === 'tmpfs' && this.#store.has(content)) restoreContent(this.#store, content, source.fd);
+    if ((entry.sb_flags ?? 0) !== 0) remount(source.fd, entry.sb_flags!);
     this.#sources.set(entry.root_dev, source);
     return source;
   }
@@ -439,6 +493,52 @@ class Making {
     return path;
   }
 
+  #isSlaveOfOurs({ master_id }: MountEntry): boolean {
+    return (master_id ?? 0) !== 0 && this.#groupOf(master_id!).length === 0;
+  }
+
+  /** Mounts that share what is mounted in them, the one that shows most of their file system first. */
+  #groupOf(id: number): MountEntry[] {
+    const members = this.#all.filter(({ shared_id }) => shared_id === id);
+    return members.sort((a, b) => a.root.length - b.root.length);
+  }
+
+  /** When nothing is to be mounted any more, which would come to others too. */
+  #propagate(): void {
+    const shared = new Set<number>();
+    const share = (id: number): MountEntry => {
+      const [first, ...others] = this.#groupOf(id);
+      if (shared.has(id)) return first!;
+      shared.add(id);
+      this.#enslave(first!, share);
+      setAttributes(this.#made.get(first!)!, { propagation: abi.MS_SHARED });
+      for (const each of others) this.#join(first!, each);
+      return first!;
+    };
+    for (const each of this.#made.keys()) {
+      if ((each.shared_id ?? 0) !== 0) share(each.shared_id!);
+      else this.#enslave(each, share);
+    }
+    for (const [{ flags }, fd] of this.#made) {
+      if ((flags & abi.MS_UNBINDABLE) !== 0) setAttributes(fd, { propagation: abi.MS_UNBINDABLE });
+    }
+  }
+
+  /** Makes a mount a slave of a group of the tree, if it was one. */
+  #enslave(entry: MountEntry, share: (id: number) => MountEntry): void {
+    const { master_id } = entry;
+    if ((master_id ?? 0) === 0 || this.#isSlaveOfOurs(entry)) return;
+    this.#join(share(master_id!), entry);
+    setAttributes(this.#made.get(entry)!, { propagation: abi.MS_SLAVE });
+  }
+
+  #join(from: MountEntry, to: MountEntry): void {
+    const [from_dfd, to_dfd] = [this.#made.get(from)!, this.#made.get(to)!];
+    const flags = abi.MOVE_MOUNT_SET_GROUP | abi.MOVE_MOUNT_F_EMPTY_PATH | abi.MOVE_MOUNT_T_EMPTY_PATH;
+    setAttributes(to_dfd, { propagation: abi.MS_PRIVATE });
+    move_mount({ from_dfd, from_pathname: '', to_dfd, to_pathname: '', flags });
+  }
+
   /** Makes the new root that of the namespace; what was ours goes. */
   #enter(): void {
     const before = this.#own(place('/'));
@@ -482,6 +582,12 @@ function copyOf({ mountpoint }: MountEntry, path: string): number {
   } catch (error) {
     throw missing(`mount ${mountpoint}`, `${path} is what it shows (${(error as Error).message})`);
   }
+}
+
+/** Gives a file system its flags, read-only above all. */
+function remount(fd: number, flags: number): void {
+  const target = `/proc/self/fd/${fd}`;
+  mount({ source: 'none', target, filesystemtype: '', mountflags: abi.MS_REMOUNT | flags, data: 0 });
 }
 
 function attach(from_dfd: number, to_dfd: number): void {

@@ -36,11 +36,12 @@ import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, entryOf, type ImageTree } from '../image/tree.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
-import { attributes, close, fcntl, mknodat, openat, pwrite64 } from '../sys/files.ts';
+import { attributes, close, fcntl, mknodat, openat } from '../sys/files.ts';
 import { memfd_create, mmap, munmap } from '../sys/memory.ts';
 import { acceptPages } from './acceptance.ts';
 import { type Inherited, namesOf, notBrought } from './files/external.ts';
 import type { FileEntry } from './files/file.ts';
+import { writeAt } from './files/holes.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
@@ -279,6 +280,11 @@ export class Restoring {
     throw new FormatError({ file, field: 'id', expected: `segment ${id}`, found: 'none' });
   }
 
+  /** Where that path leads: what is in no mount of the image is of outside. */
+  rootOf({ mnt_id }: Regular): Root {
+    return mnt_id === -1 ? Root.ours : this.root;
+  }
+
   /** The path by which a file can be opened; a deleted one is made again for as long. */
   pathOf(reg: Regular): string {
     const link = this.#links.get(reg.id);
@@ -382,52 +388,54 @@ export class Restoring {
 
   #makeGhost(id: number, name: string): string {
     const file = fileName(images.GHOST_FILE, id);
-    return withSource(this.#store, file, (source) => {
-      let path = name;
-      let fd = -1;
-      let times: [number, number] | undefined;
-      for (const record of records(source)) {
-        if (isRecord(record, ghost_file_entry)) {
-          const { mode, uid, gid, size, atim, mtim, rdev, symlnk_target } = record.value;
-          if (symlnk_target !== undefined) {
-            path = this.#createGhost(id, name, false, (at) => symlinkSync(symlnk_target, at));
-            lchownSync(path, uid, gid);
-            continue;
+    return withSource(this.#store, file, (source) =>
+      this.root.within(() => {
+        let path = name;
+        let fd = -1;
+        let times: [number, number] | undefined;
+        for (const record of records(source)) {
+          if (isRecord(record, ghost_file_entry)) {
+            const { mode, uid, gid, size, atim, mtim, rdev, symlnk_target } = record.value;
+            if (symlnk_target !== undefined) {
+              path = this.#createGhost(id, name, false, (at) => symlinkSync(symlnk_target, at));
+              lchownSync(path, uid, gid);
+              continue;
+            }
+            const kind = mode & S_IFMT;
+            path = this.#createGhost(id, name, kind === S_IFDIR, (at) => {
+              if (kind === S_IFDIR) mkdirSync(at);
+              else mknodat({ dirfd: AT_FDCWD, pathname: at, mode: kind | 0o600, dev: rdev ?? 0 });
+            });
+            if (kind === S_IFREG) {
+              fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
+              if (size !== undefined) ftruncateSync(fd, size);
+              if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
+            }
+            chownSync(path, uid, gid);
+            chmodSync(path, mode & 0o7777);
+            if (atim !== undefined && mtim !== undefined) times = [Number(atim.tv_sec), Number(mtim.tv_sec)];
+          } else if (isRecord(record, ghost_chunk_entry)) {
+            writeAt(fd, readBlob(source, record), record.value.off);
           }
-          const kind = mode & S_IFMT;
-          path = this.#createGhost(id, name, kind === S_IFDIR, (at) => {
-            if (kind === S_IFDIR) mkdirSync(at);
-            else mknodat({ dirfd: AT_FDCWD, pathname: at, mode: kind | 0o600, dev: rdev ?? 0 });
-          });
-          if (kind === S_IFREG) {
-            fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
-            if (size !== undefined) ftruncateSync(fd, size);
-            if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
-          }
-          chownSync(path, uid, gid);
-          chmodSync(path, mode & 0o7777);
-          if (atim !== undefined && mtim !== undefined) times = [Number(atim.tv_sec), Number(mtim.tv_sec)];
-        } else if (isRecord(record, ghost_chunk_entry)) {
-          writeAt(fd, readBlob(source, record), record.value.off);
         }
-      }
-      if (fd >= 0) close({ fd });
-      // What was written has changed them.
-      if (times !== undefined) utimesSync(path, ...times);
-      return path;
-    });
+        if (fd >= 0) close({ fd });
+        // What was written has changed them.
+        if (times !== undefined) utimesSync(path, ...times);
+        return path;
+      }),
+    );
   }
 
   /** Its name, for as long as that is free; the one that the checkpoint gave it goes with the restore. */
   #makeLink(id: number, name: string): string {
     const other = this.entry(id).reg!.name;
-    if (this.first(`remap ${other}`)) this.atLast(() => rmSync(other));
+    if (this.first(`remap ${other}`)) this.atLast(() => this.root.within(() => rmSync(other)));
     try {
-      linkSync(other, name);
+      this.root.within(() => linkSync(other, name));
     } catch {
       return other;
     }
-    this.atEnd(() => unlinkSync(name));
+    this.atEnd(() => this.root.within(() => unlinkSync(name)));
     return name;
   }
 
@@ -436,11 +444,11 @@ export class Restoring {
     const before = [...this.#made].find(([key]) => key.startsWith(`ghost ${id} `))?.[1] as string | undefined;
     // The directory that it was in may be gone as well.
     const parents = mkdirSync(dirname(name), { recursive: true });
-    if (parents !== undefined) this.atEnd(() => rmSync(parents, { recursive: true }));
+    if (parents !== undefined) this.atEnd(() => this.root.within(() => rmSync(parents, { recursive: true })));
     const make = (path: string): string => {
       if (before !== undefined && !directory) linkSync(before, path);
       else create(path);
-      this.atEnd(() => (directory ? rmdirSync(path) : unlinkSync(path)));
+      this.atEnd(() => this.root.within(() => (directory ? rmdirSync(path) : unlinkSync(path))));
       return path;
     };
     try {
@@ -448,13 +456,6 @@ export class Restoring {
     } catch {
       return make(`${name}.${process.pid}.ghost`);
     }
-  }
-}
-
-function writeAt(fd: number, bytes: Uint8Array, offset: number): void {
-  for (let done = 0; done < bytes.length; ) {
-    const buf = bytes.subarray(done, done + (1 << 19));
-    done += pwrite64({ fd, buf, count: buf.length, offset: offset + done });
   }
 }
 

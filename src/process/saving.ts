@@ -2,25 +2,16 @@
 
 import { rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
-import { Errno } from '../abi/errno.ts';
-import {
-  AT_FDCWD,
-  AT_SYMLINK_FOLLOW,
-  AT_SYMLINK_NOFOLLOW,
-  O_CLOEXEC,
-  O_PATH,
-  O_RDONLY,
-  SEEK_DATA,
-  SEEK_HOLE,
-} from '../abi/fcntl.ts';
+import { AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, O_RDONLY } from '../abi/fcntl.ts';
 import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import type { ghost_file_entry, remap_file_path_entry } from '../image/messages/files.ts';
 import type { sk_packet_entry } from '../image/messages/sockets.ts';
 import type { Value } from '../image/proto.ts';
-import { attributes, close, linkat, lseek, openat, pread64, readlink } from '../sys/files.ts';
+import { attributes, close, linkat, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
+import { dataRanges } from './files/holes.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
@@ -34,6 +25,7 @@ import type { Network } from './network.ts';
 import { place, Root } from './root.ts';
 import type { Filter } from './seccomp.ts';
 import type { Segment, Semaphores } from './sysv.ts';
+import type { Archive } from './tmpfs.ts';
 import type { Tracking } from './tracking.ts';
 import type { Names } from './uts.ts';
 import type { Waits } from './waits.ts';
@@ -82,6 +74,8 @@ export interface SharedMemory {
 }
 
 const DELETED = ' (deleted)';
+/** CRIU's id of no mount of the image. */
+const NOWHERE = -1;
 
 export class Saving {
   readonly options: SaveOptions;
@@ -120,6 +114,8 @@ export class Saving {
   ipc: IpcNamespace | undefined;
   uts: Names | undefined;
   network: Network | undefined;
+  /** Of tmpfs, by their device as entries of mounts have it. */
+  contents: ReadonlyMap<number, Archive> = new Map();
   /** Ids of files by how /proc/PID/maps shows them. */
   readonly mapped = new Map<string, number>();
   /** Names that were made for files without one. */
@@ -189,15 +185,20 @@ export class Saving {
     const { stat, link } = file;
     // A /proc of its own names them so already.
     let name = this.root.hasOwnProc ? link : this.ids.insideProc(link);
-    const mount = this.root.within(() => whereLeads(link, stat));
+    const mount = this.root.within(() => whereLeads(link, stat)) ?? this.#outside(link, stat);
     if (mount === undefined) {
       name = link.endsWith(DELETED) ? link.slice(0, -DELETED.length) : link;
       this.#addGhost(file, name);
     }
     const mode = stat.stx_mode & S_IFMT;
-    const mnt_id = this.mounts === undefined ? -1 : (mount ?? Number(stat.stx_mnt_id));
+    const mnt_id = this.mounts === undefined ? NOWHERE : (mount ?? Number(stat.stx_mnt_id));
     const reg: Regular = { ...entry, name, mnt_id, mode: stat.stx_mode, build_id: [] };
     return mode === S_IFREG ? { ...reg, size: stat.stx_size } : reg;
+  }
+
+  /** A tree in its own mount namespace may have been given files of outside: they are in none of its mounts. */
+  #outside(link: string, stat: Statx): number | undefined {
+    return this.mounts !== undefined && whereLeads(link, stat) !== undefined ? NOWHERE : undefined;
   }
 
   #addLink(file: { id: number; at: string; stat: Statx }, name: string): void {
@@ -213,7 +214,7 @@ export class Saving {
       close({ fd: directory });
       this.#links.push(newpath);
       const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
-      const mnt_id = this.mounts === undefined ? -1 : Number(file.stat.stx_mnt_id);
+      const mnt_id = this.mounts === undefined ? NOWHERE : Number(file.stat.stx_mnt_id);
       const reg: Regular = { id, flags: 0, pos: 0, fown, name: newpath, mnt_id, mode: stx_mode, build_id: [] };
       this.files.push({ type: 'REG', id, reg });
       return id;
@@ -337,19 +338,4 @@ function readPieces(at: string, size: number): Piece[] {
   } finally {
     close({ fd });
   }
-}
-
-/** Ranges of a file that hold data: start and end of each, in bytes. */
-export function dataRanges(fd: number, size: number): [start: number, end: number][] {
-  const ranges: [number, number][] = [];
-  for (let offset = 0; offset < size; ) {
-    const args = { fd, offset, whence: SEEK_DATA };
-    const start = lseek.attempt(args);
-    if (start === -Errno.ENXIO) break;
-    if (start < 0) throw lseek.error(args, start);
-    const end = Math.min(lseek({ fd, offset: start, whence: SEEK_HOLE }), size);
-    ranges.push([start, end]);
-    offset = end;
-  }
-  return ranges;
 }

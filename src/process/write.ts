@@ -3,11 +3,13 @@ import { ImageWriter, writeEntries } from '../image/file.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
+import { dataRanges } from './files/holes.ts';
+import { contentFile } from './mounts.ts';
 import { OURS } from './namespaces.ts';
 import { DUMPS, encodeDump, type Network } from './network.ts';
 import { FileMemory, type Memory, ProcessMemory, writePagemap, writePages } from './pages.ts';
 import type { Runs } from './runs.ts';
-import { dataRanges, type Saving } from './saving.ts';
+import type { Saving } from './saving.ts';
 import type { SavedTask } from './task.ts';
 
 export interface Collected {
@@ -133,6 +135,7 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
   if (saving.mounts !== undefined) {
     const { mnt_ns_id } = saving.namespaces.ids;
     writeEntries(draft.create(fileName(images.MNTS, mnt_ns_id)), images.MNTS, saving.mounts.entries);
+    for (const [device, archive] of saving.contents) writeParts(draft, contentFile(device), archive);
   }
   if (saving.network !== undefined) writeNetwork(draft, saving.namespaces.ids.net_ns_id, saving.network);
   if (saving.ipc !== undefined) {
@@ -157,11 +160,7 @@ function writeNetwork(draft: ImageDraft, id: number, { devices, dumps, settings,
   const entry = { ...conf, nsids: [], unix_conf: [], ipv4_sysctl: [], settings: [...settings] };
   writeEntries(draft.create(fileName(images.NETNS, id)), images.NETNS, [entry]);
   writeEntries(draft.create(fileName(images.NETDEV, id)), images.NETDEV, devices);
-  const raw = (name: string, bytes: Uint8Array) => {
-    const sink = draft.create(`${name}-${id}.img`);
-    sink.write(bytes);
-    sink.close();
-  };
+  const raw = (name: string, bytes: Uint8Array) => writeParts(draft, `${name}-${id}.img`, [bytes]);
   for (const { name, magic } of DUMPS) raw(name, encodeDump(magic, dumps[name]));
   raw(
     'nf-tables',
@@ -170,6 +169,12 @@ function writeNetwork(draft: ImageDraft, id: number, { devices, dumps, settings,
       rules.map((rule) => ({ ...rule, flags: 0, seq: 0 })),
     ),
   );
+}
+
+function writeParts(draft: ImageDraft, file: string, parts: readonly Uint8Array[]): void {
+  const sink = draft.create(file);
+  for (const part of parts) sink.write(part);
+  sink.close();
 }
 
 /** Entries with bytes behind them. */

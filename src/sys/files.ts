@@ -98,6 +98,9 @@ export const fdatasync = syscall('fdatasync', 75, { fd: int });
 /** Writes out the file system that holds the file. */
 export const syncfs = syscall('syncfs', 306, { fd: int });
 
+/** @param times two of `timespec`: of the last access and the last change */
+export const utimensat = syscall('utimensat', 280, { dirfd, pathname: cstring, times: input, flags: atFlags });
+
 /** Makes a file, FIFO or device. @param dev as the kernel has it, (major << 8) | minor for small numbers */
 export const mknodat = syscall('mknodat', 259, { dirfd, pathname: cstring, mode: octal, dev: hex });
 

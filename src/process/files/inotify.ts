@@ -8,6 +8,7 @@ import type { Value } from '../../image/proto.ts';
 import { close, ioctlInt, open_by_handle_at, openat, read, readlink } from '../../sys/files.ts';
 import { inotify_add_watch, inotify_init1, inotify_rm_watch } from '../../sys/inotify.ts';
 import { readMountinfo } from '../../sys/mountinfo.ts';
+import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 
 type Watch = Value<typeof inotify_wd_entry>;
@@ -17,7 +18,7 @@ export const inotify: FileKind = {
 
   matches: ({ link }) => link === 'anon_inode:inotify',
 
-  save(file) {
+  save(file, saving) {
     if (file.local >= 0 && ioctlInt(file.local, FIONREAD) > 0) {
       throw refused(
         file,
@@ -25,7 +26,7 @@ export const inotify: FileKind = {
         'try again when the program has read them',
       );
     }
-    return { ify: { id: file.id, flags: file.flags, fown: saveOwner(file), wd: watches(file) } };
+    return { ify: { id: file.id, flags: file.flags, fown: saveOwner(file), wd: watches(file, saving) } };
   },
 
   restore(entry, restoring) {
@@ -35,7 +36,7 @@ export const inotify: FileKind = {
     // When all files are opened and those that were only needed for that are gone: none of it is an event for the program.
     restoring.atLast(() => {
       let next = 1;
-      for (const watch of wd) next = addWatch(fd, watch, next);
+      for (const watch of wd) next = restoring.root.within(() => addWatch(fd, watch, next));
       drain(fd, flags);
     });
     return fd;
@@ -71,7 +72,7 @@ const LINE =
   /^(\d+) ino:([0-9a-f]+) sdev:([0-9a-f]+) mask:([0-9a-f]+) ignored_mask:([0-9a-f]+)(?:\s+fhandle-bytes:([0-9a-f]+) fhandle-type:([0-9a-f]+) f_handle:([0-9a-f]*))?/;
 
 /** `inotify wd:1 ino:3f7e8 sdev:fe00000 mask:fff ignored_mask:0 fhandle-bytes:8 fhandle-type:1 f_handle:e8f7030000000000` */
-function watches(file: OpenFile): Watch[] {
+function watches(file: OpenFile, saving: Saving): Watch[] {
   return file.info.lines
     .filter(([name]) => name === 'inotify wd')
     .map(([, value]): Watch => {
@@ -100,7 +101,7 @@ function watches(file: OpenFile): Watch[] {
           bytes: bytes.length,
           type: number(7),
           handle: words(bytes),
-          path: pathOf(file, match[1]!, number(3), number(7), bytes),
+          path: pathOf(saving, file, match[1]!, number(3), number(7), bytes),
         },
       };
     })
@@ -114,16 +115,27 @@ function words(bytes: Uint8Array): bigint[] {
 }
 
 /** Where a file is that is told by its handle. @param device as the kernel numbers it: 12 bits of major, 20 of minor */
-function pathOf(file: OpenFile, wd: string, device: number, handle_type: number, bytes: Uint8Array): string {
+function pathOf(
+  saving: Saving,
+  file: OpenFile,
+  wd: string,
+  device: number,
+  handle_type: number,
+  bytes: Uint8Array,
+): string {
   const handle = new Uint8Array(file_handle.size + bytes.length);
   file_handle.write({ handle_bytes: bytes.length, handle_type }, handle);
   handle.set(bytes, file_handle.size);
-  const mounts = readMountinfo('self').filter(
-    ({ major, minor }) => major === device >>> 20 && minor === (device & 0xfffff),
-  );
-  for (const { mountPoint } of mounts) {
+  const points =
+    saving.mounts?.entries.filter(({ root_dev }) => root_dev === device).map(({ mountpoint }) => mountpoint) ??
+    readMountinfo('self')
+      .filter(({ major, minor }) => major === device >>> 20 && minor === (device & 0xfffff))
+      .map(({ mountPoint }) => mountPoint);
+  for (const mountPoint of points) {
     const flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;
-    const mount_fd = openat.attempt({ dirfd: AT_FDCWD, pathname: mountPoint, flags, mode: 0 });
+    const mount_fd = saving.root.within(() =>
+      openat.attempt({ dirfd: AT_FDCWD, pathname: mountPoint, flags, mode: 0 }),
+    );
     if (mount_fd < 0) continue;
     const fd = open_by_handle_at.attempt({ mount_fd, handle, flags: O_PATH | O_CLOEXEC });
     close({ fd: mount_fd });

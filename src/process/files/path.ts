@@ -37,7 +37,7 @@ export const path: FileKind = {
     const made = (reg.flags & O_TMPFILE) === O_TMPFILE;
     const flags = reg.flags & KEPT_FLAGS & (made ? ~O_TMPFILE : -1);
     const pathname = restoring.pathOf(reg);
-    const fd = restoring.root.within(() => {
+    const fd = restoring.rootOf(reg).within(() => {
       // Opening may wait for ever (FIFO) or do something (device).
       if ((flags & O_PATH) === 0) checkType(reg, pathname, attributes(AT_FDCWD, pathname));
       return openat({ dirfd: AT_FDCWD, pathname, flags: flags | O_CLOEXEC, mode: 0 });

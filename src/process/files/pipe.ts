@@ -91,13 +91,15 @@ export const fifo: FileKind = {
     const pathname = restoring.pathOf(reg);
     // Open for both, so that no other open(2) waits for its other end, and what is in it stays.
     restoring.once(`fifo ${pipe_id}`, () => {
-      const fd = restoring.root.within(() => openat({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 }));
+      const fd = restoring
+        .rootOf(reg)
+        .within(() => openat({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 }));
       restoreContent(fd, restoring.fifosData.get(pipe_id));
       restoring.atEnd(() => close({ fd }));
       return fd;
     });
     const flags = (reg.flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK;
-    const fd = restoring.root.within(() => openat({ dirfd: AT_FDCWD, pathname, flags, mode: 0 }));
+    const fd = restoring.rootOf(reg).within(() => openat({ dirfd: AT_FDCWD, pathname, flags, mode: 0 }));
     setStatusFlags(fd, reg.flags);
     restoreOwner(restoring, fd, reg.fown);
     return fd;

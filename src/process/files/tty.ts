@@ -220,7 +220,7 @@ export function saveSessions(saving: Saving, files: readonly OpenFile[], pids: R
     if (!known) outside(file.link, file.pid, file.fd);
     if (!isMaster(info) || terminals.has(info.id - 1)) continue;
     // One that was open and is not any more: whoever reads from the master is told so.
-    if ((poll(file.local, 0) & POLLHUP) !== 0) addClosedSlave(terminals, info);
+    if ((poll(file.local, 0) & POLLHUP) !== 0) addClosedSlave(saving, info);
   }
   for (const pid of pids) {
     const stat = statOf(pid, saving);
@@ -241,7 +241,7 @@ export function saveSessions(saving: Saving, files: readonly OpenFile[], pids: R
     if (master === undefined) outside(`controlling terminal /dev/pts/${index}`, pid);
     if (!terminals.has(2 * index)) {
       if (master === undefined) addForeignSlave(terminals, index);
-      else addClosedSlave(terminals, master);
+      else addClosedSlave(saving, master);
     }
     for (const id of [2 * index, 2 * index + 1]) {
       const info = terminals.get(id);
@@ -263,9 +263,10 @@ function statOf(pid: number, { stopped }: Saving): Stat | undefined {
   }
 }
 
-function addClosedSlave(terminals: Saving['terminals'], master: TtyInfo): void {
+function addClosedSlave(saving: Saving, master: TtyInfo): void {
+  const { terminals } = saving;
   const { index } = master.pty!;
-  const stat = attributes(AT_FDCWD, `/dev/pts/${index}`);
+  const stat = saving.root.within(() => attributes(AT_FDCWD, `/dev/pts/${index}`));
   const settings = { termios: master.termios, termios_locked: master.termios_locked, winsize: master.winsize };
   terminals.set(2 * index, { ...slaveInfo(index, stat, undefined), id: 2 * index, ...settings });
 }

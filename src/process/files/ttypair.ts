@@ -136,7 +136,8 @@ function pairOf(restoring: Restoring, index: number): Pair {
     const [masterInfo, slaveInfo] = [of.find(isMaster), of.find((each) => isLive(each) && !isMaster(each))];
     const files = (id: number | undefined) => [...tree.files.values()].filter(({ tty }) => tty?.tty_info_id === id);
     const named = files(masterInfo?.id)[0]?.tty?.regf_id;
-    const master = openMaster(named === undefined ? '/dev/ptmx' : restoring.entry(named).reg!.name, index);
+    const path = named === undefined ? '/dev/ptmx' : restoring.entry(named).reg!.name;
+    const master = restoring.root.within(() => openMaster(path, index));
     setLocked(master, false);
     const hungUp = new Map<number, number>();
     for (const { id } of of.filter((each) => !isLive(each)).flatMap((each) => files(each.id))) {

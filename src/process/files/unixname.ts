@@ -8,8 +8,10 @@ import { UnsupportedError } from '../../errors.ts';
 import type { unix_sk_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { attributes, close, ioctl, openat, readlink } from '../../sys/files.ts';
+import { fchdir } from '../../sys/process.ts';
 import { bind, connect, socket } from '../../sys/socket.ts';
 import type { Restoring } from '../restoring.ts';
+import { place, Root } from '../root.ts';
 import type { OpenFile } from './file.ts';
 
 export type UnixEntry = Value<typeof unix_sk_entry>;
@@ -66,6 +68,10 @@ export function bindTo(restoring: Restoring, fd: number, entry: UnixEntry): void
     bindHere(fd, entry.name);
     return;
   }
+  restoring.root.within(() => bindPath(restoring, fd, entry, path));
+}
+
+function bindPath(restoring: Restoring, fd: number, entry: UnixEntry, path: string): void {
   const deleted = entry.deleted === true;
   if (deleted) makeDirectories(restoring, resolve(entry.name_dir ?? '/', path));
   inDirectory(entry.name_dir, () => {
@@ -97,7 +103,8 @@ export function addressOf(restoring: Restoring, entry: UnixEntry): Uint8Array {
 
 export function connectTo(restoring: Restoring, fd: number, entry: UnixEntry): void {
   const addr = addressOf(restoring, entry);
-  connect({ sockfd: fd, addr, addrlen: addr.length });
+  const root = restoring.has(fileKey(entry)) ? Root.ours : restoring.root;
+  root.within(() => connect({ sockfd: fd, addr, addrlen: addr.length }));
 }
 
 function fileKey({ ino }: UnixEntry): string {
@@ -126,7 +133,7 @@ function pathOf({ name }: UnixEntry): string | undefined {
 /** The directories of a deleted file may be deleted as well. */
 function makeDirectories(restoring: Restoring, path: string): void {
   const parents = mkdirSync(dirname(path), { recursive: true });
-  if (parents !== undefined) restoring.atEnd(() => rmSync(parents, { recursive: true }));
+  if (parents !== undefined) restoring.atEnd(() => restoring.root.within(() => rmSync(parents, { recursive: true })));
 }
 
 /**
@@ -160,11 +167,13 @@ function clearWay(path: string, type: number, back: boolean): string | undefined
 /** Does something in the directory from which a relative name leads on. */
 function inDirectory<T>(directory: string | undefined, action: () => T): T {
   if (directory === undefined) return action();
-  const before = process.cwd();
-  process.chdir(directory);
+  const [before, there] = [place('.'), place(directory)];
   try {
+    fchdir({ fd: there });
     return action();
   } finally {
-    process.chdir(before);
+    fchdir({ fd: before });
+    close({ fd: before });
+    close({ fd: there });
   }
 }

@@ -91,6 +91,9 @@ for (const [letters, what] of [
 for (const [letters, what] of [
   ['', 'what is mounted outside'],
   ['p', 'a /proc of its own'],
+  ['bs', 'bind mounts, and mounts that share what is mounted in them'],
+  ['pt', 'files in tmpfs'],
+  ['prt', 'a root directory of its own'],
 ] as const) {
   test(`a tree in its own mount namespace with ${what}, twice`, async (t) => {
     const { target, init } = await startTree(t, letters, 'mounts');

@@ -4,6 +4,7 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import fc from 'fast-check';
 import { SyscallError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
 import { checkedStore } from '../../../src/image/checked.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
@@ -11,7 +12,7 @@ import { incompatibilities, infoText, parseInfo } from '../../../src/image/info.
 import { type ImageStore, MemoryStore, readWhole, withSource } from '../../../src/image/store.ts';
 import { createStream, openStream } from '../../../src/image/stream.ts';
 import { Sums } from '../../../src/image/sums.ts';
-import { fileHeader, readHeader } from '../../../src/image/tar.ts';
+import { fileHeader, header, paddingOf, readHeader, type TarHeader } from '../../../src/image/tar.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { info, sample, writeSample } from './sample.ts';
 
@@ -249,10 +250,8 @@ test('tar headers have sizes of any length', () => {
       at += count;
       return bytes.subarray(at - count, at);
     };
-    assert.deepEqual(
-      readHeader(read, 'x', () => at),
-      { name: 'pages-1.img', type: '0', size },
-    );
+    const { name, type, size: found } = readHeader(read, 'x', () => at)!;
+    assert.deepEqual({ name, type, size: found }, { name: 'pages-1.img', type: '0', size });
     assert.equal(at, bytes.length);
   }
   const flipped = fileHeader('pages-1.img', 1);
@@ -266,6 +265,80 @@ test('tar headers have sizes of any length', () => {
       ),
     /x at byte 512: tar checksum/,
   );
+});
+
+test('tar headers have names, owners and times of any kind', () => {
+  const name = fc.string({ unit: 'grapheme', minLength: 1, maxLength: 200 }).filter((each) => !each.includes('\0'));
+  const entry = fc.record({
+    name,
+    type: fc.constantFrom('0', '1', '2', '3', '5'),
+    size: fc.integer({ min: 0, max: 2 ** 40 }),
+    mode: fc.integer({ min: 0, max: 0o7777 }),
+    uid: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+    gid: fc.integer({ min: 0, max: 2 ** 32 - 1 }),
+    mtime: fc.record({
+      tv_sec: fc.integer({ min: -(2 ** 40), max: 2 ** 40 }),
+      tv_nsec: fc.integer({ min: 0, max: 999_999_999 }),
+    }),
+    linkname: name,
+  });
+  fc.assert(
+    fc.property(entry, (each) => {
+      const given = { ...each, mtime: { ...each.mtime }, major: each.type === '3' ? 240 : 0, minor: 0 };
+      const bytes = header(given);
+      let at = 0;
+      const read = (count: number) => {
+        at += count;
+        return bytes.subarray(at - count, at);
+      };
+      assert.deepEqual(
+        readHeader(read, 'x', () => at),
+        given,
+      );
+      assert.equal(at, bytes.length);
+    }),
+  );
+});
+
+test('GNU tar reads what we write of files, and we what it writes', (t) => {
+  const folder = temporary(t);
+  const long = 'n'.repeat(150);
+  fs.mkdirSync(join(folder, 'in', long), { recursive: true });
+  fs.writeFileSync(join(folder, 'in', long, 'holes'), 'begin');
+  fs.truncateSync(join(folder, 'in', long, 'holes'), 300_000);
+  for (let i = 0; i < 9; i++) {
+    const fd = fs.openSync(join(folder, 'in', long, 'holes'), 'r+');
+    fs.writeSync(fd, 'piece', i * 30_000);
+    fs.closeSync(fd);
+  }
+  fs.symlinkSync(long, join(folder, 'in', 'link'));
+  const tar = (...args: string[]) => execFileSync('tar', ['-C', folder, ...args], { maxBuffer: 1 << 22 });
+  const archive = tar('-c', '--format=gnu', '--sparse', '--numeric-owner', 'in');
+  let at = 0;
+  const read = (count: number) => {
+    at += count;
+    return archive.subarray(at - count, at);
+  };
+  const found = new Map<string, TarHeader>();
+  for (let next = readHeader(read, 'x', () => at); next !== undefined; next = readHeader(read, 'x', () => at)) {
+    found.set(next.name, next);
+    at += next.size + paddingOf(next.size);
+  }
+  assert.equal(found.get('in/link')!.linkname, long);
+  const { sparse } = found.get(`in/${long}/holes`)!;
+  assert.equal(sparse!.size, 300_000);
+  assert.ok(sparse!.pieces.length > 4 && sparse!.pieces.some(({ offset }) => offset > 200_000));
+
+  const mtime = { tv_sec: 1_000_000_000, tv_nsec: 123_456_789 };
+  const common = { size: 3, mode: 0o640, uid: process.getuid!(), gid: process.getgid!(), mtime, major: 0, minor: 0 };
+  const file = { ...common, name: `${long}-ours`, type: '0', linkname: '' };
+  const content = Buffer.alloc(512);
+  content.write('abc');
+  fs.writeFileSync(join(folder, 'ours.tar'), Buffer.concat([header(file), content, Buffer.alloc(1024)]));
+  tar('-x', '-p', '-f', join(folder, 'ours.tar'));
+  const stat = fs.statSync(join(folder, `${long}-ours`), { bigint: true });
+  assert.deepEqual([stat.size, Number(stat.mode) & 0o7777], [3n, 0o640]);
+  assert.equal(stat.mtimeNs, 1_000_000_000_123_456_789n);
 });
 
 test('what is read is checked, in whatever order and however little of it', () => {
