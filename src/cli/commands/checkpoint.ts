@@ -2,6 +2,7 @@ import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { externalFlags, externalOf, externalSocketsOf } from '../criu/external.ts';
 import { imageFlags, openDraft, openParent } from '../criu/images.ts';
+import { mountFlags, mountsOf, withoutMounts } from '../criu/mounts.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { pidOf, preDumpInto, timeoutOf, treeFlags, UNWATCHED } from '../criu/predump.ts';
 import { logged, supervised } from '../criu/run.ts';
@@ -38,6 +39,7 @@ const flags = {
     summary: 'give a file without its name, that has others, one more beside it (link_remap.N); a restore removes it',
   },
   ...externalFlags,
+  ...mountFlags,
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
 
@@ -97,7 +99,8 @@ export const checkpoint = command({
       freezeGroup: flags.freezeCgroup,
       connections: flags.tcpClose ? 'closed' : flags.tcpEstablished ? 'kept' : 'refused',
       skipInFlight: flags.skipInFlight,
-      external: externalOf(flags.external),
+      external: externalOf(withoutMounts(flags.external)),
+      ...mountsOf(flags.external, flags),
       externalSockets: externalSocketsOf(flags.externalSockets),
       beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),
     } as const;

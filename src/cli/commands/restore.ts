@@ -4,6 +4,7 @@ import { command, type Flags } from '../command.ts';
 import { inheritedOf, inheritFlags } from '../criu/external.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
 import { connectLazyPages } from '../criu/lazy.ts';
+import { mountFlags, mountsOf } from '../criu/mounts.ts';
 import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
@@ -21,13 +22,21 @@ const flags = {
   },
   tcpClose: { long: 'tcp-close', summary: 'restore TCP connections as closed' },
   ...inheritFlags,
+  ...mountFlags,
+  root: {
+    long: 'root',
+    short: 'r',
+    value: 'PATH',
+    summary: 'make this directory the root of a tree that has its own mount namespace',
+  },
   leaveStopped: { long: 'leave-stopped', short: 's', summary: 'leave the processes stopped, as by SIGSTOP' },
   pidFile: { long: 'pidfile', value: 'FILE', summary: 'write the process id of the root into this file' },
   external: {
     long: 'external',
     value: 'RESOURCE',
     repeat: true,
-    summary: 'veth[IN]:OUT[@BRIDGE]: the same as --veth-pair; what else a checkpoint was told comes by --inherit-fd',
+    summary:
+      'mnt[KEY]:PATH: mount PATH where the checkpoint was told KEY; dev[KEY]:DEVICE: the same for a disk; veth[IN]:OUT[@BRIDGE]: as --veth-pair',
   },
   vethPair: {
     long: 'veth-pair',
@@ -98,6 +107,8 @@ export const restore = command({
           sibling: flags.sibling,
           peers: peersOf(flags.vethPair, flags.external),
           inherited,
+          root: flags.root,
+          ...mountsOf(flags.external, flags),
           ignoreCgroups: ignoresCgroups(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);

@@ -11,7 +11,7 @@ export const externalFlags = {
     value: 'RESOURCE',
     repeat: true,
     summary:
-      'file[MNT:INODE], pipe[INODE] or unix[INODE]: is not part of the image; a restore brings it by --inherit-fd',
+      'file[MNT:INODE], pipe[INODE] or unix[INODE]: is not part of the image; a restore brings it by --inherit-fd; mnt[MOUNTPOINT]:KEY, dev[MAJOR/MINOR]:KEY: neither is this mount',
   },
   externalSockets: {
     long: 'ext-unix-sk',
