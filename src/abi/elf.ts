@@ -47,6 +47,8 @@ export const PT_LOAD = 1;
 export const PT_DYNAMIC = 2;
 export const PT_INTERP = 3;
 export const PT_NOTE = 4;
+/** Whether the stack may be executed, by its flags. */
+export const PT_GNU_STACK = 0x6474e551;
 
 export const PF_X = 1;
 export const PF_W = 2;
