@@ -33,7 +33,8 @@ function start(
     terminal.length > 0
       ? spawn(program, argv.slice(2), { stdio: [...stdio] })
       : spawn('/bin/sh', [...closed, program, ...argv.slice(2)], { stdio: [...stdio] });
-  t.after(() => child.kill('SIGKILL'));
+  // To the command, with which it ends.
+  t.after(() => child.kill('SIGQUIT'));
   return child;
 }
 
@@ -87,7 +88,7 @@ test('signals go to the command, also those that come before it is there', async
   const early =
     'import os, signal, sys\nsignal.pthread_sigmask(signal.SIG_BLOCK, [15])\nos.kill(os.getpid(), 15)\nos.closerange(3, 10)\nos.execv(sys.argv[1], sys.argv[1:])';
   const waits = spawn('python3', ['-c', early, program, '/bin/sleep', 'sleep', '1000']);
-  t.after(() => waits.kill('SIGKILL'));
+  t.after(() => waits.kill('SIGQUIT'));
   assert.deepEqual(await once(waits, 'exit'), [128 + 15, null]);
 });
 
@@ -103,7 +104,7 @@ test('orphans that come to it are reaped', async (t) => {
   const child = spawn('python3', [subreaper, program, '/bin/sh', 'sh', '-c', script], {
     stdio: ['pipe', 'pipe', 'inherit'],
   });
-  t.after(() => child.kill('SIGKILL'));
+  t.after(() => child.kill('SIGQUIT'));
   let text = '';
   child.stdout!.on('data', (part) => {
     text += part;
