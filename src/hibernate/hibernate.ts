@@ -6,7 +6,7 @@
  *     C0: image found, checked ── kexec ──> C: image -> memory of A ── jump back ──> A goes on behind its jump
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, fsyncSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync } from 'node:fs';
 import type { Compression } from '../crash/codec/page.ts';
 import { writeAt } from '../crash/io/output.ts';
 import { UnsupportedError } from '../errors.ts';
@@ -78,12 +78,7 @@ const LOST_DEVICES: Readonly<Record<string, string>> = {
 /** Why this machine cannot be hibernated, before anything is touched. @throws UnsupportedError */
 export function requireHibernation(to: string): void {
   requireJump();
-  const loaded = new Set(
-    readProcText('/proc/modules')
-      .split('\n')
-      .map((line) => line.split(' ')[0]!),
-  );
-  const lost = Object.keys(LOST_DEVICES).find((name) => loaded.has(name));
+  const lost = Object.keys(LOST_DEVICES).find((name) => existsSync(`/sys/module/${name}`));
   if (lost !== undefined) {
     throw new UnsupportedError({
       what: `hibernating with the module ${lost}`,

@@ -33,7 +33,10 @@ async function intoSaver(vm: Vm, options: string, name: KernelName = 'jump'): Pr
   await vm.check(
     `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>&1; echo \\$? >/tmp/ended" &) </dev/null`,
   );
-  await vm.nextKernel(first, NEXT_KERNEL_MS);
+  const refused = vm.check('until [ -s /tmp/ended ]; do sleep 0.5; done; cat /tmp/hibernate.log');
+  const log = await Promise.race([vm.nextKernel(first, NEXT_KERNEL_MS), refused]);
+  if (typeof log === 'string') throw new Error(log);
+  refused.catch(() => {});
 }
 
 /** Lets the kernel that was started for it save or restore. */
