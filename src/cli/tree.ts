@@ -3,7 +3,7 @@ import type { Command, Flags } from './command.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
 import { crash } from './commands/crash.ts';
-import { hibernate, resume } from './commands/hibernate.ts';
+import { hibernate, krestore, resume } from './commands/hibernate.ts';
 import { imageCommand } from './commands/image.ts';
 import { kexec } from './commands/kexec.ts';
 import { lazyPages } from './commands/lazypages.ts';
@@ -45,6 +45,7 @@ export const tree: Command = {
     pkram,
     hibernate,
     resume,
+    krestore,
     crash,
   ],
   examples: [{ line: 'tideover check', does: 'what this machine can do, and why not' }],

@@ -5,6 +5,7 @@ import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { ioctl } from '../sys/files.ts';
 import { readProcText } from '../sys/proc.ts';
+import { isImage } from './image.ts';
 
 const FOLDER = '/sys/class/block';
 const POLL_MS = 200;
@@ -27,6 +28,12 @@ export function findDisk(wanted: (block: Uint8Array) => boolean, seconds = 0): s
     if (Date.now() >= end) return undefined;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
   }
+}
+
+/** Whether there is an image of a machine: on a block device or in a file. */
+export function isImageFile(path: string): boolean {
+  const block = statSync(path, { throwIfNoEntry: false })?.isDirectory() === false ? firstBlock(path) : undefined;
+  return block !== undefined && isImage(block);
 }
 
 /** undefined where there is none: no medium, an error. */

@@ -6,15 +6,13 @@
  *     C0: image found, checked ── kexec ──> C: image -> memory of A ── jump back ──> A goes on behind its jump
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, openSync, readFileSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, fsyncSync, openSync, writeFileSync } from 'node:fs';
 import type { Compression } from '../crash/codec/page.ts';
 import { writeAt } from '../crash/io/output.ts';
 import { UnsupportedError } from '../errors.ts';
 import { jump, planJump, requireJump } from '../kexec/jump.ts';
-import { readKernel } from '../kexec/kernelfile.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
 import { ramOf } from '../kexec/memorymap.ts';
-import { joinInitrds } from '../kexec/plan.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { alignIn, alignOut, formatRange, overlaps, type Range, sizeOf, subtract } from '../mem/range.ts';
 import { vmcoreinfoNote } from '../sys/dying.ts';
@@ -23,20 +21,15 @@ import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
 import { forgetDisk, sizeOfDisk } from './disks.ts';
 import { freezeFileSystems } from './filesystems.ts';
+import { type HelperFiles, helperRequest } from './helper.ts';
+import { runSleepHooks } from './hooks.ts';
 import { clearImage } from './image.ts';
 import { makeMailbox, type Word } from './mailbox.ts';
-import { orderArchive, type SaveOrder } from './order.ts';
-
-/** A kernel to save or restore with. Its initramfs runs `tideover hibernate stage`. */
-export interface HelperKernel {
-  readonly kernel: string;
-  /** Joined in this order. */
-  readonly initrds: readonly string[];
-  readonly commandLine: string;
-}
+import type { SaveOrder } from './order.ts';
+import { say } from './say.ts';
 
 export interface HibernateOptions {
-  readonly helper: HelperKernel;
+  readonly helper: HelperFiles;
   /** Path of the block device that gets the image. What is on it is lost. */
   readonly to: string;
   readonly compression: Compression;
@@ -140,16 +133,23 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     mailbox: { address: mailbox.address, cookie: mailbox.cookie },
     release: readCpu().kernel.release,
   };
-  const initrd = joinInitrds([...helper.initrds.map((path) => readFileSync(path)), orderArchive(order)]);
-  const request = { image: readKernel(helper.kernel), initrd, commandLine: helper.commandLine };
-  const plan = planJump({ ...request, region }, machine);
+  const plan = planJump({ ...helperRequest(helper, to, order), region }, machine);
   leaveTicket(to, ticket);
   if (options.dropCaches) {
     sync({});
     writeFileSync('/proc/sys/vm/drop_caches', '3');
   }
-  jump(plan, freezeFileSystems);
-  return mailbox.read();
+  for (const failure of runSleepHooks('pre')) say(failure);
+  try {
+    jump(plan, freezeFileSystems);
+  } finally {
+    for (const failure of runSleepHooks('post')) say(failure);
+  }
+  const word = mailbox.read();
+  say(
+    `this machine goes on: ${word?.outcome ?? 'nobody said why'}${word?.reason === undefined ? '' : `: ${word.reason}`}`,
+  );
+  return word;
 }
 
 /** By which the other kernel finds the disk. An image that was there is none any more. */

@@ -1,18 +1,14 @@
 /** In a kernel that has booted as always, before file systems are mounted: looks for an image and starts what restores it. */
-import { readFileSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import { planInRegion } from '../kexec/jump.ts';
-import { readKernel } from '../kexec/kernelfile.ts';
 import { load, requireKexecLoad, start } from '../kexec/load.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
-import { joinInitrds } from '../kexec/plan.ts';
 import { formatRange, subtract } from '../mem/range.ts';
 import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { findDisk } from './disks.ts';
-import type { HelperKernel } from './hibernate.ts';
+import { type HelperFiles, helperRequest } from './helper.ts';
 import { type Description, isImage } from './image.ts';
-import { orderArchive } from './order.ts';
 import { describeImage } from './restore.ts';
 
 /**
@@ -23,7 +19,7 @@ import { describeImage } from './restore.ts';
  * @returns where there is nothing to resume: why
  * @throws UnsupportedError where the image does not fit this machine, FormatError where it is damaged. Nothing has changed then.
  */
-export function resume(helper: HelperKernel, path: string | undefined, seconds: number): string {
+export function resume(helper: HelperFiles, path: string | undefined, seconds: number): string {
   const disk = path ?? findDisk(isImage, seconds);
   if (disk === undefined) return 'there is no image';
   const { description, state } = describeImage(disk);
@@ -39,9 +35,7 @@ export function resume(helper: HelperKernel, path: string | undefined, seconds: 
       remedy: 'boot as the machine was when it was saved, or go on without it; the image stays',
     });
   }
-  const initrds = helper.initrds.map((each) => readFileSync(each));
-  const initrd = joinInitrds([...initrds, orderArchive({ kind: 'restore', id: description.id })]);
-  const request = { image: readKernel(helper.kernel), initrd, commandLine: helper.commandLine };
+  const request = helperRequest(helper, disk, { kind: 'restore', id: description.id });
   load(planInRegion({ ...request, region: description.region }, machine));
   sync({});
   start();

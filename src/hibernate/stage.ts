@@ -1,5 +1,4 @@
 /** What the kernels that save and restore do, from their initramfs: the order that they were given. */
-import { writeFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import {
   LINUX_REBOOT_CMD_POWER_OFF,
@@ -15,12 +14,13 @@ import { readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
 import { reboot } from '../sys/reboot.ts';
-import { mustFind } from './disks.ts';
+import { isImageFile, mustFind } from './disks.ts';
 import { type Description, isImage, ticketOf } from './image.ts';
 import { leaveWord, type Word } from './mailbox.ts';
 import type { Order, RestoreOrder, SaveOrder } from './order.ts';
 import { describeImage, markImage, restoreMemory } from './restore.ts';
 import { saveMemory } from './save.ts';
+import { say } from './say.ts';
 
 /** A disk on USB is there after so long at most. */
 const DISK_SECONDS = 30;
@@ -82,6 +82,7 @@ async function restore({ id }: RestoreOrder): Promise<void> {
       throw new UnsupportedError({ what: disk, why: `its image is another one, or ${state}`, remedy: 'boot again' });
     }
     tried = disk;
+    if (readMachine().fiveLevel !== description.fiveLevel) throw new Error('page tables are of another depth here');
     const { cpu, kernel } = readCpu();
     const missing = description.cpu.features.find((feature) => !cpu.features.includes(feature));
     // Kernels name features differently.
@@ -106,6 +107,41 @@ async function restore({ id }: RestoreOrder): Promise<void> {
     if (tried !== undefined) markImage(tried, 'failed');
     end('reboot');
   }
+}
+
+/**
+ * The restoring alone, in a kernel that lives in the region of the image and of its memory uses nothing else. Does not return.
+ *
+ * @param path of an image, or of a dump that holds all pages, as a copy of /proc/vmcore does
+ * @param entry where its kernel takes over, for a dump; an image says so itself
+ * @throws FormatError, VerifyError where it is damaged, UnsupportedError where it was used before. Memory may have been overwritten.
+ */
+export async function restoreAlone(path: string, entry: number | undefined): Promise<never> {
+  const described = isImageFile(path) ? describeImage(path) : undefined;
+  const to = described?.description.entry ?? entry;
+  if (to === undefined) {
+    throw new UnsupportedError({
+      what: path,
+      why: 'it does not say where its kernel takes over',
+      remedy: 'give --entry',
+    });
+  }
+  if (described !== undefined && described.state !== 'ready') {
+    throw new UnsupportedError({
+      what: path,
+      why: `the image is ${described.state}`,
+      remedy: 'it is restored once only',
+    });
+  }
+  const started = Date.now();
+  const { pages, zero } = await restoreMemory(path, threads('restored'));
+  say(`restored ${pages} pages and zeroed ${zero} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
+  if (described !== undefined) {
+    leaveWord(described.description.mailbox, { outcome: 'resumed', bytes: described.size });
+    markImage(path, 'used');
+  }
+  goBack(to);
+  throw new Error('the machine did not go on');
 }
 
 /** Into the kernel whose memory is all there again. */
@@ -135,11 +171,6 @@ function threads(done: string) {
       say(`${tenth * 10}% ${done}, ${Math.round(rate)} MB/s`);
     },
   };
-}
-
-/** On the console, by the kernel's log: whatever the initramfs does with output. */
-function say(text: string): void {
-  writeFileSync('/dev/kmsg', `<4>tideover: ${text.replaceAll('\n', ' ').slice(0, 900)}\n`);
 }
 
 function sum(ranges: SaveOrder['memory']): number {

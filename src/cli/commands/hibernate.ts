@@ -1,18 +1,24 @@
 /** Powering the machine off with all that runs on it, and going on after the next boot. */
 import { PartialError } from '../../errors.ts';
-import type { HelperKernel } from '../../hibernate/hibernate.ts';
+import type { HelperFiles } from '../../hibernate/helper.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
+import { printableLine } from '../text.ts';
 
 const helperFlags = {
-  kernel: { long: 'kernel', value: 'FILE', summary: 'the kernel that saves, or restores: a bzImage' },
+  kernel: {
+    long: 'kernel',
+    value: 'FILE',
+    summary: 'the kernel that saves, or restores: a bzImage; by default the one that runs, of /boot',
+  },
   initrd: {
     long: 'initrd',
     value: 'FILE',
     repeat: true,
-    summary: 'its initramfs, which runs tideover hibernate stage; several are joined',
+    summary: 'its initramfs, which runs tideover hibernate stage; several are joined; by default one is made',
   },
+  system: { long: 'system', value: 'FILE', summary: 'squashfs with Node and tideover for the initramfs that is made' },
   append: { long: 'append', value: 'TEXT', summary: 'its command line' },
 } as const satisfies Flags;
 
@@ -30,6 +36,57 @@ const stage = command({
   },
 });
 
+const check = command({
+  name: 'check',
+  summary: 'Say whether this machine can hibernate, and what is missing',
+  description: ['With --json: {"possible", "requirements": [{"what", "answer", "reason", "remedy"?}]}.'],
+  exits: { 3: 'Something is missing; it is named.' },
+  async run() {
+    const { hibernationRequirements } = await import('../../hibernate/setup.ts');
+    const requirements = hibernationRequirements().map(({ what, answer }) => ({ what, ...answer }));
+    const missing = requirements.some(({ answer }) => answer === 'no');
+    return {
+      json: { possible: !missing, requirements },
+      text: () =>
+        requirements.map(({ what, answer, reason, remedy }) =>
+          printableLine(`${answer.padEnd(8)}${what}: ${reason}${remedy === undefined ? '' : `; ${remedy}`}`),
+        ),
+      exit: missing ? 3 : 0,
+    };
+  },
+});
+
+const setup = command({
+  name: 'setup',
+  summary: 'Prepare this machine: the initramfs gets what brings an image back',
+  description: [
+    'Copies the kernel, its initramfs and its system to /var/lib/tideover/hibernate and writes a hook and a script for ' +
+      'initramfs-tools, which look for an image before file systems are mounted. Says what is left to do. noresume on the ' +
+      "kernel's command line passes an image over.",
+    'With --json: {"written": [paths], "todo": [texts]}.',
+  ],
+  flags: {
+    to: { long: 'to', value: 'BLOCKDEV', summary: 'where images go' },
+    kernel: helperFlags.kernel,
+    system: helperFlags.system,
+  },
+  exits: { 3: 'initramfs-tools, mksquashfs or a module of the kernel is missing.' },
+  async run(_, { flags: { to, kernel, system } }) {
+    if (to === undefined) throw new UsageError('--to is missing: where images go');
+    const { hibernationRequirements, setUp } = await import('../../hibernate/setup.ts');
+    const written = setUp(to, { ...(kernel !== undefined && { kernel }), ...(system !== undefined && { system }) });
+    const missing = hibernationRequirements().filter(({ answer }) => answer.answer === 'no');
+    const todo = ['run: update-initramfs -u', ...missing.map(({ what, answer }) => `${what}: ${answer.remedy}`)];
+    return {
+      json: { written, todo },
+      text: () => [
+        ...written.map((path) => `written: ${path}`),
+        ...todo.map((text) => printableLine(`to do: ${text}`)),
+      ],
+    };
+  },
+});
+
 export const hibernate: Command = command({
   name: 'hibernate',
   group: 'This machine',
@@ -42,10 +99,10 @@ export const hibernate: Command = command({
       'dump which all tideover crash commands read, and crash(8) too.',
     'With --json: {"outcome": "tested" or "resumed", "bytes", "seconds"}, of the image and of writing or restoring it.',
   ],
-  commands: [stage],
+  commands: [check, setup, stage],
   flags: {
     to: { long: 'to', value: 'BLOCKDEV', summary: 'where the image goes' },
-    compress: { long: 'compress', value: 'HOW', choices: ['lzo', 'zstd', 'none'], summary: 'how pages are compressed' },
+    compress: { long: 'compress', value: 'HOW', choices: ['zstd', 'lzo', 'none'], summary: 'how pages are compressed' },
     test: { long: 'test', summary: 'go on after saving' },
     reboot: { long: 'reboot', summary: 'restart after saving' },
     poweroff: { long: 'poweroff', summary: 'switch off after saving; the default' },
@@ -124,7 +181,28 @@ export const resume: Command = command({
   },
 });
 
-function helperOf({ kernel, initrd, append }: FlagValues<typeof helperFlags>): HelperKernel {
-  if (kernel === undefined) throw new UsageError('--kernel is missing');
-  return { kernel, initrds: initrd, commandLine: append ?? '' };
+export const krestore: Command = command({
+  name: 'krestore',
+  group: 'This machine',
+  summary: "Put a machine's memory back and go on with it: the last step of tideover resume by hand",
+  description: [
+    'For a kernel that lives in memory which the machine did not use, and does not use any other. Does not return.',
+  ],
+  arguments: [{ name: 'IMAGE', summary: 'disk or file with the image, or a copy of /proc/vmcore' }],
+  flags: {
+    entry: { long: 'entry', value: 'ADDR', summary: 'the jump-back entry, of kexec_jump_back_entry=; an image has it' },
+  },
+  exits: { 3: 'The image was used before, or this kernel uses its memory.', 5: 'It is damaged.' },
+  async run(_, { flags, args }) {
+    const entry = flags.entry === undefined ? undefined : Number(flags.entry);
+    if (entry !== undefined && (!Number.isSafeInteger(entry) || entry <= 0)) {
+      throw new UsageError(`--entry ${flags.entry}: not an address, like 0x8f4f12d`);
+    }
+    const { restoreAlone } = await import('../../hibernate/stage.ts');
+    return restoreAlone(args[0] as string, entry);
+  },
+});
+
+function helperOf({ kernel, initrd, system, append }: FlagValues<typeof helperFlags>): HelperFiles {
+  return { kernel, initrds: initrd, system, append };
 }

@@ -1,15 +1,23 @@
 /** Looking into images, and turning them into other forms. Works on anybody's image, on any platform. */
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import type { ImageStore } from '../../image/store.ts';
+import { formatRange } from '../../mem/range.ts';
 import { command } from '../command.ts';
 import { openStore } from '../criu/images.ts';
 import { UsageError } from '../exit.ts';
+import type { Output } from '../io.ts';
+import { byteSize } from '../progress.ts';
+import { printableLine } from '../text.ts';
 
 const image = { name: 'DIR', summary: 'directory of the image; - is stdin' } as const;
 
 const show = command({
   name: 'show',
-  summary: 'Show the processes of an image, their memory and their files',
+  summary: 'Show the processes of an image, their memory and their files; of a hibernated machine, what it was',
+  description: [
+    'DIR may also be the disk or file with the image of a hibernated machine. With --json: {"description", "state", "size", ' +
+      '"usage": {zero, cache, cachePrivate, user, free, kernel, total}}, usage in pages.',
+  ],
   arguments: [image],
   flags: {
     memory: { long: 'memory', summary: 'list the mappings too' },
@@ -18,6 +26,8 @@ const show = command({
   exits: { 5: 'The image is damaged.' },
   examples: [{ line: 'tideover image show /var/tmp/image --files', does: 'what was running, and what it had open' }],
   async run(_io, { flags, args }) {
+    const { isImageFile } = await import('../../hibernate/disks.ts');
+    if (isImageFile(args[0] as string)) return showHibernation(args[0] as string);
     const { describe, render } = await import('../../image/show.ts');
     const description = await withStore(args[0] as string, describe);
     return { json: description, text: () => render(description, flags).trimEnd().split('\n') };
@@ -95,6 +105,27 @@ function pidOf(text: string | undefined): number | undefined {
   if (text === undefined) return undefined;
   if (!/^[1-9]\d*$/.test(text)) throw new UsageError(`--pid: '${text}' is no process id`);
   return Number(text);
+}
+
+async function showHibernation(path: string): Promise<Output> {
+  const { describeImage } = await import('../../hibernate/restore.ts');
+  const { memoryUsage } = await import('../../crash/filter/usage.ts');
+  const found = describeImage(path);
+  const usage = memoryUsage({ paths: [path] });
+  const { description, state, size } = found;
+  const mib = (pages: number) => byteSize(pages * 4096);
+  return {
+    json: { ...found, usage },
+    text: () =>
+      [
+        `hibernated machine: ${description.release}, saved ${new Date(description.saved).toISOString()}, ${state}`,
+        `processors: ${description.cpu.count} of ${description.cpu.vendor} ${description.cpu.model}`,
+        `saved by: ${description.saver}, in ${formatRange(description.region)}`,
+        `image: ${byteSize(size)} for ${mib(usage.total)} of memory`,
+        `memory: processes ${mib(usage.user)}, page cache ${mib(usage.cache + usage.cachePrivate)}, kernel ${mib(usage.kernel)}, ` +
+          `zeros ${mib(usage.zero)}, free ${mib(usage.free)}`,
+      ].map(printableLine),
+  };
 }
 
 /** Writes under a temporary name, which becomes the wanted one when the file is whole. */
