@@ -12,7 +12,7 @@ const levels: readonly (readonly string[])[] = [
   ['abi'],
   ['mem', 'asm', 'sys', 'image'],
   ['pkram', 'process', 'kexec', 'crash'],
-  ['hibernate'],
+  ['hibernate', 'capture'],
   ['update'],
   ['cli', 'server'],
 ];

@@ -69,12 +69,19 @@ export const IFLA_BR_FDB_N_LEARNED = 48;
 export const IFF_UP = 0x1;
 export const IFF_LOOPBACK = 0x8;
 
+export const IFA_ADDRESS = 1;
+export const IFA_LOCAL = 2;
 export const IFA_FLAGS = 8;
 export const IFA_CACHEINFO = 6;
 /** Made by the kernel itself when the device comes up, or as others say it. */
 export const IFA_F_NODAD = 0x2;
 
+export const RTA_OIF = 4;
+export const RTA_GATEWAY = 5;
 export const RTA_TABLE = 15;
+export const RT_TABLE_MAIN = 254;
+export const RTN_UNICAST = 1;
+export const RTPROT_BOOT = 3;
 export const RTA_CACHEINFO = 12;
 export const RT_TABLE_LOCAL = 255;
 export const RTPROT_KERNEL = 2;

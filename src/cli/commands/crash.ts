@@ -2,9 +2,11 @@
 import { type Command, command } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import { inputFlags, vmcore } from '../kernel.ts';
+import { arm } from './crash/arm.ts';
 import { bt } from './crash/bt.ts';
 import { convert } from './crash/convert.ts';
 import { dis } from './crash/dis.ts';
+import { disarm } from './crash/disarm.ts';
 import { dmesg } from './crash/dmesg.ts';
 import { files } from './crash/files.ts';
 import { filter } from './crash/filter.ts';
@@ -18,11 +20,14 @@ import { p } from './crash/p.ts';
 import { ps } from './crash/ps.ts';
 import { rd } from './crash/rd.ts';
 import { report } from './crash/report.ts';
+import { save } from './crash/save.ts';
 import { search } from './crash/search.ts';
+import { status } from './crash/status.ts';
 import { struct } from './crash/struct.ts';
 import { sym } from './crash/sym.ts';
 import { sys } from './crash/sys.ts';
 import { task } from './crash/task.ts';
+import { test } from './crash/test.ts';
 import { vm } from './crash/vm.ts';
 import { vtop } from './crash/vtop.ts';
 import { why } from './crash/why.ts';
@@ -91,5 +96,10 @@ export const crash: Command = command({
     kmem,
     filter,
     convert,
+    arm,
+    disarm,
+    status,
+    test,
+    save,
   ],
 });

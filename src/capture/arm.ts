@@ -1,0 +1,170 @@
+/**
+ * Arming: the capture kernel with all that it needs, loaded for a panic. Everything that can be refused is refused before
+ * something is loaded.
+ */
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname, release as runningRelease } from 'node:os';
+import { dirname } from 'node:path';
+import { UnsupportedError } from '../errors.ts';
+import { parameters } from '../kexec/commandline.ts';
+import type { CpioEntry } from '../kexec/cpio.ts';
+import { environment } from '../kexec/environment.ts';
+import { readKernel } from '../kexec/kernelfile.ts';
+import { type KernelFiles, loadCaptureKernel } from '../kexec/kexec.ts';
+import { requireKexecLoad, status, unload } from '../kexec/load.ts';
+import { systemImage } from '../kexec/system.ts';
+import { readProcText } from '../sys/proc.ts';
+import { findPlace, type Place } from './place.ts';
+import type { CrashSettings } from './settings.ts';
+
+/** What the capture kernel is told, as JSON in its initramfs. */
+export interface Orders extends Pick<CrashSettings, 'level' | 'compress' | 'finalAction' | 'failureAction'> {
+  readonly host: string;
+  readonly places: readonly Place[];
+}
+
+export const ORDERS_FILE = '/etc/tideover/crash.json';
+const STATE_FILE = '/run/tideover/crash.json';
+
+export interface Armed {
+  readonly kernel: string;
+  readonly release: string;
+  readonly targets: readonly string[];
+  /** Bytes: what crashkernel= has reserved, and what of it is left for the capture kernel to run in. */
+  readonly reserved: number;
+  readonly free: number;
+}
+
+/**
+ * Of what is left when all pieces lie in their place: for the kernel's own structures, Node, and the dump's pages on their
+ * way. Measured: see docs/crash.md.
+ */
+const RUNNING = 96 * 2 ** 20;
+
+/** @param append further words for the capture kernel's command line @throws UnsupportedError before anything is loaded */
+export async function arm(settings: CrashSettings, append: readonly string[] = []): Promise<Armed> {
+  requireKexecLoad();
+  const reserved = status().crashSize;
+  if (reserved === 0) {
+    throw new UnsupportedError({
+      what: 'arming a capture kernel',
+      why: 'no memory is reserved for one',
+      remedy: 'put crashkernel=192M on the command line of this kernel and start it again',
+    });
+  }
+  const kernel = settings.kernel ?? installedKernel();
+  const image = readKernel(kernel);
+  const release = image.version.split(' ')[0]!;
+  const found = [];
+  for (const target of settings.targets) found.push(await findPlace(target));
+  const places = found.map(({ place }) => place);
+  const orders: Orders = {
+    host: hostname(),
+    places,
+    level: settings.level,
+    compress: settings.compress,
+    finalAction: settings.finalAction,
+    failureAction: settings.failureAction,
+  };
+  const made = environment({
+    release,
+    system: systemImage({ programs: programsFor(orders) }),
+    modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
+    aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
+    args: ['crash', 'save'],
+    files: filesFor(orders, settings),
+  });
+  const used = image.size + 2 * made.initrd.length + (made.pram?.length ?? 0);
+  const free = reserved - used;
+  if (free < RUNNING) {
+    const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+    throw new UnsupportedError({
+      what: 'arming a capture kernel',
+      why: `crashkernel= has reserved ${mib(reserved)}; ${mib(used)} are for kernel and system and ${mib(RUNNING)} to run in: ${mib(RUNNING - free)} are missing`,
+      remedy: `boot with crashkernel=${Math.ceil((used + RUNNING) / 2 ** 24) * 16}M`,
+    });
+  }
+  const files: KernelFiles = {
+    kernel,
+    initrds: [],
+    commandLine: captureCommandLine(readProcText('/proc/cmdline').trim(), [...append, ...parameters(settings.append)]),
+    environment: made,
+  };
+  loadCaptureKernel(files);
+  const armed: Armed = { kernel, release, targets: settings.targets, reserved, free };
+  mkdirSync(dirname(STATE_FILE), { recursive: true });
+  writeFileSync(STATE_FILE, JSON.stringify(armed));
+  return armed;
+}
+
+export function disarm(): void {
+  requireKexecLoad();
+  unload('crash');
+  rmSync(STATE_FILE, { force: true });
+}
+
+/** What arm() has loaded; undefined where a capture kernel is loaded that it does not know, or none. */
+export function armedWith(): Armed | undefined {
+  if (!status().crashLoaded || !existsSync(STATE_FILE)) return undefined;
+  return JSON.parse(readFileSync(STATE_FILE, 'utf8')) as Armed;
+}
+
+/** The running kernel's file. */
+function installedKernel(): string {
+  const release = runningRelease();
+  const places = [`/boot/vmlinuz-${release}`, `/lib/modules/${release}/vmlinuz`, `/boot/${release}/vmlinuz`];
+  const found = places.find((path) => existsSync(path));
+  if (found !== undefined) return found;
+  throw new UnsupportedError({
+    what: 'arming a capture kernel',
+    why: `there is no ${places.join(', no ')}`,
+    remedy: 'name a kernel with --kernel, or `kernel FILE` in crash.conf',
+  });
+}
+
+/** What is for the running system only, or takes memory that the capture kernel does not have. */
+const NOT_THERE =
+  /^(BOOT_IMAGE|initrd|crashkernel|hugepages|hugepagesz|default_hugepagesz|hugetlb_cma|cma|memmap|mem|root|rootflags|rootfstype|rootwait|ro|rw|init|rdinit|resume|quiet|splash|panic|nr_cpus|maxcpus|kho|liveupdate|isolcpus|nohz_full|elfcorehdr|kexec_jump_back_entry|systemd\..*|rd\..*|lab\..*|tideover\..*)(=|$)/;
+
+/** Small, on one processor, and starting again when all fails. */
+const OWN = 'nr_cpus=1 irqpoll reset_devices numa=off cgroup_disable=memory transparent_hugepage=never panic=10';
+
+/** @param running the running kernel's command line: consoles and what its hardware needs */
+export function captureCommandLine(running: string, append: readonly string[]): string {
+  return [...parameters(running).filter((word) => !NOT_THERE.test(word)), OWN, ...append].join(' ');
+}
+
+const SHELLS = ['/bin/busybox', '/bin/sh'];
+
+function programsFor({ places, finalAction, failureAction }: Orders): string[] {
+  const isShell = [finalAction, failureAction].includes('shell');
+  const shell = isShell ? SHELLS.filter((path) => existsSync(path)).slice(0, 1) : [];
+  if (!places.some(({ kind }) => kind === 'ssh')) return shell;
+  if (existsSync('/usr/bin/ssh')) return [...shell, '/usr/bin/ssh'];
+  throw new UnsupportedError({
+    what: 'saving a crash dump by ssh',
+    why: 'there is no /usr/bin/ssh',
+    remedy: 'install openssh-client',
+  });
+}
+
+function filesFor(orders: Orders, { sshKey }: CrashSettings): CpioEntry[] {
+  const folder = (name: string): CpioEntry => ({ name, mode: 0o40700 });
+  const files = [folder('etc/tideover'), { name: ORDERS_FILE.slice(1), mode: 0o600, data: JSON.stringify(orders) }];
+  if (!orders.places.some(({ kind }) => kind === 'ssh')) return files;
+  if (!existsSync(sshKey)) {
+    throw new UnsupportedError({
+      what: 'saving a crash dump by ssh',
+      why: `there is no key ${sshKey}`,
+      remedy: `make one (ssh-keygen -f ${sshKey} -N '') and take it to the other machine, or name another: sshkey in crash.conf`,
+    });
+  }
+  const hosts = ['/root/.ssh/known_hosts', '/etc/ssh/ssh_known_hosts'].filter((path) => existsSync(path));
+  const known = Buffer.concat(hosts.map((path) => readFileSync(path)));
+  return [
+    ...files,
+    folder('root/.ssh'),
+    { name: 'root/.ssh/key', mode: 0o600, data: readFileSync(sshKey) },
+    { name: 'root/.ssh/known_hosts', mode: 0o600, data: known },
+  ];
+}

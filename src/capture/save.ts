@@ -1,0 +1,107 @@
+/**
+ * Run in the capture kernel: the log first, which is small and says most; then why, as text; then the dump. To the first place
+ * that takes all of it; what a place took before it failed stays there.
+ */
+import { spawn } from 'node:child_process';
+import { Kernel } from '../crash/kernel/kernel.ts';
+import { rawText, readLog } from '../crash/kernel/printk.ts';
+import { openDumpFiles } from '../crash/open.ts';
+import type { Orders } from './arm.ts';
+import { openStore, type Store } from './store.ts';
+
+export const VMCORE = '/proc/vmcore';
+
+export interface Saved {
+  /** The place, as the user named it, that has all; undefined where none has. */
+  readonly where: string | undefined;
+  /** Names of files that were written, in their order, with the place before: `/var/crash HOST-DATE/vmcore`. */
+  readonly files: readonly string[];
+  readonly failures: readonly string[];
+}
+
+/** @param tell for the console */
+export async function save(orders: Orders, tell: (line: string) => void): Promise<Saved> {
+  const log = logOf(VMCORE, tell);
+  const folder = `${orders.host}-${dateText(new Date())}`;
+  const files: string[] = [];
+  const failures: string[] = [];
+  let why: string | undefined;
+  for (const place of orders.places) {
+    const failed = (what: string, error: unknown) => {
+      failures.push(`${place.text}: ${what}: ${(error as Error).message}`);
+      tell(failures.at(-1)!);
+    };
+    let store: Store;
+    try {
+      tell(`saving to ${place.text}`);
+      store = await openStore(place, folder);
+    } catch (error) {
+      failed('cannot be reached', error);
+      continue;
+    }
+    try {
+      const put = async (name: string, write: () => Promise<void>) => {
+        await write();
+        files.push(`${place.text} ${folder}/${name}`);
+        tell(`saved ${name}`);
+      };
+      const { write } = store;
+      if (write !== undefined) {
+        await put('vmcore-dmesg.txt', () => write('vmcore-dmesg.txt', Buffer.from(log)));
+        why ??= await whyOf(VMCORE);
+        await put('why.txt', () => write('why.txt', Buffer.from(why!)));
+      }
+      await put('vmcore', () => store.dump('vmcore', VMCORE, orders, tell));
+      await store.close();
+      return { where: place.text, files, failures };
+    } catch (error) {
+      failed('not all was saved', error);
+      await store.close().catch((problem: unknown) => failed('closing it', problem));
+    }
+  }
+  return { where: undefined, files, failures };
+}
+
+/** What vmcore-dmesg prints, or why there is none. */
+function logOf(vmcore: string, tell: (line: string) => void): string {
+  try {
+    const source = openDumpFiles([vmcore]);
+    try {
+      const kernel = new Kernel(source);
+      return readLog(kernel.memory, kernel.info, kernel.gaps)
+        .map((record) => `${rawText(record)}\n`)
+        .join('');
+    } finally {
+      source.close();
+    }
+  } catch (error) {
+    tell(`the log cannot be read: ${(error as Error).message}`);
+    return `the log cannot be read: ${(error as Error).message}\n`;
+  }
+}
+
+const WHY_MS = 180_000;
+
+/** By a process of its own, which takes more memory than all the rest: where there is too little, it is the one that ends. */
+function whyOf(vmcore: string): Promise<string> {
+  return new Promise((resolve) => {
+    const child = spawn(process.execPath, [process.argv[1]!, 'crash', 'why', vmcore], {
+      timeout: WHY_MS,
+      killSignal: 'SIGKILL',
+    });
+    const output: Buffer[] = [];
+    child.stdout.on('data', (data: Buffer) => output.push(data));
+    child.stderr.on('data', (data: Buffer) => output.push(data));
+    child.once('error', (error) => resolve(`not known here: ${error.message}\n`));
+    child.once('close', (code, signal) => {
+      const end =
+        code === 0 ? '' : `\nnot known here: it ended with ${signal ?? code}; try: tideover crash why vmcore\n`;
+      resolve(`${Buffer.concat(output)}${end}`);
+    });
+  });
+}
+
+/** `202611211430`, in UTC: as kdump-tools names its folders. */
+function dateText(date: Date): string {
+  return date.toISOString().replaceAll(/[-:T]/g, '').slice(0, 12);
+}
