@@ -1,0 +1,133 @@
+/**
+ * A machine that is armed, dies, and is saved: the capture kernel with what arming made for it, on stock kernels, to the places where
+ * a dump may go.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { createWriteStream, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
+import { dirname, join } from 'node:path';
+import { pipeline } from 'node:stream/promises';
+import { after, test } from 'node:test';
+import { boot } from '../../lab/boot.ts';
+import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from '../../lab/capture.ts';
+import { faultModule } from '../../lab/fault/build.ts';
+import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
+import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
+import type { Vm } from '../../lab/vm.ts';
+
+const folder = temporaryFolder();
+after(() => removeTemporary(folder));
+
+const LONG_MS = 600_000;
+const full = process.env.TIDEOVER_FULL !== undefined;
+
+/** Of the machine, for the capture kernel. */
+const CRASH_MEMORY = 192;
+
+async function armedGuest(name: KernelName, disk: Awaited<ReturnType<typeof crashDisk>>, args: string): Promise<Vm> {
+  const kernel = await kernelNamed(name);
+  const vm = await boot({
+    kernel,
+    memory: 768,
+    disks: [disk],
+    spareModules: captureModules,
+    append: `crashkernel=${CRASH_MEMORY}M`,
+  });
+  try {
+    await vm.copyIn(kernel.vmlinuz, '/tmp/vmlinuz');
+    await vm.check(mountCrashDisk);
+    if (name === '6.12') await vm.copyIn(await faultModule(kernel), '/tmp/fault.ko');
+    await vm.check(`tideover crash arm --kernel /tmp/vmlinuz --then poweroff ${args}`, { timeout: LONG_MS });
+    assert.equal(JSON.parse(await vm.check('tideover crash status --json')).armed, true);
+    return vm;
+  } catch (error) {
+    await vm.close();
+    throw error;
+  }
+}
+
+/** What our own reader makes of a dump. */
+function why(vmcore: string): string {
+  return execFileSync(join(import.meta.dirname, '../../bin/tideover'), ['crash', 'why', vmcore], { encoding: 'utf8' });
+}
+
+test('a NULL pointer in a module: log, reason and dump are on the disk', async () => {
+  const disk = await crashDisk();
+  const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash');
+  try {
+    void vm
+      .run('insmod /tmp/fault.ko; sysctl -w kernel.panic_on_oops=1; echo oops >/sys/module/fault/parameters/cause')
+      .catch(() => {});
+    await vm.exited;
+    assert.match(
+      vm.console.text,
+      /tideover: saved vmcore-dmesg\.txt.*saved why\.txt.*saved vmcore.*saved to \/mnt\/data\/crash/s,
+    );
+    const [saved, ...more] = await dumpsOn(disk, join(folder, 'disk'));
+    assert.deepEqual(more, []);
+    assert.deepEqual(saved!.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+    const text = (name: string) => readFileSync(join(saved!.path, name), 'utf8');
+    assert.match(text('vmcore-dmesg.txt'), /BUG: kernel NULL pointer dereference.*RIP: 0010:fault_oops/s);
+    assert.match(text('why.txt'), /fault_oops/);
+    assert.match(why(join(saved!.path, 'vmcore')), /fault_oops/);
+  } finally {
+    await vm.close();
+    disk.remove();
+  }
+});
+
+/** Takes what is PUT to it. */
+async function httpServer(into: string) {
+  const server = createServer(async (request, response) => {
+    const path = join(into, request.url!);
+    mkdirSync(dirname(path), { recursive: true });
+    await pipeline(request, createWriteStream(path)).catch(() => {});
+    response.statusCode = request.method === 'PUT' && request.complete ? 201 : 400;
+    response.end();
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  return { port: (server.address() as AddressInfo).port, close: () => server.close() };
+}
+
+test('a disk that is full keeps the log, and the rest goes to a server', async () => {
+  const received = join(folder, 'received');
+  const server = await httpServer(received);
+  const disk = await crashDisk(64);
+  const vm = await armedGuest('7.2', disk, `--target /mnt/data/crash --target http://10.0.2.2:${server.port}/crash`);
+  try {
+    await vm.check(
+      'dd if=/dev/zero of=/mnt/data/full bs=64k 2>/dev/null; truncate -s -1048576 /mnt/data/full; sync; sleep 1',
+    );
+    void vm.run('tideover crash test --yes').catch(() => {});
+    await vm.exited;
+    const [saved] = await dumpsOn(disk, join(folder, 'full'));
+    assert.deepEqual(saved!.files, ['vmcore-dmesg.txt', 'why.txt']);
+    const [name] = readdirSync(join(received, 'crash'));
+    const at = join(received, 'crash', name!);
+    assert.deepEqual(readdirSync(at).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+    assert.match(why(join(at, 'vmcore')), /sysrq/i);
+  } finally {
+    await vm.close();
+    server.close();
+    disk.remove();
+  }
+});
+
+for (const name of full ? (['6.1', '6.18'] as const) : []) {
+  test(`kernel ${name} is saved too`, async () => {
+    const disk = await crashDisk();
+    const vm = await armedGuest(name, disk, '--target /mnt/data/crash --compress lzo');
+    try {
+      void vm.run('tideover crash test --yes').catch(() => {});
+      await vm.exited;
+      const [saved] = await dumpsOn(disk, join(folder, name));
+      assert.deepEqual(saved!.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+      assert.match(why(join(saved!.path, 'vmcore')), /sysrq/i);
+    } finally {
+      await vm.close();
+      disk.remove();
+    }
+  });
+}
