@@ -1,11 +1,12 @@
 /** tideover as a process of its own that works for this one, and what it says. See helper.ts. */
-import { execFile } from 'node:child_process';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { extname, join } from 'node:path';
+import { text } from 'node:stream/consumers';
 import { setTimeout } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { promisify } from 'node:util';
 import {
   FormatError,
   PartialError,
@@ -24,6 +25,9 @@ const HELPER = fileURLToPath(new URL(`./helper${SUFFIX}`, import.meta.url));
 /** How often it is looked whether the helper has ended, in ms. */
 const EVERY = 10;
 
+/** Behind the standard descriptors. */
+export const FIRST_LENT = 3;
+
 /** How far a checkpoint or restore has come. */
 export interface Progress {
   /** Bytes of the image that are written or read. */
@@ -41,18 +45,25 @@ export interface Watching {
  * Runs a command of tideover to its end. While it runs this process has no descriptor for its sake: it may be checkpointed
  * by it, and looks then for files by their names only.
  *
+ * @param lent descriptors of this process that it has as FIRST_LENT and those behind it
  * @returns what the command answers with --json; or undefined in a process that was restored from what it wrote
  * @throws what the command failed with
  */
-export async function runHelper(args: readonly string[], { signal, onProgress }: Watching): Promise<unknown> {
+export async function runHelper(
+  args: readonly string[],
+  { signal, onProgress }: Watching,
+  lent: readonly number[] = [],
+): Promise<unknown> {
   signal?.throwIfAborted();
   const born = readStat(process.pid).starttime;
   const folder = mkdtempSync(join(tmpdir(), 'tideover-'));
   const [exit, progress] = [join(folder, 'exit'), join(folder, 'progress')];
-  const all = [HELPER, 'start', folder, `${process.pid}`, PROGRAM, ...args, '--json'];
+  const all = [HELPER, 'start', folder, `${process.pid}`, `${lent.length}`, PROGRAM, ...args, '--json'];
   if (onProgress !== undefined) all.push('--progress-file', progress);
-  const { stdout } = await promisify(execFile)(process.execPath, all, { encoding: 'utf8' });
-  const helper = Number(stdout);
+  const helper = await start(all, lent).catch((error: unknown) => {
+    rmSync(folder, { recursive: true });
+    throw error;
+  });
   const interrupt = () => {
     try {
       process.kill(helper, 'SIGINT');
@@ -83,6 +94,18 @@ export async function runHelper(args: readonly string[], { signal, onProgress }:
     signal?.removeEventListener('abort', interrupt);
     if (readStat(process.pid).starttime === born) rmSync(folder, { recursive: true, force: true });
   }
+}
+
+/** @returns the process id of what was started, whose starter is gone */
+async function start(args: readonly string[], lent: readonly number[]): Promise<number> {
+  const starter = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit', ...lent] });
+  const [said, [exit]] = await Promise.all([text(starter.stdout!), once(starter, 'close')]);
+  if (exit === 0) return Number(said);
+  throw new UnsupportedError({
+    what: 'tideover',
+    why: `no process could be started for it (${exit})`,
+    remedy: 'see what it says on stderr',
+  });
 }
 
 function answerOf(folder: string, signal: AbortSignal | undefined): unknown {

@@ -2,8 +2,10 @@
  * The process that works for the library (client.ts): tideover in a session of its own, no child of its caller's, with no
  * descriptor that leads there. So it can stop its caller like any other process, and end it.
  *
- *     node helper start FOLDER CALLER PROGRAM ARGUMENTS...  starts the other one, says its process id, and ends
- *     node helper run FOLDER CALLER PROGRAM ARGUMENTS...    waits until its caller is ready, and becomes PROGRAM
+ *     node helper start FOLDER CALLER LENT PROGRAM ARGUMENTS...  starts the other one, says its process id, and ends
+ *     node helper run FOLDER CALLER LENT PROGRAM ARGUMENTS...    waits until its caller is ready, and becomes PROGRAM
+ *
+ * LENT is how many descriptors, from 3 on, its caller has given it for PROGRAM.
  *
  * In the folder: `ready`, made by the caller; `result` and `log`, what the program says; `exit`, with its exit code, when it ends.
  * The caller removes it, unless it was ended itself.
@@ -15,13 +17,15 @@ import { setTimeout } from 'node:timers/promises';
 import { pathToFileURL } from 'node:url';
 import { readStat } from '../sys/stat.ts';
 
-const [role, folder, caller, program, ...args] = process.argv.slice(2) as [string, string, string, string, ...string[]];
+type Arguments = [string, string, string, string, string, ...string[]];
+const [role, folder, caller, lent, program, ...args] = process.argv.slice(2) as Arguments;
 
 if (role === 'start') {
   const open = (name: string) => openSync(join(folder, name), 'wx', 0o600);
-  const child = spawn(process.execPath, [import.meta.filename, 'run', folder, caller, program, ...args], {
+  const ours = Array.from({ length: Number(lent) }, (_, i) => 3 + i);
+  const child = spawn(process.execPath, [import.meta.filename, 'run', folder, caller, lent, program, ...args], {
     detached: true,
-    stdio: ['ignore', open('result'), open('log')],
+    stdio: ['ignore', open('result'), open('log'), ...ours],
   });
   process.stdout.write(`${child.pid}`);
   child.unref();

@@ -12,33 +12,56 @@
  *     console.log(state === 'continued' ? 'the image is made' : 'this is the one that was restored');
  */
 import type * as core from './checkpoint.ts';
-import { runHelper, type Watching } from './client.ts';
+import { FIRST_LENT, runHelper, type Watching } from './client.ts';
+import type { PreDumpResult } from './predump.ts';
 import type { RestoreResult } from './restore.ts';
 
 export { FormatError, PartialError, SyscallError, TideoverError, UnsupportedError, VerifyError } from '../errors.ts';
 export type { Progress } from './client.ts';
-export type { RestoreResult };
+export type { PreDumpResult, RestoreResult };
 
-/** What both take. */
+/** What all of them take. */
 interface Common extends Watching {
-  /** Directory of the image, or `pkram:NODE`. */
+  /** Directory of the image; of a checkpoint and a restore also `pkram:NODE`. */
   readonly images: string;
+  /** Programs that are run at the moments that CRIU names (CRTOOLS_SCRIPT_ACTION); if one fails, all is undone. */
+  readonly actionScripts?: readonly string[] | undefined;
+}
+
+interface OfTree extends Common {
+  /** Root of the tree; it may be this process, or one above it. */
+  readonly pid: number;
+  /** For each thread to stop, in milliseconds; 10000. */
+  readonly timeout?: number | undefined;
+  /** Directory of the image before, as seen from `images`: only what was written since is saved, and a restore needs both. */
+  readonly parent?: string | undefined;
+}
+
+interface Both extends Common {
   /** The tree may be of a session or process group whose leader is not in it. */
   readonly shellJob?: boolean | undefined;
   readonly fileLocks?: boolean | undefined;
 }
 
-export interface CheckpointOptions extends Common {
-  /** Root of the tree; it may be this process, or one above it. */
-  readonly pid: number;
+export interface CheckpointOptions extends OfTree, Both {
   /** What becomes of the processes: `kill` if nothing is said, go on (`run`), or stay stopped as by SIGSTOP (`stop`). */
   readonly outcome?: core.CheckpointOptions['outcome'] | undefined;
-  /** For each thread to stop, in milliseconds; 10000. */
-  readonly timeout?: number | undefined;
   /** Largest deleted file that is saved, in bytes; 1 MiB. */
   readonly ghostLimit?: number | undefined;
   /** Gives files that were deleted, and have other names, one more; a restore removes it. */
   readonly linkRemap?: boolean | undefined;
+  /** What becomes of TCP connections: `refused` if nothing is said, `kept`, or `closed` in the image. */
+  readonly connections?: 'refused' | 'kept' | 'closed' | undefined;
+  /** Connections that nobody has accepted yet are lost; else they are refused. */
+  readonly skipInFlight?: boolean | undefined;
+  /** Open files that are not part of the image: `file[MNT:INODE]`, `pipe[INODE]`, `unix[INODE]`. A restore gets them by inherit. */
+  readonly external?: readonly string[] | undefined;
+  /** Inodes of named sockets outside of the tree that some of it may be connected to, or `all`. */
+  readonly externalSockets?: readonly number[] | 'all' | undefined;
+  /** Folder of a control group that has no process but those of the tree: it stops all at once. */
+  readonly freezeGroup?: string | undefined;
+  /** Watches what is written from now on, so that a later image can build on this one; with `run`. */
+  readonly trackMemory?: boolean | undefined;
 }
 
 export type CheckpointResult =
@@ -47,9 +70,23 @@ export type CheckpointResult =
   /** This process was in the tree, and has just been restored from the image. */
   | { readonly state: 'restored' };
 
-export interface RestoreOptions extends Common {
+export type PreDumpOptions = OfTree;
+
+export interface RestoreOptions extends Both {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped?: boolean | undefined;
+  /** What becomes of TCP connections; `kept` if nothing is said. */
+  readonly connections?: 'kept' | 'closed' | undefined;
+  /** Descriptors of this process by the file of the image that each stands for: its path, or as `external` has called it. */
+  readonly inherit?: Readonly<Record<string, number>> | undefined;
+  /** Where the outer ends of veth devices of the tree come to be, by the names of the inner ones. */
+  readonly vethPairs?:
+    | Readonly<Record<string, { readonly name: string; readonly bridge?: string | undefined }>>
+    | undefined;
+  /** They go on at once, with private memory that comes when it is touched. The image must stay until all is there. */
+  readonly lazyPages?: boolean | undefined;
+  /** They stay in the control groups of this process, and do not go back to theirs. */
+  readonly ignoreCgroups?: boolean | undefined;
 }
 
 /**
@@ -58,15 +95,38 @@ export interface RestoreOptions extends Common {
  * @throws UnsupportedError (something cannot be saved; the processes go on untouched), SyscallError, the reason of the signal
  */
 export async function checkpoint(options: CheckpointOptions): Promise<CheckpointResult> {
-  const { pid, outcome = 'kill', timeout, ghostLimit, linkRemap } = options;
-  const args = ['checkpoint', '--tree', `${pid}`, ...commonArguments(options)];
-  if (outcome === 'run') args.push('--leave-running');
-  if (outcome === 'stop') args.push('--leave-stopped');
-  if (linkRemap === true) args.push('--link-remap');
-  if (timeout !== undefined) args.push('--timeout', `${timeout / 1000}`);
-  if (ghostLimit !== undefined) args.push('--ghost-limit', `${ghostLimit}`);
-  const answer = (await runHelper(args, options)) as core.CheckpointResult | undefined;
+  const { outcome = 'kill', connections = 'refused', externalSockets } = options;
+  const answer = (await runHelper(
+    [
+      'checkpoint',
+      ...ofTree(options),
+      ...ofBoth(options),
+      ...ofAll(options),
+      ...flag('--leave-running', outcome === 'run'),
+      ...flag('--leave-stopped', outcome === 'stop'),
+      ...value('--ghost-limit', options.ghostLimit),
+      ...flag('--link-remap', options.linkRemap),
+      ...flag('--tcp-established', connections === 'kept'),
+      ...flag('--tcp-close', connections === 'closed'),
+      ...flag('--skip-in-flight', options.skipInFlight),
+      ...values('--external', options.external),
+      ...(externalSockets === undefined ? [] : [`--ext-unix-sk=${externalSockets}`]),
+      ...value('--freeze-cgroup', options.freezeGroup),
+      ...flag('--track-mem', options.trackMemory),
+    ],
+    options,
+  )) as core.CheckpointResult | undefined;
   return answer === undefined ? { state: 'restored' } : { state: 'continued', ...answer };
+}
+
+/**
+ * Writes the memory of a process and all below it while they run, as the parent of a later checkpoint.
+ *
+ * @returns undefined in a process of the tree that was restored from a checkpoint made meanwhile
+ * @throws UnsupportedError (the kernel does not tell what is written, ...), SyscallError, the reason of the signal
+ */
+export async function preDump(options: PreDumpOptions): Promise<PreDumpResult | undefined> {
+  return (await runHelper(['pre-dump', ...ofTree(options), ...ofAll(options)], options)) as PreDumpResult | undefined;
 }
 
 /**
@@ -76,16 +136,47 @@ export async function checkpoint(options: CheckpointOptions): Promise<Checkpoint
  *   PartialError where processes stay that could not be taken away
  */
 export async function restore(options: RestoreOptions): Promise<RestoreResult> {
-  const args = ['restore', '--restore-detached', ...commonArguments(options)];
-  if (options.stopped === true) args.push('--leave-stopped');
-  return (await runHelper(args, options)) as RestoreResult;
+  const inherited = Object.entries(options.inherit ?? {});
+  const pairs = Object.entries(options.vethPairs ?? {});
+  const args = [
+    'restore',
+    '--restore-detached',
+    ...ofBoth(options),
+    ...ofAll(options),
+    ...flag('--leave-stopped', options.stopped),
+    ...flag('--tcp-close', options.connections === 'closed'),
+    ...values(
+      '--inherit-fd',
+      inherited.map(([file], i) => `fd[${FIRST_LENT + i}]:${file}`),
+    ),
+    ...values(
+      '--veth-pair',
+      pairs.map(([inner, { name, bridge }]) => `${inner}=${name}${bridge === undefined ? '' : `@${bridge}`}`),
+    ),
+    ...flag('--lazy-pages', options.lazyPages),
+    ...(options.ignoreCgroups === true ? ['--manage-cgroups=ignore'] : []),
+  ];
+  const lent = inherited.map(([, fd]) => fd);
+  return (await runHelper(args, options, lent)) as RestoreResult;
 }
 
-function commonArguments({ images, shellJob, fileLocks }: Common): string[] {
+function ofTree({ pid, timeout, parent }: OfTree): string[] {
   return [
-    '--images-dir',
-    images,
-    ...(shellJob === true ? ['--shell-job'] : []),
-    ...(fileLocks === true ? ['--file-locks'] : []),
+    ...value('--tree', pid),
+    ...value('--timeout', timeout === undefined ? undefined : timeout / 1000),
+    ...value('--prev-images-dir', parent),
   ];
 }
+
+function ofBoth({ shellJob, fileLocks }: Both): string[] {
+  return [...flag('--shell-job', shellJob), ...flag('--file-locks', fileLocks)];
+}
+
+function ofAll({ images, actionScripts }: Common): string[] {
+  return [...value('--images-dir', images), ...values('--action-script', actionScripts)];
+}
+
+const flag = (name: string, on: boolean | undefined): string[] => (on === true ? [name] : []);
+const value = (name: string, given: string | number | undefined): string[] =>
+  given === undefined ? [] : [`${name}=${given}`];
+const values = (name: string, given: readonly string[] = []): string[] => given.map((each) => `${name}=${each}`);

@@ -1,12 +1,22 @@
 /** Checkpoint and restore as a program calls them, on others and on itself. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, truncateSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { checkpoint, type Progress, restore, UnsupportedError } from '../../../src/process/index.ts';
+import { checkpoint, type Progress, preDump, restore, UnsupportedError } from '../../../src/process/index.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench } from './target.ts';
+import { Bench, killTree, program } from './target.ts';
 
 function bench(t: TestContext): Bench {
   const made = new Bench();
@@ -87,6 +97,99 @@ print('ready', flush=True)
 signal.pause()
 print('ok' if big.count(7) == 400 << 12 else 'faults', flush=True)
 `;
+
+test('files that are not part of the image are brought by this process', async (t) => {
+  const target = bench(t);
+  const { image: images } = target;
+  const pid = target.start('python3', [program('external.py')]);
+  const said = /outside (\d+) (\d+) into (\d+) config (\d+) ready/.exec(await target.says('ready'))!;
+  const [outside, out, into, config] = said.slice(1).map(Number) as [number, number, number, number];
+  t.after(() => killTree(outside));
+  const inode = (of: number, fd: number) => statSync(`/proc/${of}/fd/${fd}`).ino;
+  const mount = /^mnt_id:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${config}`, 'utf8'))![1]!;
+  const file = `file[${Number(mount).toString(16)}:${inode(pid, config).toString(16)}]`;
+  const pipe = `pipe[${inode(pid, into)}]`;
+  await assert.rejects(checkpoint({ pid, images, external: [file, pipe] }), { code: 'unsupported' });
+  await checkpoint({ pid, images, external: [file, pipe], externalSockets: 'all' });
+  await target.gone(pid);
+  await assert.rejects(restore({ images }), /it is not part of the image/);
+  await assert.rejects(restore({ images, inherit: { [pipe]: 9999 } }), { code: 'EBADF' });
+  writeFileSync(join(target.folder, 'other'), 'brought');
+  const [end, other] = [openSync(`/proc/${outside}/fd/${out}`, 'w'), openSync(join(target.folder, 'other'), 'r+')];
+  await restore({ images, inherit: { [pipe]: end, [file]: other } });
+  closeSync(end);
+  closeSync(other);
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok\n');
+});
+
+test('a connection: refused, or kept, or closed', async (t) => {
+  const target = bench(t);
+  const { image: images } = target;
+  const pid = target.start('python3', ['-c', CONNECTED]);
+  await target.says('ready');
+  await assert.rejects(checkpoint({ pid, images }), /--tcp-established/);
+  await checkpoint({ pid, images, connections: 'kept' });
+  await target.gone(pid);
+  await restore({ images, stopped: true });
+  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  await assert.rejects(checkpoint({ pid, images }), /--tcp-established/);
+  await checkpoint({ pid, images, connections: 'kept' });
+  await target.gone(pid);
+  await restore({ images, connections: 'closed' });
+  process.kill(pid, 'SIGCONT');
+  process.kill(pid, 'SIGTERM');
+  await target.says('closed\n');
+});
+
+const CONNECTED = `
+import signal, socket
+signal.signal(signal.SIGTERM, lambda *_: None)
+server = socket.create_server(('127.0.0.1', 0))
+one = socket.create_connection(server.getsockname())
+other, _ = server.accept()
+print('ready', flush=True)
+signal.pause()
+try:
+    one.sendall(b'text')
+    print('kept' if other.recv(9) == b'text' else 'closed', flush=True)
+except OSError:
+    print('closed', flush=True)
+`;
+
+test('memory before and after, with what is told to scripts', async (t) => {
+  const target = bench(t);
+  const [images, first] = [target.image, join(target.folder, 'first')];
+  const [script, moments] = [join(target.folder, 'script'), join(target.folder, 'moments')];
+  writeFileSync(script, `#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >> ${moments}\n`, { mode: 0o755 });
+  const actionScripts = [script];
+  const pid = target.start('python3', ['-c', BIG]);
+  await target.says('ready');
+  const before = await preDump({ pid, images: first, timeout: 5000 });
+  assert.ok(before!.memory > 400 << 20 && before!.unchanged === 0, JSON.stringify(before));
+  const both = { pid, images, parent: '../first', actionScripts };
+  const saved = await checkpoint({ ...both, outcome: 'run', trackMemory: true });
+  assert.ok(saved.state === 'continued' && saved.unchanged > 400 << 20, JSON.stringify(saved));
+  process.kill(pid, 'SIGKILL');
+  await target.gone(pid);
+  await restore({ images, lazyPages: true, ignoreCgroups: true, actionScripts });
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok\n');
+  const told = ['pre-dump', 'post-dump', 'pre-restore', 'post-restore', 'pre-resume', 'post-resume'];
+  assert.deepEqual(readFileSync(moments, 'utf8').trim().split('\n'), told);
+});
+
+test('what no command takes is refused as it is there', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', CONNECTED]);
+  await target.says('ready');
+  const of = { pid, images: target.image, connections: 'kept', skipInFlight: true } as const;
+  await assert.rejects(checkpoint({ ...of, freezeGroup: '/nowhere' }), /\/nowhere/);
+  await assert.rejects(checkpoint({ ...of, parent: '../nowhere' }), /nowhere/);
+  mkdirSync(target.image);
+  const vethPairs = { eth0: { name: 'host0', bridge: 'br@0' } };
+  await assert.rejects(restore({ images: target.image, vethPairs }), /eth0=host0@br@0 is not of the form/);
+});
 
 for (const outcome of ['run', 'kill'] as const) {
   test(`a program that checkpoints itself, and goes on as ${outcome === 'run' ? 'both' : 'the restored one'}`, async (t) => {
