@@ -2,7 +2,7 @@
 
 import type { Kernel } from '../crash/kernel/kernel.ts';
 import { type Paint, painter, wantsColor } from './color.ts';
-import type { ExitCode, Failure } from './exit.ts';
+import type { Failure } from './exit.ts';
 import { Progress } from './progress.ts';
 import { CONTROLS, printable } from './text.ts';
 
@@ -27,8 +27,8 @@ export interface Output {
   readonly json: unknown;
   /** Lines for people. Text that comes from elsewhere is made printable by whoever puts it in. */
   text(view: View): string[];
-  /** Where something failed that has been said already; 0 without it. */
-  readonly exit?: ExitCode;
+  /** Where something failed that has been said already, or a command's status that is passed on; 0 without it. */
+  readonly exit?: number;
 }
 
 /** What a running command has of the world. */

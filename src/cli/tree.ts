@@ -1,5 +1,6 @@
 /** All commands of tideover. */
 import type { Command, Flags } from './command.ts';
+import { attach } from './commands/attach.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
 import { crash } from './commands/crash.ts';
@@ -10,6 +11,7 @@ import { lazyPages } from './commands/lazypages.ts';
 import { pkram } from './commands/pkram.ts';
 import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
+import { run } from './commands/run.ts';
 import { update } from './commands/update.ts';
 
 /** On every command, before it and after it. */
@@ -40,6 +42,8 @@ export const tree: Command = {
     restore,
     lazyPages,
     imageCommand,
+    run,
+    attach,
     update,
     kexec,
     pkram,

@@ -1,6 +1,6 @@
 /** Commands out of a pipe or a file, one a line. */
 import { createInterface } from 'node:readline';
-import { type ExitCode, failure } from '../exit.ts';
+import { failure } from '../exit.ts';
 import { type Io, type Output, printFailure, type Sink, type Streams } from '../io.ts';
 import { parseLine } from './line.ts';
 import type { Session } from './session.ts';
@@ -11,7 +11,7 @@ import { openTarget } from './target.ts';
  * {"command", "exit", "result"}.
  */
 export async function runScript(session: Session, input: NodeJS.ReadableStream, io: Io): Promise<Output> {
-  const results: { command: string; exit: ExitCode; result: unknown }[] = [];
+  const results: { command: string; exit: number; result: unknown }[] = [];
   for await (const text of createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY })) {
     const command = text.trim();
     if (/^(?:quit|exit|q)$/.test(command) || io.signal.aborted) break;
@@ -25,7 +25,7 @@ export async function runScript(session: Session, input: NodeJS.ReadableStream, 
 }
 
 /** @returns undefined for a line without a command */
-async function runLine(session: Session, text: string, streams: Streams, json: boolean): Promise<ExitCode | undefined> {
+async function runLine(session: Session, text: string, streams: Streams, json: boolean): Promise<number | undefined> {
   try {
     const { words, to } = parseLine(text);
     if (words.length === 0) return undefined;

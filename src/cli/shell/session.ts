@@ -4,7 +4,6 @@ import { main } from '../app.ts';
 import type { Command, Input } from '../command.ts';
 import { crash } from '../commands/crash.ts';
 import { filesOf, openDumpAt } from '../dump.ts';
-import type { ExitCode } from '../exit.ts';
 import type { Streams } from '../io.ts';
 import { inputFlags, vmcore } from '../kernel.ts';
 
@@ -37,7 +36,7 @@ export class Session {
   }
 
   /** One command. What goes wrong with it is said on `streams.stderr`. */
-  run(words: readonly string[], streams: Streams): Promise<ExitCode> {
+  run(words: readonly string[], streams: Streams): Promise<number> {
     return main(words, streams, this.tree);
   }
 

@@ -3,7 +3,6 @@
  * whenever somebody wants, and begins another.
  */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads';
-import type { ExitCode } from '../exit.ts';
 import { failure } from '../exit.ts';
 import { printFailure, type Settings, type Sink } from '../io.ts';
 import { Completer } from './complete.ts';
@@ -20,9 +19,9 @@ type Request =
   | { readonly kind: 'complete'; readonly line: string };
 type Answer =
   | { readonly kind: 'out' | 'err'; readonly text: string }
-  | { readonly kind: 'done'; readonly exit: ExitCode }
+  | { readonly kind: 'done'; readonly exit: number }
   | { readonly kind: 'completed'; readonly result: [string[], string] }
-  | { readonly kind: 'failed'; readonly exit: ExitCode };
+  | { readonly kind: 'failed'; readonly exit: number };
 
 interface Data {
   readonly tideover: 'crash shell';
@@ -60,7 +59,7 @@ export class SessionThread {
     });
   }
 
-  async run(words: readonly string[], stdout: Look, stderr: Look, printer: Printer): Promise<ExitCode> {
+  async run(words: readonly string[], stdout: Look, stderr: Look, printer: Printer): Promise<number> {
     this.#printer = printer;
     const answer = await this.#ask({ kind: 'run', words, stdout, stderr });
     return 'exit' in answer ? answer.exit : 1;
