@@ -23,7 +23,10 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
   const missing = wanted.filter((line) => !now.has(line));
   if (missing.length === 0) return;
   const mounts = readMountinfo('self');
+  const hierarchies = new Set([...now].map(hierarchyOf));
   for (const line of missing) {
+    // Everything is in the root group of a hierarchy that is not there.
+    if (line.endsWith(':/') && !hierarchies.has(hierarchyOf(line))) continue;
     const folder = folderOf(mounts, line);
     if (folder === undefined) throw refused(pid, line, 'no mount shows it');
     try {
@@ -35,11 +38,13 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
   }
 }
 
+const hierarchyOf = (line: string) => line.slice(0, line.indexOf(':'));
+
 /** Where a group is, by a line of cgroupsOf(); undefined if no mount shows it. */
 export function folderOf(mounts: readonly Mount[], line: string): string | undefined {
-  const colon = line.indexOf(':');
-  const mount = mountOf(mounts, line.slice(0, colon));
-  const inside = mount === undefined ? undefined : below(mount.root, line.slice(colon + 1));
+  const hierarchy = hierarchyOf(line);
+  const mount = mountOf(mounts, hierarchy);
+  const inside = mount === undefined ? undefined : below(mount.root, line.slice(hierarchy.length + 1));
   return mount === undefined || inside === undefined ? undefined : join(mount.mountPoint, inside);
 }
 

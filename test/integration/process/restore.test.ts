@@ -81,9 +81,10 @@ test('a tree with threads, a zombie, sessions, groups and what they share', asyn
 
 test('orphans of sessions that have lost their leader, or have it elsewhere', async (t) => {
   const target = bench(t);
-  target.start('python3', [program('sessions.py')]);
+  const leader = target.start('python3', [program('sessions.py')]);
   const pid = Number(/ready (\d+)/.exec(await target.says(/ready \d+\n/))![1]);
   t.after(() => killTree(pid));
+  await target.gone(leader);
   await target.moveOn(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
