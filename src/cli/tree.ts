@@ -6,6 +6,7 @@ import { checkpoint } from './commands/checkpoint.ts';
 import { crash } from './commands/crash.ts';
 import { hibernate, krestore, resume } from './commands/hibernate.ts';
 import { imageCommand } from './commands/image.ts';
+import { keep } from './commands/keep.ts';
 import { kexec } from './commands/kexec.ts';
 import { lazyPages } from './commands/lazypages.ts';
 import { pkram } from './commands/pkram.ts';
@@ -44,6 +45,7 @@ export const tree: Command = {
     imageCommand,
     run,
     attach,
+    keep,
     update,
     kexec,
     pkram,
