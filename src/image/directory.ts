@@ -6,7 +6,8 @@
  *     DIR/.partial-PID-XXXXXX/...    one that is being written by process PID
  *
  * A new image is written below the partial directory, synced, and moved up file by file, the inventory last: whoever looks
- * in between finds no image, never half of one. What a killed program left is removed by the next one.
+ * in between finds no image, never half of one. What a killed program left is removed by the next one; where it had written all,
+ * it is moved up instead, as the processes may have ended.
  * Files are readable by their owner alone, as they hold the memory of the process with all secrets in it.
  */
 import * as fs from 'node:fs';
@@ -14,6 +15,7 @@ import { join, resolve } from 'node:path';
 import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from './info.ts';
 import { draftOn, type ImageDraft, type ImageStore, isImageFile, missing, type Sink, type Source } from './store.ts';
+import { SUMS_FILE, Sums } from './sums.ts';
 import { fileName, images } from './types.ts';
 
 const INVENTORY = fileName(images.INVENTORY);
@@ -39,6 +41,7 @@ export interface DirectoryOptions {
  */
 export function createDirectory(path: string, info: ImageInfo | undefined, options: DirectoryOptions = {}): ImageDraft {
   const made = call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 })) !== undefined;
+  settleAbandoned(path, true);
   const before = imageFiles(path);
   if (before.includes(INVENTORY) && !options.replace) {
     throw new UnsupportedError({
@@ -48,7 +51,6 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     });
   }
   if (options.parent !== undefined) checkParent(path, options.parent);
-  removeAbandoned(path);
   const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
   const files: string[] = [];
   const open = new Set<number>();
@@ -90,6 +92,8 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     };
   };
 
+  if (options.parent !== undefined) fs.symlinkSync(options.parent, join(partial, PARENT));
+
   const commit = () => {
     for (const [file, { fd }] of reserved) {
       open.delete(fd);
@@ -99,22 +103,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     reserved.clear();
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
-    const inventory = join(path, INVENTORY);
-    if (before.includes(INVENTORY)) call(`unlink(${inventory})`, () => fs.unlinkSync(inventory));
-    for (const file of before)
-      if (file !== INVENTORY && !files.includes(file)) fs.rmSync(join(path, file), { force: true });
-    for (const file of files) if (file !== INVENTORY) move(partial, path, file);
-    if (options.parent !== undefined) {
-      fs.symlinkSync(options.parent, join(partial, PARENT));
-      move(partial, path, PARENT);
-    } else if (parentOf(path) !== undefined) fs.unlinkSync(join(path, PARENT));
-    if (files.includes(INVENTORY)) {
-      // What comes first has to be on the disk first.
-      sync(path);
-      move(partial, path, INVENTORY);
-    }
-    fs.rmdirSync(partial);
-    sync(path);
+    moveUp(partial, path);
   };
 
   const abort = () => {
@@ -147,6 +136,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
  * @throws SyscallError where there is no such directory; its parent() FormatError where an image builds on itself
  */
 export function openDirectory(path: string): ImageStore {
+  call(`readdir(${path})`, () => settleAbandoned(path, false));
   return openChained(path, []);
 }
 
@@ -245,12 +235,54 @@ function sync(path: string): void {
   }
 }
 
-/** Removes partial images whose writers do not live any more. */
-function removeAbandoned(path: string): void {
+/**
+ * Makes what is whole in the partial directory the image. All that can be done twice, so that what was interrupted can be gone on with:
+ * the sums, which name all files, stay until the end.
+ */
+function moveUp(partial: string, path: string): void {
+  const files = [...sumsOf(partial).keys()];
+  const waiting = imageFiles(partial);
+  const begins = waiting.includes(INVENTORY);
+  if (begins) fs.rmSync(join(path, INVENTORY), { force: true });
+  for (const file of imageFiles(path)) if (!files.includes(file)) fs.rmSync(join(path, file), { force: true });
+  for (const file of waiting) if (file !== INVENTORY && file !== SUMS_FILE) move(partial, path, file);
+  const sums = join(path, SUMS_FILE);
+  call(`copyfile(${sums})`, () => fs.copyFileSync(join(partial, SUMS_FILE), sums));
+  sync(sums);
+  const [own, old] = [parentOf(partial), parentOf(path)];
+  if (old !== undefined && old !== own) fs.unlinkSync(join(path, PARENT));
+  if (own !== undefined && old !== own) fs.symlinkSync(own, join(path, PARENT));
+  // What comes first has to be on the disk first.
+  sync(path);
+  if (begins) move(partial, path, INVENTORY);
+  fs.rmSync(partial, { recursive: true, force: true });
+  sync(path);
+}
+
+/** What those left who do not live any more: images that are whole are made so, all others can be removed. */
+function settleAbandoned(path: string, remove: boolean): void {
   for (const entry of fs.readdirSync(path)) {
     const pid = PARTIAL.exec(entry)?.[1];
-    if (pid !== undefined && !lives(Number(pid))) fs.rmSync(join(path, entry), { recursive: true, force: true });
+    if (pid === undefined || lives(Number(pid))) continue;
+    const partial = join(path, entry);
+    if (isWhole(partial, path)) moveUp(partial, path);
+    else if (remove) fs.rmSync(partial, { recursive: true, force: true });
   }
+}
+
+/** Whether all files are there with their sizes, also those that were moved up already. */
+function isWhole(partial: string, path: string): boolean {
+  const sizeOf = (file: string) =>
+    (fs.statSync(join(partial, file), { throwIfNoEntry: false }) ?? fs.statSync(join(path, file))).size;
+  try {
+    return [...sumsOf(partial)].every(([file, { size }]) => sizeOf(file) === size);
+  } catch {
+    return false;
+  }
+}
+
+function sumsOf(partial: string): Sums {
+  return Sums.parse(fs.readFileSync(join(partial, SUMS_FILE), 'latin1'), SUMS_FILE);
 }
 
 function lives(pid: number): boolean {

@@ -326,7 +326,7 @@ export function save(
     namespaces.within(() => {
       // Before packets are held back, which is another rule.
       if (namespaces.has('net')) saving.network = saveNetwork();
-      tables.saveQueues();
+      tables.saveQueues(frozen.processes.filter(({ zombie }) => !zombie).map((process) => process.pid));
       tables.finish(tree);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
       finishSysv(saving, tree);

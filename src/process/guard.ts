@@ -5,7 +5,7 @@
 
 import { AT_FDCWD, O_CLOEXEC, O_WRONLY } from '../abi/fcntl.ts';
 import { FITHAW } from '../abi/fs.ts';
-import { POLLIN, pollfd } from '../abi/poll.ts';
+import { POLLIN, POLLOUT, pollfd } from '../abi/poll.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG } from '../abi/signal.ts';
@@ -15,6 +15,8 @@ import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { batch_record } from '../asm/batch.ts';
 import { clone3 } from '../sys/clone.ts';
+import { close, write } from '../sys/files.ts';
+import { eventfd2 } from '../sys/poll.ts';
 import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
 import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
@@ -68,22 +70,70 @@ export function guardWaiting(
   });
 }
 
+/** A guard that is told when its duty becomes the opposite. */
+export interface ConnectionsGuard {
+  /** From now on the processes are to end, if we do. */
+  turn(): void;
+  end(): void;
+}
+
 /**
- * Connections that are in repair neither send nor say that they end. If we end, they are to go on.
+ * Connections that are in repair neither send nor say that they end, and packets that are held back for them are so until a restore.
+ * If we end, they are to go on. When the image is written it is the other way round: then none of the processes is to go on.
+ *
+ * Which of the two it is an eventfd tells: all is decided by one write to it. How many descriptors poll(2) finds is the argument
+ * by which a call is made or is refused: 9 times the eventfd is SIGKILL or no signal, and a flag that netlink refuses (MSG_OOB); 6
+ * times it is the level of TCP_REPAIR, or none that has it.
  *
  * @param sockets descriptors of ours
- * @returns takes the guard away
+ * @param pids of processes that have them
+ * @param orders what lets packets through, for a netlink socket of ours
  */
-export function guardRepair(sockets: readonly number[]): () => void {
-  const { end } = standBy(sockets.length, {
-    open: copies(sockets),
-    act(remote, theirs) {
-      const off = remote.put(new Uint8Array(4));
-      for (const fd of theirs) remote.attempt(NR.setsockopt, fd, IPPROTO_TCP, TCP_REPAIR, off, 4);
-    },
-  });
-  return end;
+export function guardConnections(
+  sockets: readonly number[],
+  pids: readonly number[],
+  orders: { readonly fd: number; readonly messages: readonly Uint8Array[] },
+): ConnectionsGuard {
+  const turned = eventfd2({ initval: 0, flags: O_CLOEXEC });
+  const shared = [turned, orders.fd, ...sockets];
+  try {
+    const guard = standBy(shared.length + pids.length + sockets.length + orders.messages.length + 2, {
+      open: (remote, us) => [...copies(shared)(remote, us), ...pids.map((each) => remote.call(NR.pidfd_open, each, 0))],
+      act(remote, [event, netlink, ...opened]) {
+        const polled = (count: number, events: number) => {
+          const each = pollfd.write({ fd: event!, events, revents: 0 });
+          return remote.attempt(NR.poll, remote.put(Buffer.concat(Array(count).fill(each))), count, 0);
+        };
+        const toEnd = polled(SIGKILL, POLLIN);
+        for (const pidfd of opened.slice(sockets.length)) {
+          remote.passResult(toEnd, remote.attempt(NR.pidfd_send_signal, pidfd, 0, 0, 0), 1);
+        }
+        const toGoOn = polled(IPPROTO_TCP, POLLOUT);
+        const off = remote.put(new Uint8Array(4));
+        for (const fd of opened.slice(0, sockets.length)) {
+          remote.passResult(toGoOn, remote.attempt(NR.setsockopt, fd, 0, TCP_REPAIR, off, 4), 1);
+        }
+        for (const message of orders.messages) {
+          const sent = remote.attempt(NR.sendto, netlink!, remote.put(message), message.length, 0, 0, 0);
+          remote.passResult(toEnd, sent, 3);
+        }
+      },
+    });
+    return {
+      turn: () => write({ fd: turned, buf: FULL, count: FULL.length }),
+      end() {
+        guard.end();
+        close({ fd: turned });
+      },
+    };
+  } catch (error) {
+    close({ fd: turned });
+    throw error;
+  }
 }
+
+/** The most that an eventfd takes: it can be read then, and not be written to (eventfd(2)). */
+const FULL = Uint8Array.of(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
 
 /**
  * Whoever writes to a file system that is frozen waits. If we end, all are thawed.

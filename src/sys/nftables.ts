@@ -3,13 +3,13 @@
  * A rule for each direction of each connection; a table is made or removed at once.
  */
 import { Errno } from '../abi/errno.ts';
-import { NETLINK_NETFILTER, NLM_F_CREATE } from '../abi/netlink.ts';
+import { NETLINK_NETFILTER, NLM_F_CREATE, NLM_F_REQUEST } from '../abi/netlink.ts';
 import * as nft from '../abi/nf_tables.ts';
 import { IPPROTO_TCP } from '../abi/socket.ts';
 import { viewOf } from '../abi/struct.ts';
 import { bytesOf } from '../abi/text.ts';
 import { SyscallError } from '../errors.ts';
-import { attribute, type NetlinkOrder, NetlinkSocket, nested } from './netlink.ts';
+import { attribute, messageOf, type NetlinkOrder, NetlinkSocket, nested } from './netlink.ts';
 
 /** Addresses of 4 or 16 bytes, ports as people write them. */
 export interface Connection {
@@ -49,12 +49,24 @@ export function unlockPackets(name: string): void {
   using((socket) => {
     for (const family of [nft.NFPROTO_IPV4, nft.NFPROTO_IPV6]) {
       try {
-        socket.batch(nftBatch([order(nft.NFT_MSG_DELTABLE, family, 0, text(nft.NFTA_TABLE_NAME, name))]));
+        socket.batch(nftBatch([removal(name, family)]));
       } catch (error) {
         if (!(error instanceof SyscallError && error.errno === Errno.ENOENT)) throw error;
       }
     }
   });
+}
+
+/** What unlockPackets() says, for a socket of another one: a message for each family, of which one may not be there. */
+export function unlockMessages(name: string): Uint8Array[] {
+  return [nft.NFPROTO_IPV4, nft.NFPROTO_IPV6].map((family) => {
+    const { begin, orders, end } = nftBatch([removal(name, family)]);
+    return Buffer.concat([begin, ...orders, end].map((each) => messageOf(each, NLM_F_REQUEST, 0)));
+  });
+}
+
+function removal(name: string, family: number): NetlinkOrder {
+  return order(nft.NFT_MSG_DELTABLE, family, 0, text(nft.NFTA_TABLE_NAME, name));
 }
 
 function using(action: (socket: NetlinkSocket) => void): void {

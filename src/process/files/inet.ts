@@ -26,7 +26,7 @@ import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 import { bytesOfWords, type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
 import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
-import { beginRepair, guardConnections, restoreConnection } from './tcp.ts';
+import { beginRepair, lockConnections, restoreConnection } from './tcp.ts';
 import { isConnected } from './tcpend.ts';
 import { refillDatagrams, saveDatagrams, shutdownOf } from './udp.ts';
 
@@ -233,7 +233,7 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
   }
   const connection = isConnection(entry);
   if (connection) {
-    if (restoring.first('connections')) guardConnections(restoring, connectionsOf(restoring.tree));
+    if (restoring.first('connections')) lockConnections(restoring, connectionsOf(restoring.tree));
     beginRepair(fd);
   }
   // The program may have switched this off since it was bound.

@@ -42,9 +42,9 @@ export class FileTables {
     }
   }
 
-  /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. */
-  saveQueues(): void {
-    this.#saving.tcpStreams.push(...this.#saving.connections.save());
+  /** Saves connections, what waits in sockets, and open files that are only there. Everything must be stopped. @param tree its processes */
+  saveQueues(tree: readonly number[]): void {
+    this.#saving.tcpStreams.push(...this.#saving.connections.save(tree));
     saveTerminalQueues(this.#saving, this.#kept.filter(tty.matches));
     if (!this.#kept.some(unix.matches)) return;
     const self = pidfd_open({ pid: process.pid, flags: 0 });

@@ -5,6 +5,7 @@
  */
 import { createHash } from 'node:crypto';
 import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
+import { NETLINK_NETFILTER } from '../../abi/netlink.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
 import * as tcp from '../../abi/tcp.ts';
@@ -13,10 +14,11 @@ import type { tcp_stream_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { fileName, images } from '../../image/types.ts';
 import { close, fcntl as control, ioctlInt } from '../../sys/files.ts';
-import { type Connection, lockPackets, PacketLock, unlockPackets } from '../../sys/nftables.ts';
+import { NetlinkSocket } from '../../sys/netlink.ts';
+import { type Connection, lockPackets, PacketLock, unlockMessages, unlockPackets } from '../../sys/nftables.ts';
 import { Region } from '../../sys/region.ts';
 import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsockopt } from '../../sys/socket.ts';
-import { guardRepair } from '../guard.ts';
+import { type ConnectionsGuard, guardConnections } from '../guard.ts';
 import type { Restoring } from '../restoring.ts';
 import { bytesOfWords, type InetAddress, sockaddrOf } from './inetaddress.ts';
 import { type Ending, endAfterRepair, endInRepair, endsOf } from './tcpend.ts';
@@ -43,7 +45,7 @@ export class Connections {
   readonly #left: number[] = [];
   readonly #ending: number[] = [];
   #lock: PacketLock | undefined;
-  #unguard: (() => void) | undefined;
+  #guard: ConnectionsGuard | undefined;
 
   /** @param local a descriptor of it, which may be closed afterwards */
   add(local: number, ino: number, own: InetAddress, peer: InetAddress): void {
@@ -59,12 +61,24 @@ export class Connections {
   /**
    * Holds packets back and reads all, each in repair for no longer than that takes: in repair a socket takes and gives nothing
    * (EINVAL, EPERM), and if we are killed its program goes on at once.
+   *
+   * @param tree processes that have them
    */
-  save(): TcpStream[] {
+  save(tree: readonly number[]): TcpStream[] {
     if (this.#held.length === 0) return [];
     const connections = this.#held.map(({ connection }) => connection);
-    this.#lock = new PacketLock(`${tableName(connections)}-checkpoint`, connections);
-    this.#unguard = guardRepair(this.#held.map(({ fd }) => fd));
+    const name = tableName(connections);
+    this.#lock = new PacketLock(`${name}-checkpoint`, connections);
+    const netlink = new NetlinkSocket(NETLINK_NETFILTER);
+    try {
+      this.#guard = guardConnections(
+        this.#held.map(({ fd }) => fd),
+        tree,
+        { fd: netlink.fd, messages: unlockMessages(name) },
+      );
+    } finally {
+      netlink[Symbol.dispose]();
+    }
     return this.#held.map(({ fd, ino }) => {
       repair(fd, tcp.TCP_REPAIR_ON);
       try {
@@ -85,13 +99,14 @@ export class Connections {
       this.#left.push(fd);
       repair(fd, tcp.TCP_REPAIR_ON);
     }
+    this.#guard?.turn();
   }
 
   /** Lets packets through to those that were not left. */
   [Symbol.dispose](): void {
     // Before their last descriptors are closed here: it would have them say that they end.
-    this.#unguard?.();
-    this.#unguard = undefined;
+    this.#guard?.end();
+    this.#guard = undefined;
     for (const fd of [
       ...this.#ending.splice(0),
       ...this.#left.splice(0),
@@ -273,7 +288,7 @@ function streamOf(restoring: Restoring, ino: number): TcpStream {
 }
 
 /** Has packets of all connections held back while they are restored, and lets all through when they are. */
-export function guardConnections(restoring: Restoring, connections: readonly [InetAddress, InetAddress][]): void {
+export function lockConnections(restoring: Restoring, connections: readonly [InetAddress, InetAddress][]): void {
   if (connections.length === 0) return;
   const packets = connections.map(([own, peer]) => connectionOf(own, peer));
   const lock = new PacketLock(`${tableName(packets)}-restore`, packets);

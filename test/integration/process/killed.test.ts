@@ -2,12 +2,13 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, renameSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
-import { abandoned, Bench, field, free, idsBelow, zombie } from './target.ts';
+import { Client } from './client.ts';
+import { abandoned, Bench, field, free, idsBelow, killTree, zombie } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
 
@@ -139,3 +140,83 @@ test('what has been let go of ends with a tideover that is killed before all of 
     }
   }
 });
+
+/** Answers each line of each client with how many lines there were before, and writes to a terminal of its own, of which it reads nothing. */
+const ANSWERS = `
+import os, pty, select, socket
+master, slave = pty.openpty()
+os.write(slave, b'unread\\n')
+listening = socket.create_server(('127.0.0.1', 0))
+print('port', listening.getsockname()[1], flush=True)
+poll = select.poll()
+poll.register(listening, select.POLLIN)
+clients, seen = {}, 0
+while True:
+    for fd, _ in poll.poll():
+        if fd == listening.fileno():
+            client, _ = listening.accept()
+            clients[client.fileno()] = client
+            poll.register(client, select.POLLIN)
+            continue
+        for line in clients[fd].recv(65536).decode().splitlines():
+            clients[fd].sendall(f'{seen} {line}\\n'.encode())
+            seen += 1
+`;
+
+test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a client in a PID namespace: one of the two is there`, async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const outer = target.start('sh', [
+    '-c',
+    'exec "$@" 2>/dev/null',
+    'sh',
+    'unshare',
+    '--pid',
+    '--fork',
+    'setsid',
+    'python3',
+    '-c',
+    ANSWERS,
+  ]);
+  const port = Number(/port (\d+)/.exec(await target.says(/port \d+\n/))![1]);
+  const client = await Client.connect(port, '127.0.0.1');
+  t.after(() => client.end());
+  let pid = Number(readFileSync(`/proc/${outer}/task/${outer}/children`, 'utf8'));
+  let asked = 0;
+  const answered = async () => {
+    assert.equal(await client.ask('again'), `${asked++} again`);
+  };
+  const checkpoint = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--tcp-established'];
+  await answered();
+  const started = performance.now();
+  const first = target.tideover(...checkpoint, '-R');
+  assert.equal(first.status, 0, first.stderr);
+  const duration = performance.now() - started;
+  let [alive, restored] = [0, 0];
+  for (let round = 0; round < KILLS / 4; round++) {
+    const child = target.begin(...checkpoint.with(2, `${pid}`));
+    const ended = once(child, 'exit');
+    if (round % 2 === 0) await setTimeout(duration * (0.6 + (2 * round) / KILLS));
+    else while (child.exitCode === null && !isWritten(target.image)) await setTimeout(0);
+    child.kill('SIGKILL');
+    await ended;
+    // What stands by ends all of it then, or none.
+    for (let i = 0; i < 20 && existsSync(`/proc/${pid}`) && !zombie(pid); i++) await setTimeout(10);
+    if (existsSync(`/proc/${pid}`) && !zombie(pid)) alive++;
+    else {
+      restored++;
+      const { status, stdout, stderr } = target.tideover('restore', '-D', target.image, '-d', '--json');
+      assert.equal(status, 0, stderr);
+      pid = (JSON.parse(stdout) as { pid: number }).pid;
+    }
+    await answered();
+  }
+  assert.equal(client.ended, false);
+  t.diagnostic(`${alive} times it went on, ${restored} times it was restored`);
+  killTree(pid);
+});
+
+/** Whether the image that is being written has all its files. */
+function isWritten(image: string): boolean {
+  return readdirSync(image).some((name) => existsSync(join(image, name, 'tideover.sums')));
+}
