@@ -83,9 +83,12 @@ async function largeDump(folder: string): Promise<string> {
     await vm.check(`i=0; until ${full}; do i=$((i + 1)); cat $(command -v node) >/tmp/full/$i; done`, {
       timeout: 600_000,
     });
-    const path = join(folder, 'vmcore');
+    const [path, dump] = ['vmcore', 'qemu.elf'].map((name) => join(folder, name)) as [string, string];
     await vm.qmp('stop');
-    await dumpByQemu(vm, 'elf', path);
+    await dumpByQemu(vm, 'elf', dump);
+    // QEMU's own ELF files have segments that makedumpfile does not take ("Can't get the number of PT_LOAD").
+    execFileSync(tideover, ['crash', 'filter', '-E', dump, path], { stdio: ['ignore', 'ignore', 'pipe'] });
+    rmSync(dump);
     return path;
   } finally {
     await vm.close();
