@@ -1,27 +1,29 @@
 /**
- * The memory of ramoops (fs/pstore/ram_core.c): zones, whose sizes are powers of 2, from a multiple of 4 KB on.
+ * The memory of ramoops (fs/pstore/ram.c and ram_core.c): zones, one after the other.
  *
  *     persistent_ram_buffer    signature, where is written next, how much is written
  *     data                     goes round: it begins at `start` once all is full
  *     parity of the data       only with ramoops.ecc=N: N bytes for each block of 128
  *     parity of the header     N bytes
  *
- * Neither the size of a zone nor N stands anywhere. But a header and what would be its parity are no code word by chance, not even one
- * with errors, so both can be tried.
+ * Neither the size of a zone nor N stands anywhere. Zones of the log have what the others leave of all memory, in equal parts, which
+ * may be any number of bytes. But a header and what would be its parity are no code word by chance, not even one with errors, so sizes can be tried.
  */
 import { struct, u32 } from '../abi/struct.ts';
 import { correct } from './codec/reedsolomon.ts';
 
 export const persistent_ram_buffer = struct('persistent_ram_buffer', 12, { sig: u32, start: u32, size: u32 });
 
-/** `DBGC`: PERSISTENT_RAM_SIG, of zones for logs, the console and messages of user space. */
-const PERSISTENT_RAM_SIG = 0x43474244;
-/** Zones are no smaller: ramoops_probe(). */
-const MIN_ZONE = 4096;
+/** PERSISTENT_RAM_SIG, of zones for logs, the console and messages of user space. */
+const SIGNATURE = Buffer.from('DBGC', 'latin1');
 /** Of data with a parity of its own, unless a device tree says otherwise: persistent_ram_init_ecc(). */
 const BLOCK = 128;
 /** What ramoops.ecc=1 stands for. */
 const ECC_SIZE = 16;
+/** A zone is tried with the sizes of others, and as if it ended where one of the next begins: so many signatures in a row may be hurt. */
+const MAX_TRIES = 8;
+/** 16 MB of the smallest that the kernel's documentation names. */
+const MAX_ZONES = 4096;
 
 /** What the parity of a zone, or of several, showed. */
 export interface EccResult {
@@ -41,7 +43,7 @@ export interface RamoopsZone {
 
 /** Whether a zone begins here. */
 export function isRamoops(bytes: Uint8Array): boolean {
-  return bytes.length >= persistent_ram_buffer.size && persistent_ram_buffer.read(bytes).sig === PERSISTENT_RAM_SIG;
+  return bytes.length >= persistent_ram_buffer.size && SIGNATURE.equals(bytes.subarray(0, SIGNATURE.length));
 }
 
 /**
@@ -50,52 +52,82 @@ export function isRamoops(bytes: Uint8Array): boolean {
  * @param ecc what ramoops.ecc was; a zone whose signature is damaged is found only where this is given
  */
 export function readZones(image: Uint8Array, ecc: number | undefined): RamoopsZone[] {
+  const parity = ecc === 1 ? ECC_SIZE : (ecc ?? ECC_SIZE);
   const zones: RamoopsZone[] = [];
-  // Not as a Buffer, whose slice() does not copy.
-  const bytes = new Uint8Array(image.buffer, image.byteOffset, image.length);
-  for (let at = 0; at + MIN_ZONE <= bytes.length; at += MIN_ZONE) {
-    const here = bytes.subarray(at);
-    if (ecc === undefined && !isRamoops(here)) continue;
-    const corrected = correctZone(here, ecc === 1 ? ECC_SIZE : (ecc ?? ECC_SIZE));
-    const zone = corrected?.zone ?? here;
-    if (!isRamoops(zone)) continue;
-    const { start, size } = persistent_ram_buffer.read(zone);
+  /** Of zones with parity, the last first. */
+  let known: readonly number[] = [];
+  for (let at = 0, count = 0; at < image.length && count < MAX_ZONES; count++) {
+    const next = nextPlaces(image, at);
+    const sizes = [...known, ...[...next, image.length].map((end) => end - at)];
+    const corrected =
+      ecc === undefined && !isRamoops(image.subarray(at)) ? undefined : correctZone(image, at, sizes, parity);
+    const zone = corrected?.bytes ?? image.subarray(at, next.find((each) => headerAt(image, each)) ?? image.length);
+    let end = next[0] ?? image.length;
+    if (corrected !== undefined) {
+      end = at + corrected.size;
+      known = [corrected.size, ...known.filter((size) => size !== corrected.size)].slice(0, MAX_TRIES);
+    }
+    const header = headerAt(zone, 0);
     const data = zone.subarray(persistent_ram_buffer.size);
-    if (size === 0 || size > data.length || start > size) continue;
-    zones.push({
-      at,
-      content: Buffer.concat([data.subarray(start, size), data.subarray(0, start)]),
-      ecc: corrected?.ecc,
-    });
+    if (header !== undefined && header.size > 0 && header.size <= data.length) {
+      const content = Buffer.concat([data.subarray(header.start, header.size), data.subarray(0, header.start)]);
+      zones.push({ at, content, ecc: corrected?.ecc });
+    }
+    at = end;
   }
   return zones;
 }
 
-/** A copy of a zone with its errors put right; undefined where it has no parity. */
-function correctZone(from: Uint8Array, parity: number): { zone: Uint8Array; ecc: EccResult } | undefined {
-  for (let size = MIN_ZONE; size <= from.length; size *= 2) {
+/** A header that can be one. */
+function headerAt(image: Uint8Array, at: number): { start: number; size: number } | undefined {
+  if (!isRamoops(image.subarray(at))) return undefined;
+  const header = persistent_ram_buffer.read(image, at);
+  return header.start <= header.size ? header : undefined;
+}
+
+/** Where the next signatures stand. */
+function nextPlaces(image: Uint8Array, after: number): number[] {
+  const buffer = Buffer.from(image.buffer, image.byteOffset, image.length);
+  const found: number[] = [];
+  for (let at = after; found.length < MAX_TRIES; ) {
+    at = buffer.indexOf(SIGNATURE, at + 1);
+    if (at < 0) break;
+    found.push(at);
+  }
+  return found;
+}
+
+/**
+ * A copy of a zone with its errors put right, without its parity; undefined where it has none.
+ *
+ * @param sizes that it may have
+ */
+function correctZone(
+  image: Uint8Array,
+  at: number,
+  sizes: readonly number[],
+  parity: number,
+): { readonly bytes: Uint8Array; readonly size: number; readonly ecc: EccResult } | undefined {
+  for (const size of sizes) {
     const room = size - persistent_ram_buffer.size;
     const blocks = Math.ceil((room - parity) / (BLOCK + parity));
-    const dataSize = room - (blocks + 1) * parity;
-    if (dataSize <= 0) continue;
     const parityAt = size - (blocks + 1) * parity;
-    const header = from.slice(0, persistent_ram_buffer.size);
-    const inHeader = correct(header, from.slice(size - parity, size));
+    if (at + size > image.length || parityAt <= persistent_ram_buffer.size) continue;
+    const header = Uint8Array.from(image.subarray(at, at + persistent_ram_buffer.size));
+    const inHeader = correct(header, Uint8Array.from(image.subarray(at + size - parity, at + size)));
     if (inHeader === undefined || !isRamoops(header)) continue;
-    const zone = from.slice(0, size);
+    const zone = Uint8Array.from(image.subarray(at, at + size));
     zone.set(header);
     let [correctedBytes, badBlocks] = [inHeader, 0];
-    const written = Math.min(persistent_ram_buffer.read(zone).size, dataSize);
-    for (let i = 0; i * BLOCK < written; i++) {
-      const block = zone.subarray(
-        persistent_ram_buffer.size + i * BLOCK,
-        Math.min(persistent_ram_buffer.size + (i + 1) * BLOCK, parityAt),
-      );
-      const found = correct(block, zone.slice(parityAt + i * parity, parityAt + (i + 1) * parity));
+    const data = zone.subarray(persistent_ram_buffer.size, parityAt);
+    const written = Math.min(persistent_ram_buffer.read(zone).size, data.length);
+    for (let block = 0; block * BLOCK < written; block++) {
+      const itsParity = zone.subarray(parityAt + block * parity).subarray(0, parity);
+      const found = correct(data.subarray(block * BLOCK, (block + 1) * BLOCK), itsParity);
       if (found === undefined) badBlocks++;
       else correctedBytes += found;
     }
-    return { zone: zone.subarray(0, parityAt), ecc: { correctedBytes, badBlocks } };
+    return { bytes: zone.subarray(0, parityAt), size, ecc: { correctedBytes, badBlocks } };
   }
   return undefined;
 }

@@ -12,8 +12,9 @@ export const bt = command({
   description: [
     'A frame that was interrupted is marked. Frames below a line that says so were found by looking through the stack, ' +
       'because the code above them cannot be unwound.',
-    'With --json: [{"pid", "comm", "task", "cpu", "frames": [{"pc", "symbol", "offset", "module"}], "end"}]. `end` is ' +
-      '"user" where the task came from user space, "end" where the stack begins, "unknown" where it goes on and `why` says what is missing.',
+    'With --json: [{"pid", "comm", "task", "cpu", "frames": [{"pc", "symbol", "offset", "module", "interrupted"?, ' +
+      '"rescued"?}], "end", "why"?, "partial"?}]. `end` is "user" where the task came from user space, "end" where the stack begins, ' +
+      '"unknown" where it goes on and `why` says what is missing.',
   ],
   arguments: [
     vmcore,

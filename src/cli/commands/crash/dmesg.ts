@@ -25,7 +25,7 @@ export const dmesg = command({
   description: [
     'VMCORE may also be what a kernel left in persistent storage: a file of /sys/fs/pstore or /var/lib/systemd/pstore, packed or not, a ' +
       "folder of them, whose parts are put together, or an image of ramoops' memory.",
-    'With --json: [{"seq", "time", "level", "facility", "text"}], and "date" with -T. `time` is in seconds since boot.',
+    'With --json: [{"seq", "time", "level", "facility", "date"?, "text"}], the date with -T. `time` is in seconds since boot.',
   ],
   arguments: [vmcore],
   flags: {

@@ -12,9 +12,9 @@ export const filter = command({
     'The dump level is a sum: 1 pages of zeros, 2 page cache without private data, 4 page cache, 8 memory of processes, 16 ' +
       'free pages. Which pages these are is what makedumpfile takes them for. OUT is kdump-compressed, which crash, drgn ' +
       'and tideover read; it appears under its name, with mode 0600, when it is whole and on the disk. IN may be /proc/vmcore.',
-    'With --json: {"total", "written", "zero", "unreadable", "excluded": {cache, cachePrivate, user, free, hwpoison, ' +
-      'offline}, "partial", "bytes"?}, all but bytes in pages; with --mem-usage {zero, cache, cachePrivate, user, free, ' +
-      'kernel, total}.',
+    'With --json: {"total", "written", "zero", "unreadable", "excluded": {"cache"?, "cachePrivate"?, "user"?, "free"?, ' +
+      '"hwpoison"?, "offline"?}, "partial", "bytes"?}, all but bytes in pages, and of excluded what there is at this level; with --mem-usage {"zero", "cache", "cachePrivate", "user", "free", ' +
+      '"kernel", "total"}; with --dump-dmesg {"messages"}, with -R {"written"}, the name of the file.',
   ],
   arguments: [
     { name: 'IN', summary: 'the dump' },

@@ -17,7 +17,8 @@ export const foreach = command({
   summary: 'Run bt, files, ps, task or vm for all tasks, or for those of a kind',
   description: [
     'WHICH are PIDs, commands, the letters of states (such as D), or kernel, user and active. What is asked for of memory or files ' +
-      'is left out for tasks that have none. The JSON is that of the command.',
+      'is left out for tasks that have none.',
+    'With --json what the command prints, with ps [{"pid", "tgid", "ppid", "comm", "state", "cpu", "task"}].',
   ],
   arguments: [vmcore, { name: 'WHICH', summary: 'tasks, and at the end the command', variadic: true }],
   flags: inputFlags,

@@ -6,7 +6,14 @@ import { printableLine } from '../../text.ts';
 export const info = command({
   name: 'info',
   summary: 'Show what a dump holds, and from where what is known of the kernel comes',
-  description: ['It reads every table that the other commands go by, and says of each what is missing.'],
+  description: [
+    'It reads every table that the other commands go by, and says of each what is missing.',
+    'With --json: {"dump": {"file", "format", "utsname"?, "time"?, "cpus"?, "dumpLevel"?, "compression"?, "incomplete", "flattened", ' +
+      '"files", "ranges": [{"start", "end"}]}, "kernel": {"release", "sysname"?, "nodename"?, "version"?, "machine"?, "domainname"?, ' +
+      '"time"?, "cpus"?, "tasks"?, "pageTableLevels", "kaslrOffset"?, "physBase"?}, "symbols"?: {"from", "count", "named", ' +
+      '"encoding"}, "types"?: {"from", "count", "modules"?}, "unwinding"?: {"from", "registers"}, "modules"?, "panic"?, ' +
+      '"panicTask"?: {"pid", "comm"}}. Times are in seconds since 1970; utsname has the members that the header names.',
+  ],
   arguments: [vmcore],
   flags: inputFlags,
   exits: dumpExits,
@@ -30,7 +37,10 @@ export const info = command({
           tasks,
           pageTableLevels: memory.space.tables.levels,
           kaslrOffset: offset === undefined ? undefined : `0x${offset}`,
-          physBase: info.number('phys_base') === undefined ? undefined : hex(info.number('phys_base')!),
+          physBase:
+            info.number('phys_base') === undefined
+              ? undefined
+              : hex(BigInt.asUintN(64, BigInt(info.number('phys_base')!))),
         },
         symbols: kallsyms && {
           from: 'kallsyms',

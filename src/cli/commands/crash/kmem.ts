@@ -7,7 +7,8 @@ export const kmem = command({
   name: 'kmem',
   summary: 'Show how memory was used, or the slab caches',
   description: [
-    'With --json: an object of counters, in pages; with -s [{"cache", "name", "objectSize", "size", "inUse", "objects", ' +
+    'With --json: {"total", "free", "file", "shmem", "anon", "mapped", "slabReclaimable", "slabUnreclaimable", "kernelStack", ' +
+      '"pageTables"}, in pages; with -s [{"cache", "name", "objectSize", "size", "inUse", "objects", ' +
       '"slabs", "pages"}], the largest first.',
   ],
   arguments: [vmcore],

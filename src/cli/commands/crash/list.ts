@@ -10,7 +10,7 @@ export const list = command({
   description: [
     'The list is followed by the pointer at the offset of each struct, until it leads to the first again or to NULL. With -H, ' +
       'START is the list_head that belongs to no struct.',
-    'With --json: [{"address", "value"}].',
+    'With --json: [{"address", "value"?}], the value with -s.',
   ],
   arguments: [vmcore, { name: 'START', summary: 'address of the first struct, or a symbol' }],
   flags: {

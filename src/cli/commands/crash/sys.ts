@@ -6,6 +6,11 @@ import { printableLine } from '../../text.ts';
 export const sys = command({
   name: 'sys',
   summary: 'Show the system: kernel, CPUs, when it stopped and why',
+  description: [
+    'With --json: {"dumpfile", "release", "sysname"?, "nodename"?, "version"?, "machine"?, "domainname"?, "cpus"?, "time"?, "uptime"?, ' +
+      '"load"?, "tasks"?, "modules"?, "taints"?, "panic"?, "memory", "panicTask"?: {"pid", "comm", "task", "cpu", "state"}}, times in ' +
+      'seconds, the memory in bytes.',
+  ],
   arguments: [vmcore],
   flags: inputFlags,
   exits: dumpExits,

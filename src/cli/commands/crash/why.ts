@@ -14,8 +14,8 @@ export const why = command({
     'Every statement names its evidence: an address in the dump, a task, or a line of the log. The signature is the same for ' +
       'the same crash on another boot: it is made of the names of the functions that led there.',
     'With --json: {"headline", "cause", "signature": {"hash", "parts"}, "taint", "modules", "release", "version", "time", "uptime", ' +
-      '"crash": {"pid", "comm", "task", "cpu", "frames": [{"pc", "symbol", "offset", "module"}], "end", "fault": {"pc", "symbol", ' +
-      '"offset", "module", "instruction", "bytes", "entry", "address", "registers"}}, "findings": [{"kind", "weight", "text", ' +
+      '"crash": {"pid", "comm", "task", "cpu", "frames": [{"pc", "symbol", "offset", "module", "interrupted"?}], "end", "fault": {"pc", "symbol", ' +
+      '"offset", "module", "interrupted"?, "instruction", "bytes", "entry", "address", "registers"}}, "findings": [{"kind", "weight", "text", ' +
       '"details", "evidence"}], "locks": [{"address", "kind", "symbol", "state", "holders": [{"pid", "comm", "task", "proof"}]}], ' +
       '"waits": [{"pid", "comm", "task", "lock", "wanted", "waiter", "taker", "caller", "seconds"}], "deadlocks": [[{"pid", "comm", ' +
       '"task", "lock"}]]}. The first of the findings is the cause: its `weight` is "cause", that of others "related" or "note". ' +
