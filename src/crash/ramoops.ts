@@ -58,9 +58,9 @@ export function readZones(image: Uint8Array, ecc: number | undefined): RamoopsZo
   let known: readonly number[] = [];
   for (let at = 0, count = 0; at < image.length && count < MAX_ZONES; count++) {
     const next = nextPlaces(image, at);
-    const sizes = [...known, ...[...next, image.length].map((end) => end - at)];
+    const sizes = new Set([...known, ...[...next, image.length].flatMap((end) => equalParts(end - at))]);
     const corrected =
-      ecc === undefined && !isRamoops(image.subarray(at)) ? undefined : correctZone(image, at, sizes, parity);
+      ecc === undefined && !isRamoops(image.subarray(at)) ? undefined : correctZone(image, at, [...sizes], parity);
     const zone = corrected?.bytes ?? image.subarray(at, next.find((each) => headerAt(image, each)) ?? image.length);
     let end = next[0] ?? image.length;
     if (corrected !== undefined) {
@@ -85,6 +85,11 @@ function headerAt(image: Uint8Array, at: number): { start: number; size: number 
   return header.start <= header.size ? header : undefined;
 }
 
+/** Of so many bytes, sizes of zones that are equally large. */
+function equalParts(size: number): number[] {
+  return [1, 2, 3, 4].map((parts) => size / parts).filter((part) => Number.isInteger(part));
+}
+
 /** Where the next signatures stand. */
 function nextPlaces(image: Uint8Array, after: number): number[] {
   const buffer = Buffer.from(image.buffer, image.byteOffset, image.length);
@@ -97,37 +102,55 @@ function nextPlaces(image: Uint8Array, after: number): number[] {
   return found;
 }
 
+interface Corrected {
+  /** Without its parity. */
+  readonly bytes: Uint8Array;
+  readonly size: number;
+  readonly ecc: EccResult;
+}
+
 /**
- * A copy of a zone with its errors put right, without its parity; undefined where it has none.
+ * A copy of a zone with its errors put right; undefined where it has no parity.
  *
- * @param sizes that it may have
+ * @param sizes that it may have. Headers of zones differ in few bytes, so that the parity of another one may do as well: it is the size
+ *   with the fewest errors in the header, and then the fewest blocks that are beyond help
  */
-function correctZone(
-  image: Uint8Array,
-  at: number,
-  sizes: readonly number[],
-  parity: number,
-): { readonly bytes: Uint8Array; readonly size: number; readonly ecc: EccResult } | undefined {
-  for (const size of sizes) {
-    const room = size - persistent_ram_buffer.size;
-    const blocks = Math.ceil((room - parity) / (BLOCK + parity));
-    const parityAt = size - (blocks + 1) * parity;
-    if (at + size > image.length || parityAt <= persistent_ram_buffer.size) continue;
+function correctZone(image: Uint8Array, at: number, sizes: readonly number[], parity: number): Corrected | undefined {
+  const headers = sizes.flatMap((size) => {
+    if (at + size > image.length || dataSize(size, parity) <= 0) return [];
     const header = Uint8Array.from(image.subarray(at, at + persistent_ram_buffer.size));
-    const inHeader = correct(header, Uint8Array.from(image.subarray(at + size - parity, at + size)));
-    if (inHeader === undefined || !isRamoops(header)) continue;
+    const errors = correct(header, Uint8Array.from(image.subarray(at + size - parity, at + size)));
+    return errors === undefined || !isRamoops(header) ? [] : [{ size, header, errors }];
+  });
+  const fewest = Math.min(...headers.map(({ errors }) => errors));
+  let best: Corrected | undefined;
+  for (const { size, header, errors } of headers) {
+    if (errors > fewest) continue;
     const zone = Uint8Array.from(image.subarray(at, at + size));
     zone.set(header);
-    let [correctedBytes, badBlocks] = [inHeader, 0];
-    const data = zone.subarray(persistent_ram_buffer.size, parityAt);
-    const written = Math.min(persistent_ram_buffer.read(zone).size, data.length);
-    for (let block = 0; block * BLOCK < written; block++) {
-      const itsParity = zone.subarray(parityAt + block * parity).subarray(0, parity);
-      const found = correct(data.subarray(block * BLOCK, (block + 1) * BLOCK), itsParity);
-      if (found === undefined) badBlocks++;
-      else correctedBytes += found;
-    }
-    return { bytes: zone.subarray(0, parityAt), size, ecc: { correctedBytes, badBlocks } };
+    const corrected = correctData(zone, parity, errors);
+    if (best === undefined || corrected.ecc.badBlocks < best.ecc.badBlocks) best = { ...corrected, size };
   }
-  return undefined;
+  return best;
+}
+
+function correctData(zone: Uint8Array, parity: number, inHeader: number): Omit<Corrected, 'size'> {
+  const parityAt = persistent_ram_buffer.size + dataSize(zone.length, parity);
+  const data = zone.subarray(persistent_ram_buffer.size, parityAt);
+  const written = Math.min(persistent_ram_buffer.read(zone).size, data.length);
+  let [correctedBytes, badBlocks] = [inHeader, 0];
+  for (let block = 0; block * BLOCK < written; block++) {
+    const itsParity = zone.subarray(parityAt + block * parity).subarray(0, parity);
+    const found = correct(data.subarray(block * BLOCK, (block + 1) * BLOCK), itsParity);
+    if (found === undefined) badBlocks++;
+    else correctedBytes += found;
+  }
+  return { bytes: zone.subarray(0, parityAt), ecc: { correctedBytes, badBlocks } };
+}
+
+/** What header and parity leave of a zone. */
+function dataSize(size: number, parity: number): number {
+  const room = size - persistent_ram_buffer.size;
+  const blocks = Math.ceil((room - parity) / (BLOCK + parity));
+  return room - (blocks + 1) * parity;
 }
