@@ -13,6 +13,14 @@ export function cgroupsOf(pid: number | string): string[] {
     .map((line) => line.slice(line.indexOf(':') + 1).replace(/ \(deleted\)$/, ''));
 }
 
+/** What becomes of groups at a restore: CRIU's --manage-cgroups and --cgroup-root. */
+export interface GroupOptions {
+  /** Whether groups that are there get the settings that they had too. */
+  readonly settings: 'made' | 'all';
+  /** What takes the place of the groups of the root of the tree, by controllers as in a line; `*` for all. */
+  readonly roots: ReadonlyMap<string, string>;
+}
+
 /**
  * Puts a process that has no threads and children yet into its groups, where it is not in them; those that are gone are made.
  *
@@ -39,6 +47,17 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
 }
 
 const hierarchyOf = (line: string) => line.slice(0, line.indexOf(':'));
+
+/** The line of a group where others stand for those of the root of a tree. @param first lines of that root */
+export function movedGroup(line: string, first: readonly string[], roots: GroupOptions['roots'] = new Map()): string {
+  const colon = line.indexOf(':');
+  const controllers = line.slice(0, colon);
+  const names = [controllers, ...controllers.split(',').flatMap((name) => [name, name.replace(/^name=/, '')]), '*'];
+  const root = names.map((name) => roots.get(name)).find((each) => each !== undefined);
+  if (root === undefined) return line;
+  const was = first.find((each) => each.startsWith(`${controllers}:`))?.slice(colon + 1) ?? '/';
+  return `${controllers}:${join('/', root, below(was, line.slice(colon + 1)) ?? '')}`;
+}
 
 /** Where a group is, by a line of cgroupsOf(); undefined if no mount shows it. */
 export function folderOf(mounts: readonly Mount[], line: string): string | undefined {

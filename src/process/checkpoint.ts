@@ -13,6 +13,7 @@ import { type ImageDraft, type ImageStore, MemoryStore } from '../image/store.ts
 import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
+import { cgroupsOf } from './cgroups.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
 import { FileTables } from './files/table.ts';
@@ -20,6 +21,7 @@ import { Foresight } from './foresight.ts';
 import { childrenOf, type Frozen, freezeTree, threadsOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
+import { saveGroups } from './groupsettings.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { saveIpc } from './ipc.ts';
 import { Namespaces } from './namespaces.ts';
@@ -332,6 +334,8 @@ export function save(
       finishSysv(saving, tree);
       if (namespaces.has('uts')) saving.uts = saveNames();
     });
+    const live = frozen.processes.filter(({ zombie }) => !zombie);
+    saving.groups = saveGroups(new Set(live.flatMap((process) => cgroupsOf(process.pid))));
     if (saving.mounts !== undefined) saving.contents = saving.mounts.contents();
     checkPidfds(saving, tree);
     for (const [i, process] of frozen.processes.entries()) {

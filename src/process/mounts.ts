@@ -74,6 +74,7 @@ export function contentFile(device: number): string {
 }
 
 const AUTO = fstype.values.AUTO;
+const CGROUPS = new Set<number>([fstype.values.CGROUP, fstype.values.CGROUP2]);
 const TMPFS = fstype.values.TMPFS;
 const typeOf = new Map([...codeOf].map(([name, code]) => [code as number, name]));
 
@@ -403,6 +404,8 @@ class Making {
     const rest = below(source.root, entry.root);
     if (rest === undefined)
       throw missing(`mount ${entry.mountpoint}`, `nothing shows ${entry.root} of its file system`);
+    // A control group goes with its processes, and is made for them again.
+    if (CGROUPS.has(entry.fstype)) new Root(source.fd).within(() => mkdirSync(rest, { recursive: true }));
     const at = inside(source.fd, rest);
     try {
       return copy(at, '');

@@ -9,14 +9,16 @@ import { F_DUPFD } from '../abi/fcntl.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
-import { type ImageTree, readTree } from '../image/tree.ts';
+import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
+import { fileName, images } from '../image/types.ts';
 import { close, fcntl } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
-import { restoreCgroups } from './cgroups.ts';
+import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
+import { prepareGroups } from './groupsettings.ts';
 import { guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
 import { makeMounts, type RestoreMountOptions } from './mounts.ts';
@@ -34,6 +36,7 @@ export interface RestoreOptions extends RestoreMountOptions {
   readonly shellJob: boolean;
   /** They stay in the control groups of this process. */
   readonly ignoreCgroups?: boolean | undefined;
+  readonly groups?: GroupOptions | undefined;
   /** What becomes of TCP connections; `kept` if it is not said. */
   readonly connections?: 'kept' | 'closed' | undefined;
   /** Where the other ends of veth devices of its network namespace come to be. */
@@ -87,6 +90,13 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const hole = findHole(tree);
       const how = { sibling: options.sibling === true, inner: own.has('pid') };
       const root = makeRoot(tree, { hole, keep, ...how }, made);
+      // Mounts may show them.
+      const linesOf = ({ threads }: ImageTask) => threads[0]!.core.tc!.cgroups;
+      const movedHere = (line: string) => movedGroup(line, linesOf(tree.tasks[0]!), options.groups?.roots);
+      if (options.ignoreCgroups !== true) {
+        const saved = store.has(fileName(images.CGROUP)) ? entryOf(store, images.CGROUP) : undefined;
+        prepareGroups(saved, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings);
+      }
       if (own.has('mnt')) restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
       restoring.prepareShared();
       openEverything(tree, restoring);
@@ -113,8 +123,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      for (const { task, pid } of options.ignoreCgroups ? [] : live)
-        restoreCgroups(pid, task.threads[0]!.core.tc!.cgroups);
+      if (options.ignoreCgroups !== true)
+        for (const { task, pid } of live) restoreCgroups(pid, linesOf(task).map(movedHere));
       // All processes work at the same time: each is given a batch before the first one is waited for.
       for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);

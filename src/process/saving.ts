@@ -17,6 +17,7 @@ import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
 import type { TtyData, TtyInfo } from './files/ttypair.ts';
 import type { Foresight } from './foresight.ts';
+import type { Groups } from './groupsettings.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
 import { SavedMounts, type SaveMountOptions } from './mounts.ts';
@@ -114,6 +115,7 @@ export class Saving {
   ipc: IpcNamespace | undefined;
   uts: Names | undefined;
   network: Network | undefined;
+  groups: Groups = { sets: [], controllers: [] };
   /** Of tmpfs, by their device as entries of mounts have it. */
   contents: ReadonlyMap<number, Archive> = new Map();
   /** Ids of files by how /proc/PID/maps shows them. */
