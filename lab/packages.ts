@@ -28,6 +28,8 @@ const packagesFor = {
   terminals: ['bsdutils', 'tmux', 'vim-tiny'],
   /** programs that operators run */
   servers: ['memcached', 'nginx', 'postgresql', 'redis-server'],
+  /** what makes containers */
+  containers: ['runc'],
   /** to compare our codecs with */
   'compression libraries': ['liblzo2-2', 'libsnappy1v5', 'python3'],
   /** Documentation/process/changes.rst of the kernel */

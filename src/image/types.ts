@@ -132,6 +132,7 @@ export const images = {
   // Not of CRIU.
   IO_URING: type('IO_URING', 0x54444931, 'io-uring.img', ioUring.io_uring_file_entry),
   TRACKING: type('TRACKING', 0x54444932, 'tracking.img', tracking.tracking_entry),
+  GROUP_SETTINGS: type('GROUP_SETTINGS', 0x54444934, 'group-settings.img', namespaces.cgroup_entry),
 
   // An older CRIU: a file for each kind, where the union of FILES stands now.
   REG_FILES: type('REG_FILES', 0x50363636, 'reg-files.img', descriptors.reg_file_entry),

@@ -335,7 +335,8 @@ export function save(
       if (namespaces.has('uts')) saving.uts = saveNames();
     });
     const live = frozen.processes.filter(({ zombie }) => !zombie);
-    saving.groups = saveGroups(new Set(live.flatMap((process) => cgroupsOf(process.pid))));
+    const groups = new Set(live.flatMap((process) => cgroupsOf(process.pid)));
+    saving.groups = saveGroups(groups, namespaces.has('cgroup') ? pid : undefined);
     if (saving.mounts !== undefined) saving.contents = saving.mounts.contents();
     checkPidfds(saving, tree);
     for (const [i, process] of frozen.processes.entries()) {

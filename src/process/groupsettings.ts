@@ -1,14 +1,18 @@
 /**
- * Settings of control groups: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel. They stand in cgroup.img, in the form
- * that CRIU has for them, and are put into groups that a restore makes.
+ * Settings of control groups: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel. They are put into groups that a restore makes.
+ * They stand in a file of our own, in CRIU's form: CRIU takes those of cgroup.img for groups of sets that it has made.
  */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { CLONE_NEWCGROUP } from '../abi/sched.ts';
+import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { cgroup_entry, cgroup_prop_entry } from '../image/messages/namespaces.ts';
 import type { Value } from '../image/proto.ts';
 import { readMountinfo } from '../sys/mountinfo.ts';
-import { folderOf, type GroupOptions } from './cgroups.ts';
+import { cgroupsOf, folderOf, type GroupOptions, restoreCgroups } from './cgroups.ts';
+import { inCgroupNamespace } from './namespaces.ts';
+import type { Made } from './tree.ts';
 
 export type Groups = Value<typeof cgroup_entry>;
 type Setting = Value<typeof cgroup_prop_entry>;
@@ -24,8 +28,11 @@ const SETTINGS: readonly string[] = [
 
 const DEVICES = 'devices.list';
 
-/** @param lines of all processes, as cgroupsOf() has them */
-export function saveGroups(lines: ReadonlySet<string>): Groups {
+/**
+ * @param lines of all processes, as cgroupsOf() has them
+ * @param root a process whose control group namespace the tree has for itself
+ */
+export function saveGroups(lines: ReadonlySet<string>, root?: number): Groups {
   const mounts = readMountinfo('self');
   const controllers = [...lines].flatMap((line) => {
     const colon = line.indexOf(':');
@@ -38,7 +45,51 @@ export function saveGroups(lines: ReadonlySet<string>): Groups {
     });
     return [{ cnames: name.split(','), dirs: [{ dir_name: path, children: [], properties }] }];
   });
-  return { sets: [], controllers };
+  return { sets: root === undefined ? [] : [{ id: 1, ctls: prefixes(root) }], controllers };
+}
+
+/** The groups of a process, and how much of their paths leads to the root of its namespace. */
+function prefixes(pid: number): Groups['sets'][number]['ctls'] {
+  const inside = inCgroupNamespace(pid, () => cgroupsOf(pid));
+  return cgroupsOf(pid).map((line, i) => {
+    const colon = line.indexOf(':');
+    const [name, path, rest] = [line.slice(0, colon), line.slice(colon + 1), inside[i]!.slice(colon + 1)];
+    if (rest !== '/' && !path.endsWith(rest)) {
+      throw new UnsupportedError({
+        what: `control group ${path}`,
+        pid,
+        why: 'it is not below the root of its control group namespace',
+        remedy: 'move the process into a group below it',
+      });
+    }
+    const cgns_prefix = path === '/' || path === rest ? 0 : path.length - (rest === '/' ? 0 : rest.length);
+    return { name, path, ...(cgns_prefix === 0 ? {} : { cgns_prefix }) };
+  });
+}
+
+/**
+ * Gives a process that is alone a new control group namespace: its roots are the groups that it is in then.
+ *
+ * @param moved where a group is to be, by its line; undefined if the process is to stay where it is
+ */
+export function makeCgroupNamespace(
+  saved: Groups | undefined,
+  { leader, pid }: Made,
+  moved: ((line: string) => string) | undefined,
+): void {
+  if (saved === undefined) {
+    throw new UnsupportedError({
+      what: 'cgroup namespace',
+      pid,
+      why: 'the image does not tell its roots in the way of tideover',
+      remedy: 'restore it with CRIU',
+    });
+  }
+  const ctls = saved.sets[0]?.ctls ?? [];
+  const roots = ctls.map(({ name, path, cgns_prefix }) => `${name}:${path.slice(0, cgns_prefix ?? 0) || '/'}`);
+  if (moved !== undefined) restoreCgroups(pid, roots.map(moved));
+  leader.call(NR.unshare, CLONE_NEWCGROUP);
+  leader.run();
 }
 
 /** What a group had, by its line. */

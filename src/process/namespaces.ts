@@ -28,7 +28,7 @@ function idsOf(isOurs: (name: Namespace) => boolean): NamespaceIds {
 /** Those that a thread can be in by itself, and be again in what it was in before. */
 const ENTERED = { uts: sched.CLONE_NEWUTS, ipc: sched.CLONE_NEWIPC, net: sched.CLONE_NEWNET } as const;
 type Entered = keyof typeof ENTERED;
-const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time', 'net', 'mnt']);
+const KEPT: ReadonlySet<Namespace> = new Set(['pid', 'uts', 'ipc', 'time', 'net', 'mnt', 'cgroup']);
 
 /** What a tree that is there has for itself. */
 export class Namespaces {
@@ -149,6 +149,18 @@ export class NewNamespaces {
     this.#before.enter();
     this.#before[Symbol.dispose]();
     this.#now[Symbol.dispose]();
+  }
+}
+
+/** Does something in the control group namespace of a process, which sees groups by their paths there. */
+export function inCgroupNamespace<T>(pid: number, action: () => T): T {
+  const before = open('/proc/thread-self/ns/cgroup');
+  try {
+    enter(`/proc/${pid}/ns/cgroup`, sched.CLONE_NEWCGROUP);
+    return action();
+  } finally {
+    setns({ fd: before, nstype: sched.CLONE_NEWCGROUP });
+    close({ fd: before });
   }
 }
 

@@ -18,7 +18,7 @@ import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
-import { prepareGroups } from './groupsettings.ts';
+import { makeCgroupNamespace, prepareGroups } from './groupsettings.ts';
 import { guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
 import { makeMounts, type RestoreMountOptions } from './mounts.ts';
@@ -93,10 +93,11 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // Mounts may show them.
       const linesOf = ({ threads }: ImageTask) => threads[0]!.core.tc!.cgroups;
       const movedHere = (line: string) => movedGroup(line, linesOf(tree.tasks[0]!), options.groups?.roots);
+      const groups = store.has(fileName(images.GROUP_SETTINGS)) ? entryOf(store, images.GROUP_SETTINGS) : undefined;
       if (options.ignoreCgroups !== true) {
-        const saved = store.has(fileName(images.CGROUP)) ? entryOf(store, images.CGROUP) : undefined;
-        prepareGroups(saved, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings);
+        prepareGroups(groups, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings);
       }
+      if (own.has('cgroup')) makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere);
       if (own.has('mnt')) restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
       restoring.prepareShared();
       openEverything(tree, restoring);

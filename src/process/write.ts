@@ -137,8 +137,8 @@ function writeShared(draft: ImageDraft, saving: Saving): void {
     writeEntries(draft.create(fileName(images.MNTS, mnt_ns_id)), images.MNTS, saving.mounts.entries);
     for (const [device, archive] of saving.contents) writeParts(draft, contentFile(device), archive);
   }
-  if (saving.groups.controllers.length > 0)
-    writeEntries(draft.create(fileName(images.CGROUP)), images.CGROUP, [saving.groups]);
+  if (saving.groups.controllers.length + saving.groups.sets.length > 0)
+    writeEntries(draft.create(fileName(images.GROUP_SETTINGS)), images.GROUP_SETTINGS, [saving.groups]);
   if (saving.network !== undefined) writeNetwork(draft, saving.namespaces.ids.net_ns_id, saving.network);
   if (saving.ipc !== undefined) {
     writeEntries(draft.create(fileName(images.IPC_VAR, ipc_ns_id)), images.IPC_VAR, [saving.ipc.limits]);

@@ -54,7 +54,6 @@ export const checkpoint = command({
     "The image is CRIU's: crit shows it. Files that programs have open are not part of it, but for deleted ones, and must be " +
       'as they were when it is restored.',
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
-    'Not kept yet: the cgroup and the login uid; a restored process has those of tideover.',
     ABOUT_OTHERS,
     'With --prev-images-dir only what was written since that image is saved, which needs both to be there for a restore.',
     'With --json: {"processes", "threads", "memory" (bytes), "unchanged" (bytes in the image before), "unwatched" (whether ' +

@@ -2,10 +2,11 @@ import { closeSync, writeFileSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { inheritedOf, inheritFlags } from '../criu/external.ts';
+import { groupFlags, groupsOf } from '../criu/groups.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
 import { connectLazyPages } from '../criu/lazy.ts';
 import { mountFlags, mountsOf } from '../criu/mounts.ts';
-import { ABOUT_OTHERS, ignoresCgroups, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
 import { peersOf } from '../criu/veth.ts';
@@ -23,6 +24,7 @@ const flags = {
   tcpClose: { long: 'tcp-close', summary: 'restore TCP connections as closed' },
   ...inheritFlags,
   ...mountFlags,
+  ...groupFlags,
   root: {
     long: 'root',
     short: 'r',
@@ -109,7 +111,7 @@ export const restore = command({
           inherited,
           root: flags.root,
           ...mountsOf(flags.external, flags),
-          ignoreCgroups: ignoresCgroups(flags),
+          ...groupsOf(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);
             if (flags.pidFile !== undefined) writeFileSync(inWorkDir(flags, flags.pidFile), `${pid}`);

@@ -106,11 +106,10 @@ export const criuOptions: readonly CriuOption[] = [
   o('nothing', 'libdir -L DIR', 'there are no plugins'),
   o('nothing', 'pre-dump-mode MODE', 'it is of pre-dump'),
 
-  o('unbuilt', 'manage-cgroups MODE', 'properties of control groups: which one a process is in is kept', {
+  o('differs', 'manage-cgroups MODE', 'of a restore; props sets those that are missing too, strict is refused', {
     optional: 'soft',
-    harmless: ['none', 'ignore', 'soft'],
   }),
-  o('unbuilt', 'cgroup-root PATH', 'cgroups'),
+  o('same', 'cgroup-root PATH', 'of a restore'),
   o('unbuilt', 'cgroup-props STRING', 'cgroups'),
   o('unbuilt', 'cgroup-props-file FILE', 'cgroups'),
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
@@ -174,10 +173,4 @@ export function refuseUnbuilt(flags: Readonly<Record<string, unknown>>): void {
       remedy: 'leave it out, or use CRIU for this',
     });
   }
-}
-
-/** Whether restored processes are to stay in the control groups of tideover. @param flags as refuseUnbuilt() takes them */
-export function ignoresCgroups(flags: Readonly<Record<string, unknown>>): boolean {
-  const modes = flags['manage-cgroups'];
-  return Array.isArray(modes) && ['none', 'ignore'].includes(modes.at(-1));
 }

@@ -170,40 +170,44 @@ test('a tree in its own namespaces goes on when it is left running', async (t) =
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
-test(`kill -9 of tideover at ${KILLS} moments of a restore into new namespaces`, async (t) => {
-  const { target, init } = await startTree(t, 'pui');
-  const ids = idsBelow(init);
-  assert.equal(target.tideover('checkpoint', '-t', `${init}`, '-D', target.image).status, 0);
-  await free(ids);
-  const started = performance.now();
-  let pid = restore(target);
-  const duration = performance.now() - started;
-  for (let round = 0; round < KILLS; round++) {
-    const now = idsBelow(pid);
-    kill(pid);
-    await free(now);
-    const child = target.begin('restore', '-D', target.image, '-d');
-    const ended = once(child, 'exit');
-    await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
-    child.kill('SIGKILL');
-    await ended;
-    // It may have come to its end, and in namespaces of its own the tree is in nobody's way.
-    for (const init of initsOf(target)) kill(init);
-    for (let i = 0; initsOf(target).length > 0; i++) {
-      assert.ok(i < 2000, 'a tree does not end');
-      await setTimeout(10);
+for (const [letters, program, what] of [
+  ['pui', 'namespaces', 'new namespaces'],
+  ['prt', 'mounts', 'new mounts'],
+] as const)
+  test(`kill -9 of tideover at ${KILLS} moments of a restore into ${what}`, async (t) => {
+    const { target, init } = await startTree(t, letters, program);
+    const ids = idsBelow(init);
+    assert.equal(target.tideover('checkpoint', '-t', `${init}`, '-D', target.image).status, 0);
+    await free(ids);
+    const started = performance.now();
+    let pid = restore(target);
+    const duration = performance.now() - started;
+    for (let round = 0; round < KILLS; round++) {
+      const now = idsBelow(pid);
+      kill(pid);
+      await free(now);
+      const child = target.begin('restore', '-D', target.image, '-d');
+      const ended = once(child, 'exit');
+      await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
+      child.kill('SIGKILL');
+      await ended;
+      // It may have come to its end, and in namespaces of its own the tree is in nobody's way.
+      for (const init of initsOf(target)) kill(init);
+      for (let i = 0; initsOf(target).length > 0; i++) {
+        assert.ok(i < 2000, 'a tree does not end');
+        await setTimeout(10);
+      }
+      pid = restore(target);
     }
-    pid = restore(target);
-  }
-  assert.deepEqual(abandoned(), []);
-  assert.ok(existsSync(`/proc/${pid}`));
-  process.kill(pid, 'SIGTERM');
-  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
-});
+    assert.deepEqual(abandoned(), []);
+    assert.ok(!readFileSync('/proc/self/mountinfo', 'utf8').includes(target.folder));
+    assert.ok(existsSync(`/proc/${pid}`));
+    process.kill(pid, 'SIGTERM');
+    assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  });
 
 for (const [what, line, said] of [
   ['user', ['unshare', '--user'], /user namespace: it is another one than that of tideover/],
-  ['control group', ['unshare', '--cgroup'], /cgroup namespace: it is another one than that of tideover/],
   [
     'UTS, of a child alone,',
     ['sh', '-c', 'unshare --uts sleep 100 & wait'],

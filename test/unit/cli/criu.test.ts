@@ -91,5 +91,5 @@ test("what CRIU's regression programs ask for", () => {
     for (const name of ['dump', 'restore']) flagsOf([name, ...line.split(' ')]);
   }
   assert.equal(flagsOf(['dump', '--verbosity=4']).verbosity, 4);
-  assert.deepEqual(flagsOf(['restore', '--manage-cgroups', '-d'])['manage-cgroups'], ['soft']);
+  assert.deepEqual(flagsOf(['restore', '--manage-cgroups', '-d']).manageCgroups, ['soft']);
 });

@@ -1,6 +1,7 @@
 /*
  * A tree with a mount namespace: the letters of the first argument say what is in it (p a PID namespace too with its /proc, t tmpfs with
- * files, b bind mounts, s mounts that share what is mounted in them, r a root directory of its own). Prints the id of its init, whose
+ * files, b bind mounts, s mounts that share what is mounted in them, r a root directory of its own, d one on the disk, with the
+ * program itself in it, which has to be static). Prints the id of its init, whose
  * parent goes. On SIGTERM says what is not as it was.
  */
 #define _GNU_SOURCE
@@ -98,18 +99,13 @@ static char *cat(const char *a, const char *b)
 static char before[1 << 18], after[1 << 18], pty[64], *memory;
 static int master = -1, slave = -1, bound = -1, inotify = -1, listening = -1;
 
-static int init(void)
+static void make_root(void)
 {
-	int file = -1, deleted = -1, status;
-	char long_name[201] = "";
-	setsid();
-	signal(SIGTERM, on_term);
-	CHECK(mount("none", "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
-	if (HAS('p')) CHECK(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0) == 0);
-	memset(long_name, 'n', 200);
+	CHECK(mkdir("root", 0755) == 0);
+	if (HAS('d')) CHECK(mount("root", "root", 0, MS_BIND, 0) == 0 && system("cp /proc/$PPID/exe root/mounts") == 0);
+	else CHECK(mount("jail", "root", "tmpfs", 0, "size=8m,mode=755") == 0);
+	CHECK(system("cd root && mkdir old proc usr bin lib lib64 etc dev sys work tmp && ln -s /work work/self") == 0);
 	if (HAS('r')) {
-		CHECK(mkdir("root", 0755) == 0 && mount("jail", "root", "tmpfs", 0, "size=8m,mode=755") == 0);
-		CHECK(system("cd root && mkdir old proc usr bin lib lib64 etc dev sys work tmp && ln -s /work work/self") == 0);
 		CHECK(mount("/usr", "root/usr", 0, MS_BIND | MS_REC, 0) == 0 && mount(0, "root/usr", 0, MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID, 0) == 0);
 		for (int i = 0; i < 3; i++) {
 			char line[200];
@@ -117,14 +113,41 @@ static int init(void)
 			snprintf(line, sizeof line, "if [ -L /%s ]; then rmdir root/%s && cp -a /%s root/%s; else mount --rbind /%s root/%s; fi", name, name, name, name, name, name);
 			CHECK(system(line) == 0);
 		}
-		CHECK(mount("proc", "root/proc", "proc", MS_NOSUID, "hidepid=2") == 0 && mount("sysfs", "root/sys", "sysfs", MS_RDONLY, 0) == 0);
-		CHECK(mount("devs", "root/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k") == 0);
-		CHECK(mknod("root/dev/null", S_IFCHR | 0666, 0x103) == 0 && mkdir("root/dev/pts", 0755) == 0 && mkdir("root/dev/mqueue", 0755) == 0 && symlink("pts/ptmx", "root/dev/ptmx") == 0);
-		CHECK(mount("devpts", "root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620") == 0);
-		CHECK(mount("mqueue", "root/dev/mqueue", "mqueue", MS_NOEXEC, 0) == 0);
-		put("root/masked", "", 0644);
-		CHECK(mount("root/dev/null", "root/masked", 0, MS_BIND, 0) == 0);
-		CHECK(syscall(SYS_pivot_root, "root", "root/old") == 0 && chdir("/work") == 0 && umount2("/old", MNT_DETACH) == 0);
+	}
+	CHECK(mount("proc", "root/proc", "proc", MS_NOSUID, HAS('r') ? "hidepid=2" : 0) == 0 && mount("sysfs", "root/sys", "sysfs", MS_RDONLY, 0) == 0);
+	CHECK(mount("devs", "root/dev", "tmpfs", MS_NOSUID | MS_STRICTATIME, "mode=755,size=64k") == 0);
+	CHECK(mknod("root/dev/null", S_IFCHR | 0666, 0x103) == 0 && mkdir("root/dev/pts", 0755) == 0 && mkdir("root/dev/mqueue", 0755) == 0 && symlink("pts/ptmx", "root/dev/ptmx") == 0);
+	CHECK(mount("devpts", "root/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620") == 0);
+	CHECK(mount("mqueue", "root/dev/mqueue", "mqueue", MS_NOEXEC, 0) == 0);
+	put("root/masked", "", 0644);
+	CHECK(mount("root/dev/null", "root/masked", 0, MS_BIND, 0) == 0);
+	CHECK(syscall(SYS_pivot_root, "root", "root/old") == 0 && chdir("/work") == 0 && umount2("/old", MNT_DETACH) == 0);
+}
+
+static int inside(void);
+
+static int init(void)
+{
+	setsid();
+	CHECK(mount("none", "/", 0, MS_REC | MS_PRIVATE, 0) == 0);
+	if (HAS('p')) CHECK(mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, 0) == 0);
+	if (HAS('r') || HAS('d')) make_root();
+	if (!HAS('d')) return inside();
+	// Nothing of outside stays open.
+	int log = open("/log", O_WRONLY | O_CREAT | O_APPEND, 0644), null = open("/dev/null", O_RDWR);
+	CHECK(null >= 0 && dup2(null, 0) == 0 && dup2(log, 1) == 1 && dup2(log, 2) == 2 && close(log) == 0 && close(null) == 0);
+	strcat(letters, "x");
+	execl("/mounts", "/mounts", letters, (char *)0);
+	return 1;
+}
+
+static int inside(void)
+{
+	int file = -1, deleted = -1, status;
+	char long_name[201] = "";
+	signal(SIGTERM, on_term);
+	memset(long_name, 'n', 200);
+	if (HAS('r') || HAS('d')) {
 		master = posix_openpt(O_RDWR | O_NOCTTY);
 		CHECK(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
 		CHECK((slave = open(ptsname(master), O_RDWR | O_NOCTTY)) >= 0);
@@ -196,11 +219,11 @@ static int init(void)
 		snprintf(mine, sizeof mine, "/proc/%d/exe", child);
 		CHECK(getpid() == 1 && access(mine, F_OK) == 0);
 	}
-	if (HAS('r')) {
+	if (HAS('r') || HAS('d')) {
 		char byte;
 		CHECK(getcwd(shown, sizeof shown) && !strcmp(shown, "/work") && access("self/self", F_OK) == 0 && access("/old", F_OK) == 0 && rmdir("/old") == 0);
 		CHECK(write(slave, "x", 1) == 1 && read(master, &byte, 1) == 1 && byte == 'x' && !strcmp(ptsname(master), pty) && access(pty, R_OK) == 0);
-		CHECK(open("/usr/new", O_CREAT | O_WRONLY, 0600) < 0 && errno == EROFS);
+		if (HAS('r')) CHECK(open("/usr/new", O_CREAT | O_WRONLY, 0600) < 0 && errno == EROFS);
 		CHECK(posix_openpt(O_RDWR) >= 0);
 	}
 	if (HAS('t')) {
@@ -247,6 +270,7 @@ static int init(void)
 int main(int argc, char **argv)
 {
 	if (argc > 1) strncpy(letters, argv[1], sizeof letters - 1);
+	if (HAS('x')) return inside();
 	if (unshare(CLONE_NEWNS | (HAS('p') ? CLONE_NEWPID : 0))) { printf("unshare: %s\nfaults\n", strerror(errno)); return 1; }
 	pid_t child = fork();
 	if (!child) return init();
