@@ -2,15 +2,18 @@
  * An IPC namespace that a tree has for itself: ipc_namespaces(7). All that is in it is kept, whoever uses it: limits, message queues with
  * what waits in them, shared memory that nobody has attached, semaphores. This thread is in it.
  */
-import { writeFileSync } from 'node:fs';
+import { readdirSync, writeFileSync } from 'node:fs';
+import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD } from '../abi/fcntl.ts';
 import * as abi from '../abi/ipc.ts';
 import { viewOf } from '../abi/struct.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
 import { isRecord, readBlob, records } from '../image/file.ts';
 import { ipc_msg, ipc_msg_entry, type ipc_var_entry } from '../image/messages/ipc.ts';
 import type { Value } from '../image/proto.ts';
 import type { Source } from '../image/store.ts';
-import { attributes } from '../sys/files.ts';
+import { attributes, close } from '../sys/files.ts';
+import { mountNew } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
 import { listSysv, msgctl, msgget, msgrcv, msgsnd, shmat, shmdt } from '../sys/sysvipc.ts';
 import type { Saving } from './saving.ts';
@@ -28,9 +31,33 @@ export interface IpcNamespace {
   readonly queues: readonly Queue[];
 }
 
+/** @throws UnsupportedError where there is a message queue of POSIX */
 export function saveIpc(saving: Saving): IpcNamespace {
+  refusePosixQueues();
   for (const { shmid, nattch } of listSysv('shm')) if (nattch === 0) saveUnattached(saving, shmid!);
   return { limits: saveLimits(), queues: saving.stopped ? listSysv('msg').map(({ msqid }) => saveQueue(msqid!)) : [] };
+}
+
+/** They are files of a file system that only shows those of the namespace of whoever mounts it: mq_overview(7). */
+function refusePosixQueues(): void {
+  let fd: number;
+  try {
+    fd = mountNew('mqueue');
+  } catch (error) {
+    if (error instanceof SyscallError && error.errno === Errno.ENODEV) return;
+    throw error;
+  }
+  try {
+    const [name] = readdirSync(`/proc/self/fd/${fd}`);
+    if (name === undefined) return;
+    throw new UnsupportedError({
+      what: `message queue /${name}`,
+      why: 'those of POSIX, and what waits in them, cannot be saved yet',
+      remedy: 'let the program take it away (mq_unlink(3))',
+    });
+  } finally {
+    close({ fd });
+  }
 }
 
 /** Attached here for a moment, it can be read as those of processes are. */

@@ -23,17 +23,7 @@ import type { ImageStore } from '../image/store.ts';
 import { entriesOf } from '../image/tree.ts';
 import { images } from '../image/types.ts';
 import { attributes, close, openat, openat2 } from '../sys/files.ts';
-import {
-  fsconfig,
-  fsmount,
-  fsopen,
-  mount,
-  move_mount,
-  open_tree,
-  pivot_root,
-  setAttributes,
-  umount2,
-} from '../sys/mount.ts';
+import { mount, mountNew, move_mount, open_tree, pivot_root, setAttributes, umount2 } from '../sys/mount.ts';
 import { type Mount, parseMountinfo, readMountinfo } from '../sys/mountinfo.ts';
 import { fchdir, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import type { Namespace } from './namespaces.ts';
@@ -351,7 +341,7 @@ class Making {
     this.#outside = readMountinfo('thread-self');
     // What is mounted outside from now on may come here, and nothing goes there.
     mount({ source: 'none', target: '/', filesystemtype: '', mountflags: abi.MS_REC | abi.MS_SLAVE, data: 0 });
-    this.#yard = this.#own(made('tmpfs'));
+    this.#yard = this.#own(mountNew('tmpfs'));
     attach(this.#yard, place('/'));
   }
 
@@ -580,17 +570,6 @@ class Making {
 
   [Symbol.dispose](): void {
     for (const fd of this.#fds.splice(0)) close({ fd });
-  }
-}
-
-/** A mount of a new file system. */
-function made(fsname: string): number {
-  const fd = fsopen({ fsname, flags: abi.FSOPEN_CLOEXEC });
-  try {
-    fsconfig({ fd, cmd: abi.FSCONFIG_CMD_CREATE, key: 0, value: 0, aux: 0 });
-    return fsmount({ fsfd: fd, flags: abi.FSMOUNT_CLOEXEC, attr_flags: 0 });
-  } finally {
-    close({ fd });
   }
 }
 

@@ -4,6 +4,7 @@
  */
 import { AT_EMPTY_PATH } from '../abi/fcntl.ts';
 import * as abi from '../abi/mount.ts';
+import { close } from './files.ts';
 import { cstring, dirfd, flags, hex, input, int, syscall } from './syscall.ts';
 
 /**
@@ -33,6 +34,22 @@ export const fsopen = syscall('fsopen', 430, { fsname: cstring, flags: hex });
 export const fsconfig = syscall('fsconfig', 431, { fd: int, cmd: int, key: input, value: input, aux: int });
 /** @returns a descriptor of a mount that is nowhere yet */
 export const fsmount = syscall('fsmount', 432, { fsfd: int, flags: hex, attr_flags: flags(abi, /^MOUNT_ATTR_/) });
+
+/**
+ * A new mount of a file system without a device, for those who have its descriptor; it is nowhere in the tree of files.
+ *
+ * @returns its descriptor
+ * @throws SyscallError ENODEV (the kernel does not have it), EPERM
+ */
+export function mountNew(fsname: string): number {
+  const fsfd = fsopen({ fsname, flags: abi.FSOPEN_CLOEXEC });
+  try {
+    fsconfig({ fd: fsfd, cmd: abi.FSCONFIG_CMD_CREATE, key: 0, value: 0, aux: 0 });
+    return fsmount({ fsfd, flags: abi.FSMOUNT_CLOEXEC, attr_flags: 0 });
+  } finally {
+    close({ fd: fsfd });
+  }
+}
 /** @param uattr a mount_attr */
 export const mount_setattr = syscall('mount_setattr', 442, {
   dfd: dirfd,

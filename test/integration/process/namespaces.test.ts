@@ -238,3 +238,25 @@ function sleeps(pid: number): boolean {
     return false;
   }
 }
+
+test('a message queue of POSIX that nobody has open is refused by its name, and stays', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start('unshare', ['--ipc', 'python3', '-c', QUEUE]);
+  await target.says('ready');
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
+  assert.equal(status, 3, stderr);
+  assert.match(stderr, /message queue \/waiting: those of POSIX/);
+  process.kill(pid, 'SIGTERM');
+  await target.says('unlinked 0');
+});
+
+const QUEUE = `
+import ctypes, os, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+libc = ctypes.CDLL(None)
+queue = libc.mq_open(b'/waiting', os.O_CREAT | os.O_RDWR, 0o600, None)
+print(libc.mq_send(queue, b'message', 7, 0) or 'sent', os.close(queue) or 'ready', flush=True)
+signal.pause()
+print('unlinked', libc.mq_unlink(b'/waiting'), flush=True)
+`;
