@@ -13,6 +13,7 @@ import {
   demandName,
   dropCheckpoint,
   findWorkload,
+  groupOf,
   isHeld,
   logOf,
   openCheckpoint,
@@ -119,7 +120,7 @@ function start(of: RunOptions, setAside?: WorkloadState['setAside']): Run {
   const output = openSync(state.log, 'a', 0o600);
   try {
     const { NOTIFY_SOCKET: _, ...environment } = process.env;
-    const cgroup = of.unit === undefined ? `tideover/${name}` : undefined;
+    const cgroup = of.unit === undefined ? groupOf(name) : undefined;
     const { terminal, sibling } = of;
     // Known before it runs, so that it is found also where this program is killed now.
     rememberState(name, { ...state, starttime: 0 });

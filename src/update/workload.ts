@@ -8,13 +8,23 @@
  *     workload/NAME                             node of preserved memory with its checkpoint
  *     /var/lib/tideover/spill/NAME              directory with its checkpoint, where it was written to disk
  */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { openDirectory } from '../image/directory.ts';
 import type { ImageStore } from '../image/store.ts';
 import { fileName, images } from '../image/types.ts';
 import { isGone } from '../process/gone.ts';
+import { cgroup2Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { readStat } from '../sys/stat.ts';
 import { isAbsent, openMedium, openNode, type Place } from './medium.ts';
 
@@ -116,8 +126,17 @@ export function rememberState(name: string, state: WorkloadState): void {
   write(stateFile(name), `${JSON.stringify(state, undefined, 2)}\n`);
 }
 
+/** Its control group, where it is not one of systemd, below the mount of version 2. */
+export const groupOf = (name: string) => `tideover/${name}`;
+
 /** To be called when a workload has ended for good. Its log stays. */
 export function forgetWorkload(name: string): void {
+  const groups = cgroup2Mount(readMountinfo('self'))?.mountPoint;
+  try {
+    if (groups !== undefined) rmdirSync(join(groups, groupOf(name)));
+  } catch {
+    // It has none, or something of it still ends. An empty group costs nothing.
+  }
   rmSync(runningFolder(name), { recursive: true, force: true });
   rmSync(stateFile(name), { force: true });
 }

@@ -1,0 +1,233 @@
+/** Workloads with real processes: started, kept through a checkpoint, and looked at. */
+import assert from 'node:assert/strict';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { appendFileSync, closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { AT_FDCWD, O_NOCTTY, O_RDWR } from '../../../src/abi/fcntl.ts';
+import { TIOCGPTPEER, TIOCSPTLCK, TIOCSWINSZ } from '../../../src/abi/termios.ts';
+import { ioctl, openat } from '../../../src/sys/files.ts';
+import { readStatus } from '../../../src/sys/stat.ts';
+import {
+  findWorkload,
+  forgetWorkload,
+  holdWorkload,
+  logOf,
+  nodeOfWorkload,
+  releaseWorkload,
+} from '../../../src/update/workload.ts';
+import { rootTest as test } from '../root.ts';
+
+const main = new URL('../../../src/cli/main.ts', import.meta.url).pathname;
+let count = 0;
+
+/** A workload with a name of its own, and its own preserved memory in a file. */
+class Bench {
+  readonly name = `test-${process.pid}-${++count}`;
+  readonly folder = mkdtempSync(join(tmpdir(), 'tideover-run-'));
+  readonly environment = { ...process.env, TIDEOVER_PKRAM: join(this.folder, 'pkram'), NOTIFY_SOCKET: undefined };
+  readonly node = `pkram:${nodeOfWorkload(this.name)}`;
+
+  tideover(...args: string[]): { status: number | null; stdout: string; stderr: string } {
+    const options = { encoding: 'utf8', timeout: 120_000, killSignal: 'SIGKILL', env: this.environment } as const;
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, ...args], options);
+    return { status, stdout, stderr };
+  }
+
+  done(...args: string[]): string {
+    const { status, stdout, stderr } = this.tideover(...args);
+    assert.equal(status, 0, `tideover ${args.join(' ')}: ${stderr}`);
+    return stdout;
+  }
+
+  begin(args: readonly string[], stdio: 'pipe' | (number | 'pipe')[] = 'pipe'): ChildProcess {
+    return spawn(process.execPath, [main, ...args], { stdio, env: this.environment });
+  }
+
+  get pid(): number | undefined {
+    return findWorkload(this.name)?.pid;
+  }
+
+  get log(): string {
+    return existsSync(logOf(this.name)) ? readFileSync(logOf(this.name), 'utf8') : '';
+  }
+
+  async says(text: string | RegExp): Promise<string> {
+    while (!(typeof text === 'string' ? this.log.includes(text) : text.test(this.log))) await setTimeout(10);
+    return this.log;
+  }
+
+  /** Checkpoints it into its node, which ends it. */
+  async save(): Promise<void> {
+    const pid = this.pid!;
+    this.done('checkpoint', '-t', `${pid}`, '-D', this.node);
+    while (existsSync(`/proc/${pid}`)) await setTimeout(5);
+    assert.equal(this.pid, undefined);
+  }
+
+  async dispose(): Promise<void> {
+    const { pid } = this;
+    if (pid !== undefined) {
+      process.kill(pid, 'SIGKILL');
+      while (existsSync(`/proc/${pid}`) && readStatus(pid).State !== 'Z') await setTimeout(5);
+    }
+    forgetWorkload(this.name);
+    rmSync(logOf(this.name), { force: true });
+    rmSync(this.folder, { recursive: true });
+  }
+}
+
+function bench(t: TestContext): Bench {
+  const made = new Bench();
+  t.after(() => made.dispose());
+  return made;
+}
+
+const COUNTER =
+  'echo "ids $$ $(cut -d" " -f4 /proc/self/stat)"; i=0; while :; do i=$((i+1)); echo $i; sleep 0.02; done';
+
+/** What a counter says: each number once, in turn. @returns the last */
+function counted(log: string): number {
+  const numbers = log
+    .split('\n')
+    .filter((line) => /^\d+$/.test(line))
+    .map(Number);
+  assert.deepEqual(
+    numbers,
+    numbers.map((_, i) => i + 1),
+  );
+  return numbers.at(-1) ?? 0;
+}
+
+test('run NAME again goes on from its checkpoint, with the same ids in its namespace, twice', async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+  const first = work.pid!;
+  assert.deepEqual(readStatus(first).NSpid.slice(1), [1]);
+  assert.match(readFileSync(`/proc/${first}/cgroup`, 'utf8'), new RegExp(`^0::/.*tideover/${work.name}$`, 'm'));
+  await work.says(/\n5\n/);
+  for (const round of [1, 2]) {
+    await work.save();
+    const before = counted(work.log);
+    const said = JSON.parse(work.done('run', '-d', work.name, '--json', '--', 'sh', '-c', COUNTER));
+    assert.deepEqual(said, { name: work.name, pid: work.pid, log: logOf(work.name), restored: work.node }, `${round}`);
+    await work.says(new RegExp(`\n${before + 5}\n`));
+    counted(work.log);
+    assert.match(readFileSync(`/proc/${work.pid}/cgroup`, 'utf8'), new RegExp(`^0::/.*tideover/${work.name}$`, 'm'));
+    const [child] = readFileSync(`/proc/${work.pid}/task/${work.pid}/children`, 'utf8').trim().split(' ');
+    assert.deepEqual(readStatus(Number(child)).NSpid.slice(1), [2]);
+    // The node is gone: it goes on once.
+    assert.doesNotMatch(work.done('pkram', 'ls'), new RegExp(work.name));
+  }
+  assert.equal(work.log.match(/^ids 2 /gm)!.length, 1);
+});
+
+test('one that runs, is held, or has no command is refused', async (t) => {
+  const work = bench(t);
+  const refused = (why: RegExp, ...command: string[]) => {
+    const { status, stderr } = work.tideover('run', '-d', work.name, ...command);
+    assert.equal(status, 3, stderr);
+    assert.match(stderr, why);
+  };
+  refused(/nothing of it is preserved/);
+  refused(/no such program/, '--', '/nonexistent/program');
+  refused(/no such program/, '--', 'tideover-has-no-such-program');
+  holdWorkload(work.name);
+  refused(/taken to the next kernel/, '--', 'true');
+  releaseWorkload(work.name);
+  work.done('run', '-d', work.name, '--', 'sleep', '1000');
+  refused(/runs already, as process/, '--', 'true');
+});
+
+test('a checkpoint that cannot be restored: fail, or start anew and leave it alone', async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+  await work.says(/\n3\n/);
+  await work.save();
+  appendFileSync(logOf(work.name), 'somebody else wrote into it\n');
+  const failed = work.tideover('run', '-d', work.name, '--on-failure', 'fail', '--', 'true');
+  assert.equal(failed.status, 3);
+  assert.match(failed.stderr, /bytes and has/);
+  assert.equal(work.pid, undefined);
+  const started = work.tideover('run', '-d', work.name, '--', 'sh', '-c', 'echo anew; sleep 1000');
+  assert.equal(started.status, 0);
+  assert.match(started.stderr, /CANNOT GO ON.*bytes and has/);
+  await work.says('anew');
+  assert.match(work.done('pkram', 'ls'), new RegExp(work.name));
+  // Nor is it restored behind the back of what was started meanwhile.
+  process.kill(work.pid!, 'SIGKILL');
+  while (work.pid !== undefined) await setTimeout(5);
+  const again = work.tideover('run', work.name, '--', 'echo', 'a third time');
+  assert.equal(again.status, 0);
+  assert.match(again.stderr, /is left alone/);
+  assert.equal(again.stdout, 'a third time\n');
+});
+
+test('in the foreground: output, exit code and signals', async (t) => {
+  const work = bench(t);
+  const { status, stdout } = work.tideover('run', work.name, '--', 'sh', '-c', 'seq 3; exit 42');
+  assert.deepEqual([status, stdout], [42, '1\n2\n3\n']);
+  const child = work.begin([
+    'run',
+    work.name,
+    '--',
+    'sh',
+    '-c',
+    'trap "echo caught; exit 9" TERM; echo ready; while :; do sleep 0.01; done',
+  ]);
+  await work.says('ready');
+  child.kill('SIGTERM');
+  assert.deepEqual(await once(child, 'exit'), [9, null]);
+  assert.match(work.log, /caught\n$/);
+});
+
+test('a terminal: typed into from another one, left, kept, and typed into again', async (t) => {
+  const work = bench(t);
+  const shell = ['env', 'PS1=', 'bash', '--norc', '--noprofile', '--noediting', '-i'];
+  work.done('run', '-dt', work.name, '--', ...shell);
+  const user = new User(work);
+  t.after(() => user.dispose());
+  user.type('x=kept; echo in $(tty) by $$; stty size\n');
+  await work.says(/in \/dev\/pts\/\d+ by 2\r\n33 99\r\n/);
+  await user.leave();
+  await work.save();
+  work.done('run', '-d', work.name);
+  const later = new User(work);
+  t.after(() => later.dispose());
+  later.type('echo still $x by $$; exit 7\n');
+  await work.says('still kept by 2\r\n');
+  assert.deepEqual(await once(later.child, 'exit'), [0, null]);
+  assert.equal(work.pid, undefined);
+});
+
+/** Somebody who runs tideover attach in a terminal of 33 lines and 99 columns. */
+class User {
+  readonly child: ChildProcess;
+  readonly #master: number;
+
+  constructor(work: Bench) {
+    this.#master = openat({ dirfd: AT_FDCWD, pathname: '/dev/ptmx', flags: O_RDWR | O_NOCTTY, mode: 0 });
+    ioctl({ fd: this.#master, request: TIOCSPTLCK, arg: new Uint8Array(4) });
+    const slave = ioctl({ fd: this.#master, request: TIOCGPTPEER, arg: O_RDWR | O_NOCTTY });
+    ioctl({ fd: slave, request: TIOCSWINSZ, arg: Uint8Array.of(33, 0, 99, 0, 0, 0, 0, 0) });
+    this.child = work.begin(['attach', work.name], [slave, slave, slave]);
+    closeSync(slave);
+  }
+
+  type(text: string): void {
+    writeSync(this.#master, text);
+  }
+
+  async leave(): Promise<void> {
+    this.type('\x1c');
+    assert.deepEqual(await once(this.child, 'exit'), [0, null]);
+  }
+
+  dispose(): void {
+    this.child.kill('SIGKILL');
+    closeSync(this.#master);
+  }
+}
