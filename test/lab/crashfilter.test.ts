@@ -194,6 +194,25 @@ test('a running kernel is looked at through /proc/kcore, and a capture kernel fi
     const memory = Number(/MemTotal: +(\d+)/.exec(await vm.check('cat /proc/meminfo'))![1]) / 4;
     assert.ok(total >= memory && total <= 262_144, `${total} pages, ${memory} of them the kernel's`);
 
+    // A process that sleeps stays as it is while it is looked at.
+    const pid = Number(await vm.check('sleep 1000 >/dev/null 2>&1 & echo $!'));
+    const of = async (command: string) => JSON.parse(await vm.check(`tideover crash ${command} --json`, slowly));
+    const [task] = await of(`ps /proc/kcore ${pid}`);
+    assert.deepEqual([task.pid, task.comm, task.state], [pid, 'sleep', 'S']);
+    const [stack] = await of(`bt /proc/kcore ${pid}`);
+    const frames = stack.frames.map(
+      ({ symbol, offset }: { symbol: string; offset: number }) => `${symbol}+0x${offset.toString(16)}`,
+    );
+    const said = await vm.check(`cat /proc/${pid}/stack`);
+    const expected = said
+      .trim()
+      .split('\n')
+      .map((line) => line.replace(/^\[<0>\] (.*)\/0x[0-9a-f]+(?: \[\w+\])?$/, '$1'));
+    assert.ok(expected.length > 3);
+    assert.deepEqual(frames.slice(-expected.length), expected);
+    await vm.check(`kill ${pid}; echo "said to the log" >/dev/kmsg`);
+    assert.match((await of('dmesg /proc/kcore')).at(-1).text, /said to the log/);
+
     const next = await kernel('6.12');
     await inFolder(async (path) => {
       writeFileSync(path('initrd'), await guestRoot(next));

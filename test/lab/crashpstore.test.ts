@@ -54,7 +54,13 @@ test('the log of a kernel that died, out of ramoops', async () => {
   for (const at of [0, 5, 12, 13, 14, 15, 500, 501, 4000]) hurt[at]! ^= 0xff;
   writeFileSync(image, hurt);
   assert.equal(dmesg(image, '--ecc', '1'), shown);
-  const lines = readFileSync(join(files, 'dmesg-ramoops-0'), 'utf8').trimEnd().split('\n').slice(1);
+  const text = readFileSync(join(files, 'dmesg-ramoops-0'), 'utf8');
+  assert.match(text, /\nECC: No errors detected\n$/);
+  const lines = text
+    .replace(/\nECC: .*\n$/, '')
+    .trimEnd()
+    .split('\n')
+    .slice(1);
   const json = JSON.parse(dmesg(files, '--json')) as { level: number; time: number; text: string }[];
   const back = json.map(({ level, time, text }) => `<${level}>[${time.toFixed(6).padStart(12)}] ${text}`);
   const plain = lines.map((line) =>
