@@ -4,6 +4,9 @@ import { struct, u64n } from './struct.ts';
 /** _IOWR('X', 119, int), _IOWR('X', 120, int): ioctl_fifreeze(2). */
 export const FIFREEZE = 0xc0045877;
 export const FITHAW = 0xc0045878;
+export const FS_IOC_FIEMAP = 0xc020660b;
+/** Drops what is cached of a block device. */
+export const BLKFLSBUF = 0x1261;
 
 /** _IOWR('f', 16, struct pm_scan_arg) */
 export const PAGEMAP_SCAN = 0xc0606610;

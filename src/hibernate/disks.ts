@@ -1,28 +1,27 @@
 /** Where images lie: block devices, which are told by what stands in their first block and not by name. */
-import { closeSync, openSync, readdirSync, readSync, realpathSync, statSync } from 'node:fs';
-import { basename } from 'node:path';
+import { closeSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { BLKFLSBUF } from '../abi/fs.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { ioctl } from '../sys/files.ts';
-import { readProcText } from '../sys/proc.ts';
 import { isImage } from './image.ts';
+import type { Place } from './place.ts';
 
 const FOLDER = '/sys/class/block';
 const POLL_MS = 200;
-/** linux/fs.h: _IO(0x12, 97) */
-const BLKFLSBUF = 0x1261;
 
 /**
- * The first block device whose first block is wanted.
+ * The first block device on which a block is the wanted one.
  *
+ * @param at where the block stands on it, in bytes
  * @param seconds to wait for one: USB disks come late
  */
-export function findDisk(wanted: (block: Uint8Array) => boolean, seconds = 0): string | undefined {
+export function findDisk(wanted: (block: Uint8Array) => boolean, at = 0, seconds = 0): string | undefined {
   const end = Date.now() + seconds * 1000;
   for (;;) {
     for (const name of readdirSync(FOLDER).sort()) {
       const path = `/dev/${name.replaceAll('!', '/')}`;
-      const block = firstBlock(path);
+      const block = blockAt(path, at);
       if (block !== undefined && wanted(block)) return path;
     }
     if (Date.now() >= end) return undefined;
@@ -32,17 +31,17 @@ export function findDisk(wanted: (block: Uint8Array) => boolean, seconds = 0): s
 
 /** Whether there is an image of a machine: on a block device or in a file. */
 export function isImageFile(path: string): boolean {
-  const block = statSync(path, { throwIfNoEntry: false })?.isDirectory() === false ? firstBlock(path) : undefined;
+  const block = statSync(path, { throwIfNoEntry: false })?.isDirectory() === false ? blockAt(path, 0) : undefined;
   return block !== undefined && isImage(block);
 }
 
 /** undefined where there is none: no medium, an error. */
-function firstBlock(path: string): Uint8Array | undefined {
+function blockAt(path: string, at: number): Uint8Array | undefined {
   try {
     const fd = openSync(path, 'r');
     try {
       const block = new Uint8Array(PAGE_SIZE);
-      return readSync(fd, block, 0, PAGE_SIZE, 0) === PAGE_SIZE ? block : undefined;
+      return readSync(fd, block, 0, PAGE_SIZE, at) === PAGE_SIZE ? block : undefined;
     } finally {
       closeSync(fd);
     }
@@ -63,17 +62,15 @@ export function forgetDisk(path: string): void {
   }
 }
 
-/** In bytes. @throws UnsupportedError where this is no block device */
-export function sizeOfDisk(path: string): number {
-  const real = realpathSync(path);
-  if (statSync(real).isBlockDevice()) return Number(readProcText(`${FOLDER}/${basename(real)}/size`)) * 512;
-  throw new UnsupportedError({ what: path, why: 'it is no block device', remedy: 'give a disk or a partition' });
-}
-
 /** @throws UnsupportedError where no disk has it */
-export function mustFind(what: string, wanted: (block: Uint8Array) => boolean, seconds: number): string {
-  const path = findDisk(wanted, seconds);
-  if (path !== undefined) return path;
+export function mustFind(
+  what: string,
+  wanted: (block: Uint8Array) => boolean,
+  extents: Place['extents'],
+  seconds: number,
+): Place {
+  const path = findDisk(wanted, extents?.[0]?.at, seconds);
+  if (path !== undefined) return { path, ...(extents && { extents }) };
   throw new UnsupportedError({
     what,
     why: `no block device has it: ${readdirSync(FOLDER).join(' ') || 'there are none'}`,

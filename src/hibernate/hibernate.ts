@@ -6,9 +6,8 @@
  *     C0: image found, checked ── kexec ──> C: image -> memory of A ── jump back ──> A goes on behind its jump
  */
 import { randomBytes } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, openSync, writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import type { Compression } from '../crash/codec/page.ts';
-import { writeAt } from '../crash/io/output.ts';
 import { UnsupportedError } from '../errors.ts';
 import { jump, planJump, requireJump } from '../kexec/jump.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
@@ -19,18 +18,19 @@ import { vmcoreinfoNote } from '../sys/dying.ts';
 import { readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
-import { forgetDisk, sizeOfDisk } from './disks.ts';
+import { forgetDisk } from './disks.ts';
 import { freezeFileSystems } from './filesystems.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
 import { runSleepHooks } from './hooks.ts';
 import { clearImage } from './image.ts';
 import { makeMailbox, type Word } from './mailbox.ts';
 import type { SaveOrder } from './order.ts';
+import { placeOf, writeSynced } from './place.ts';
 import { say } from './say.ts';
 
 export interface HibernateOptions {
   readonly helper: HelperFiles;
-  /** Path of the block device that gets the image. What is on it is lost. */
+  /** Path of the block device, or of the file on one, that gets the image. What is in it is lost. */
   readonly to: string;
   readonly compression: Compression;
   readonly ending: SaveOrder['ending'];
@@ -100,6 +100,7 @@ export function requireHibernation(to: string): void {
 export function hibernate(options: HibernateOptions): Word | undefined {
   const { helper, to, compression, ending } = options;
   requireHibernation(to);
+  const place = placeOf(to);
   const machine = readMachine();
   const region = helperRegion(machine, options.region);
   const memory = savedMemory(machine, region);
@@ -111,18 +112,12 @@ export function hibernate(options: HibernateOptions): Word | undefined {
       why: `the region ${formatRange(region)} holds the kernel`,
       remedy: 'give another with --region',
     });
-  const least = 64 << 20;
-  if (sizeOfDisk(to) < least)
-    throw new UnsupportedError({
-      what: `hibernating to ${to}`,
-      why: `it has ${sizeOfDisk(to)} bytes`,
-      remedy: 'give a larger one',
-    });
   using mailbox = makeMailbox(region);
   const ticket = randomBytes(16).toString('hex');
   const order: SaveOrder = {
     kind: 'save',
     ticket,
+    ...(place.extents && { extents: place.extents }),
     compression,
     keepFree: POISON.test(readProcText('/proc/cmdline')),
     ending,
@@ -133,8 +128,10 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     mailbox: { address: mailbox.address, cookie: mailbox.cookie },
     release: readCpu().kernel.release,
   };
-  const plan = planJump({ ...helperRequest(helper, to, order), region }, machine);
-  leaveTicket(to, ticket);
+  const plan = planJump({ ...helperRequest(helper, place.path, order), region }, machine);
+  // An image that was there is none any more.
+  writeSynced(place, (output) => clearImage(output, ticket));
+  forgetDisk(place.path);
   if (options.dropCaches) {
     sync({});
     writeFileSync('/proc/sys/vm/drop_caches', '3');
@@ -150,16 +147,4 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     `this machine goes on: ${word?.outcome ?? 'nobody said why'}${word?.reason === undefined ? '' : `: ${word.reason}`}`,
   );
   return word;
-}
-
-/** By which the other kernel finds the disk. An image that was there is none any more. */
-function leaveTicket(path: string, ticket: string): void {
-  const fd = openSync(path, 'r+');
-  try {
-    clearImage({ write: (position, bytes) => writeAt(fd, position, bytes) }, ticket);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  forgetDisk(path);
 }

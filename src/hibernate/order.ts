@@ -8,11 +8,14 @@ import { cpio } from '../kexec/cpio.ts';
 import type { E820Entry } from '../mem/e820.ts';
 import type { Range } from '../mem/range.ts';
 import type { Mailbox } from './mailbox.ts';
+import type { Place } from './place.ts';
 
 export interface SaveOrder {
   readonly kind: 'save';
   /** What stands in the first block of where the image goes, so that it is found whatever it is called there. */
   readonly ticket: string;
+  /** Of the file on that disk. */
+  readonly extents?: Place['extents'];
   readonly compression: Compression;
   /** Save free pages too: what they hold matters to the machine. */
   readonly keepFree: boolean;
@@ -32,6 +35,7 @@ export interface RestoreOrder {
   readonly kind: 'restore';
   /** Of the image. */
   readonly id: string;
+  readonly extents?: Place['extents'];
 }
 
 export type Order = SaveOrder | RestoreOrder;

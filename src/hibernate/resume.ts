@@ -9,20 +9,26 @@ import { sync } from '../sys/mount.ts';
 import { findDisk } from './disks.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
 import { type Description, isImage } from './image.ts';
+import type { Place } from './place.ts';
 import { describeImage } from './restore.ts';
 
 /**
  * Resumes; does not return then.
  *
- * @param path of the image; where undefined, it is looked for on all disks
+ * @param from disk of the image; where undefined, it is looked for on all of them. Of a file, where it is, on whichever disk
  * @param seconds to wait for a disk with one
  * @returns where there is nothing to resume: why
  * @throws UnsupportedError where the image does not fit this machine, FormatError where it is damaged. Nothing has changed then.
  */
-export function resume(helper: HelperFiles, path: string | undefined, seconds: number): string {
-  const disk = path ?? findDisk(isImage, seconds);
-  if (disk === undefined) return 'there is no image';
-  const { description, state } = describeImage(disk);
+export function resume(
+  helper: HelperFiles,
+  from: string | Pick<Place, 'extents'> | undefined,
+  seconds: number,
+): string {
+  const place = typeof from === 'string' ? { path: from } : placeFound(from, seconds);
+  if (place === undefined) return 'there is no image';
+  const disk = place.path;
+  const { description, state } = describeImage(place);
   if (state === 'used') return `${disk}: the image has been resumed before`;
   if (state === 'failed') return `${disk}: the image could not be restored before; look at it with tideover image show`;
   requireKexecLoad();
@@ -35,11 +41,20 @@ export function resume(helper: HelperFiles, path: string | undefined, seconds: n
       remedy: 'boot as the machine was when it was saved, or go on without it; the image stays',
     });
   }
-  const request = helperRequest(helper, disk, { kind: 'restore', id: description.id });
+  const request = helperRequest(helper, disk, {
+    kind: 'restore',
+    id: description.id,
+    ...(place.extents && { extents: place.extents }),
+  });
   load(planInRegion({ ...request, region: description.region }, machine));
   sync({});
   start();
   throw new Error('the kernel that was started came back');
+}
+
+function placeFound(place: Pick<Place, 'extents'> | undefined, seconds: number): Place | undefined {
+  const path = findDisk(isImage, place?.extents?.[0]?.at, seconds);
+  return path === undefined ? undefined : { ...place, path };
 }
 
 /** Why an image cannot be put into this machine, or undefined where it can. */

@@ -6,13 +6,12 @@ import { CONTROL_WORDS, type CopyJob, type KdumpForm } from '../crash/filter/job
 import { known, writeKdump } from '../crash/filter/kdump.ts';
 import { DL_EXCLUDE_FREE, excludePages } from '../crash/filter/pages.ts';
 import type { ThreadOptions } from '../crash/filter/threads.ts';
-import { openFile } from '../crash/io/file.ts';
-import { writeAt } from '../crash/io/output.ts';
 import { UnsupportedError, VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
 import { clearImage, type Description, descriptionNote, sealImage } from './image.ts';
 import { type Memory, openPhysical } from './physical.ts';
+import { openReader, outputTo, type Place } from './place.ts';
 import { saveInThreads } from './threads.ts';
 
 export interface SaveRequest {
@@ -36,10 +35,10 @@ export interface Saved {
 }
 
 /**
- * @param path of a block device, or of a file; it is an image when all is done, and none before
+ * @param place is an image when all is done, and none before
  * @throws SyscallError, the system's errors (ENOSPC: no room)
  */
-export async function saveMemory(path: string, request: SaveRequest, options: ThreadOptions): Promise<Saved> {
+export async function saveMemory(place: Place, request: SaveRequest, options: ThreadOptions): Promise<Saved> {
   const { description, vmcoreinfo, compression, keepFree, device } = request;
   const described: Memory = {
     ranges: request.memory,
@@ -55,9 +54,9 @@ export async function saveMemory(path: string, request: SaveRequest, options: Th
   };
   const memory = { ...described, notes: [...notesAt(described, vmcoreinfo), descriptionNote(description)] };
   const source = openPhysical(memory);
-  const fd = openSync(path, 'r+');
+  const fd = openSync(place.path, 'r+');
   try {
-    const output = { write: (position: number, bytes: Uint8Array) => writeAt(fd, position, bytes) };
+    const output = outputTo(fd, place.extents);
     clearImage(output);
     fsyncSync(fd);
 
@@ -80,14 +79,14 @@ export async function saveMemory(path: string, request: SaveRequest, options: Th
         taken[0] = at;
         const control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
         const job: CopyJob = { kind: 'copy', form, bits, pages, fd, flattened: false, control, taken };
-        return saveInThreads(memory, job, options);
+        return saveInThreads(memory, place.extents, job, options);
       },
     );
     if (copied.unreadable > 0)
       throw new VerifyError(source.file, 'memory that can be read', `${copied.unreadable} pages that cannot`);
     // All of it is there before it is called an image.
     fsyncSync(fd);
-    const reader = openFile(path);
+    const reader = openReader(place);
     try {
       sealImage(reader, output, headSize, taken[0]!);
     } finally {

@@ -15,6 +15,7 @@ import { no, yes } from '../sys/probe/answer.ts';
 import { kexecJump, kexecLoad, kexecSetting, lockdown } from '../sys/probe/kexec.ts';
 import { devMem } from '../sys/probe/preserve.ts';
 import { helperEnvironment } from './helper.ts';
+import { placeOf } from './place.ts';
 
 /** Where the files for the initramfs lie, and where they are in it. */
 export const PREPARED = '/var/lib/tideover/hibernate';
@@ -60,12 +61,12 @@ const SCRIPT = 'etc/initramfs-tools/scripts/local-premount/tideover';
 /**
  * Writes what the initramfs is to have. The initramfs itself is made by update-initramfs(8), afterwards.
  *
- * @param disk where images go @param root in place of /
+ * @param to where images go: a disk, or a file of the size that they may have @param root in place of /
  * @returns paths of what was written
  * @throws UnsupportedError where initramfs-tools or a part is missing
  */
 export function setUp(
-  disk: string,
+  to: string,
   { kernel, system, root = '/' }: { kernel?: string; system?: string; root?: string },
 ): string[] {
   if (!existsSync(join(root, 'etc/initramfs-tools'))) {
@@ -78,12 +79,15 @@ export function setUp(
   const file = kernel ?? `/boot/vmlinuz-${readCpu().kernel.release}`;
   const [release] = readKernel(file).version.split(' ');
   const packed = system ?? systemImage();
-  const { initrd } = helperEnvironment(release!, disk, packed);
+  const place = placeOf(to);
+  const { initrd } = helperEnvironment(release!, place.path, packed);
   const prepared = join(root, PREPARED);
   mkdirSync(prepared, { recursive: true, mode: 0o700 });
   copyFileSync(file, join(prepared, 'kernel'));
   copyFileSync(packed, join(prepared, 'system'));
   writeFileSync(join(prepared, 'initrd'), initrd, { mode: 0o600 });
+  writeFileSync(join(prepared, 'extents'), JSON.stringify(place.extents ?? null));
+  writeFileSync(join(prepared, 'sector'), `${(place.extents?.[0]?.at ?? 0) / 512}\n`);
   const scripts = { [HOOK]: hookScript(), [SCRIPT]: bootScript() };
   for (const [path, text] of Object.entries(scripts)) {
     const at = join(root, path);
@@ -102,7 +106,7 @@ export function hookScript(): string {
 . /usr/share/initramfs-tools/hook-functions
 [ -e ${PREPARED}/system ] || exit 0
 mkdir -p "$DESTDIR${INSIDE}/root"
-cp ${PREPARED}/kernel ${PREPARED}/initrd ${PREPARED}/system "$DESTDIR${INSIDE}/"
+cp ${PREPARED}/* "$DESTDIR${INSIDE}/"
 manual_add_modules loop squashfs
 `;
 }
@@ -118,10 +122,11 @@ export function bootScript(): string {
 t=${INSIDE}
 [ -e $t/system ] || exit 0
 read -r cmdline </proc/cmdline
+read -r sector <$t/sector
 case " $cmdline " in *" noresume "*) exit 0 ;; esac
 for d in /sys/class/block/*; do
   d=/dev/\${d##*/}
-  magic=$(dd if=$d bs=512 skip=1 count=1 2>/dev/null | head -c 15 | tr -d '\\0')
+  magic=$(dd if=$d bs=512 skip=$((sector + 1)) count=1 2>/dev/null | head -c 15 | tr -d '\\0')
   [ "$magic" = 'TIDEOVER HIBERN' ] || continue
   modprobe -q loop
   modprobe -q squashfs
@@ -129,7 +134,7 @@ for d in /sys/class/block/*; do
   mount -t squashfs -o ro,loop $t/system $t/root || exit 0
   u=$t/root/usr
   $u/lib64/ld-linux-x86-64.so.2 --library-path $u/lib/x86_64-linux-gnu:$u/lib64:$u/lib $u/bin/node \\
-    $t/root/opt/tideover/tideover-single.mjs resume --from $d --kernel $t/kernel --initrd $t/initrd --system $t/system \\
+    $t/root/opt/tideover/tideover-single.mjs resume --extents $t/extents --kernel $t/kernel --initrd $t/initrd --system $t/system \\
     >/dev/console 2>&1
   umount $t/root
 done

@@ -18,6 +18,7 @@ import { isImageFile, mustFind } from './disks.ts';
 import { type Description, isImage, ticketOf } from './image.ts';
 import { leaveWord, type Word } from './mailbox.ts';
 import type { Order, RestoreOrder, SaveOrder } from './order.ts';
+import type { Place } from './place.ts';
 import { describeImage, markImage, restoreMemory } from './restore.ts';
 import { saveMemory } from './save.ts';
 import { say } from './say.ts';
@@ -40,7 +41,12 @@ async function save(order: SaveOrder): Promise<void> {
   try {
     const back = jumpBackEntry(readProcText('/proc/cmdline'));
     if (back === undefined) throw new Error('this kernel was not jumped into');
-    const disk = mustFind('the disk for the image', (block) => ticketOf(block) === order.ticket, DISK_SECONDS);
+    const disk = mustFind(
+      'the disk for the image',
+      (block) => ticketOf(block) === order.ticket,
+      order.extents,
+      DISK_SECONDS,
+    );
     const { cpu, kernel } = readCpu();
     const description: Description = {
       id: order.ticket,
@@ -54,7 +60,7 @@ async function save(order: SaveOrder): Promise<void> {
       firmware: order.firmware,
       mailbox: order.mailbox,
     };
-    say(`saving ${Math.round(sum(order.memory) / MB)} MB of memory to ${disk}`);
+    say(`saving ${Math.round(sum(order.memory) / MB)} MB of memory to ${disk.path}`);
     const { memory, vmcoreinfo, compression, keepFree } = order;
     const request = { description, memory, vmcoreinfo, compression, keepFree };
     const saved = await saveMemory(disk, request, threads('saved'));
@@ -72,14 +78,18 @@ async function save(order: SaveOrder): Promise<void> {
   goBack(entry);
 }
 
-async function restore({ id }: RestoreOrder): Promise<void> {
+async function restore({ id, extents }: RestoreOrder): Promise<void> {
   const began = Date.now();
-  let tried: string | undefined;
+  let tried: Place | undefined;
   try {
-    const disk = mustFind('the image', (block) => isImage(block), DISK_SECONDS);
+    const disk = mustFind('the image', (block) => isImage(block), extents, DISK_SECONDS);
     const { description, state, size } = describeImage(disk);
     if (description.id !== id || state !== 'ready') {
-      throw new UnsupportedError({ what: disk, why: `its image is another one, or ${state}`, remedy: 'boot again' });
+      throw new UnsupportedError({
+        what: disk.path,
+        why: `its image is another one, or ${state}`,
+        remedy: 'boot again',
+      });
     }
     tried = disk;
     if (readMachine().fiveLevel !== description.fiveLevel) throw new Error('page tables are of another depth here');
@@ -88,12 +98,12 @@ async function restore({ id }: RestoreOrder): Promise<void> {
     // Kernels name features differently.
     if (missing !== undefined && kernel.release === description.saver) {
       throw new UnsupportedError({
-        what: disk,
+        what: disk.path,
         why: `the processor no longer has ${missing}`,
         remedy: 'boot without it',
       });
     }
-    say(`restoring ${description.release}, saved ${new Date(description.saved).toISOString()}, from ${disk}`);
+    say(`restoring ${description.release}, saved ${new Date(description.saved).toISOString()}, from ${disk.path}`);
     const { pages, zero } = await restoreMemory(disk, threads('restored'));
     const seconds = (Date.now() - began) / 1000;
     say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s`);
@@ -117,7 +127,8 @@ async function restore({ id }: RestoreOrder): Promise<void> {
  * @throws FormatError, VerifyError where it is damaged, UnsupportedError where it was used before. Memory may have been overwritten.
  */
 export async function restoreAlone(path: string, entry: number | undefined): Promise<never> {
-  const described = isImageFile(path) ? describeImage(path) : undefined;
+  const place = { path };
+  const described = isImageFile(path) ? describeImage(place) : undefined;
   const to = described?.description.entry ?? entry;
   if (to === undefined) {
     throw new UnsupportedError({
@@ -134,11 +145,11 @@ export async function restoreAlone(path: string, entry: number | undefined): Pro
     });
   }
   const started = Date.now();
-  const { pages, zero } = await restoreMemory(path, threads('restored'));
+  const { pages, zero } = await restoreMemory(place, threads('restored'));
   say(`restored ${pages} pages and zeroed ${zero} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
   if (described !== undefined) {
     leaveWord(described.description.mailbox, { outcome: 'resumed', bytes: described.size });
-    markImage(path, 'used');
+    markImage(place, 'used');
   }
   goBack(to);
   throw new Error('the machine did not go on');

@@ -2,21 +2,23 @@
 import { CHUNK_PAGES, CONTROL_WORDS, type Copied, type CopyJob, copyPages, takeChunk } from '../crash/filter/job.ts';
 import { inThread, serve } from '../crash/filter/thread.ts';
 import { type ThreadOptions, together } from '../crash/filter/threads.ts';
-import { openDumpFiles } from '../crash/open.ts';
+import { openDump } from '../crash/open.ts';
 import { VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
 import { type Memory, openPhysical, PhysicalWindows } from './physical.ts';
+import { openReader, outputTo, type Place } from './place.ts';
 
 interface SaveTask {
   readonly kind: 'save';
   readonly memory: Memory;
+  readonly extents: Place['extents'];
   readonly job: CopyJob;
 }
 
 interface RestoreTask {
   readonly kind: 'restore';
-  readonly image: string;
+  readonly image: Place;
   readonly device: string | undefined;
   readonly pages: Range;
   readonly control: Int32Array<SharedArrayBuffer>;
@@ -27,8 +29,13 @@ const start = (task: SaveTask | RestoreTask, stop: () => void) =>
   inThread<Copied>(new URL(import.meta.url), NAME, task, stop);
 
 /** Compresses memory into an output. @throws what a thread met */
-export function saveInThreads(memory: Memory, job: CopyJob, options: ThreadOptions): Promise<Copied> {
-  return together(job, options, (stop) => start({ kind: 'save', memory, job }, stop));
+export function saveInThreads(
+  memory: Memory,
+  extents: Place['extents'],
+  job: CopyJob,
+  options: ThreadOptions,
+): Promise<Copied> {
+  return together(job, options, (stop) => start({ kind: 'save', memory, extents, job }, stop));
 }
 
 /**
@@ -38,7 +45,7 @@ export function saveInThreads(memory: Memory, job: CopyJob, options: ThreadOptio
  * @throws VerifyError, with the page that is not what its checksum says
  */
 export function restoreInThreads(
-  image: string,
+  image: Place,
   pages: Range,
   options: ThreadOptions,
   device: string | undefined,
@@ -49,7 +56,7 @@ export function restoreInThreads(
 }
 
 function restorePages({ image, device, pages, control }: RestoreTask): Copied {
-  const source = openDumpFiles([image]);
+  const source = openDump([openReader(image)]);
   const windows = new PhysicalWindows(source.ranges, 'write', device);
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const bits = new Uint8Array(CHUNK_PAGES / 8);
@@ -70,7 +77,11 @@ function restorePages({ image, device, pages, control }: RestoreTask): Copied {
         }
         const hole = source.readPhysical(address, page);
         if (hole !== undefined) {
-          throw new VerifyError(`${image}: page at 0x${address.toString(16)}`, 'it whole', hole.detail ?? hole.reason);
+          throw new VerifyError(
+            `${image.path}: page at 0x${address.toString(16)}`,
+            'it whole',
+            hole.detail ?? hole.reason,
+          );
         }
         copied.pages++;
       }
@@ -85,7 +96,7 @@ serve<SaveTask | RestoreTask>(NAME, (task) => {
   if (task.kind === 'restore') return restorePages(task);
   const source = openPhysical(task.memory);
   try {
-    return copyPages(source, task.job);
+    return copyPages(source, task.job, outputTo(task.job.fd, task.extents));
   } finally {
     source.close();
   }

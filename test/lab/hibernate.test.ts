@@ -11,6 +11,7 @@ import { systemImage } from '../../src/kexec/system.ts';
 import { KERNELS, kernelsDisk, nextKernel } from './next-kernels.ts';
 
 const NEXT_KERNEL_MS = 300_000;
+const SLOW = { timeout: NEXT_KERNEL_MS };
 
 const dist = new URL('../../dist', import.meta.url).pathname;
 const system = readFileSync(systemImage({ cache: join(cacheDirectory(), 'systems'), bundle: dist }));
@@ -18,9 +19,16 @@ const disk = await kernelsDisk(['jump', '6.12'], { system });
 after(() => disk.remove());
 
 /** A machine: what it is made of, and what is on its disks. */
-function machineOf(own: OwnDisk, image: OwnDisk): BootOptions {
+function machineOf(own: OwnDisk, image: OwnDisk, small: OwnDisk): BootOptions {
   const programs = ['mkfs.ext4', 'e2fsck'];
-  return { kernel: 'jump', memory: 1280, cpus: 2, disks: [own, image, disk], programs, append: 'crashkernel=256M' };
+  return {
+    kernel: 'jump',
+    memory: 1280,
+    cpus: 2,
+    disks: [own, image, small, disk],
+    programs,
+    append: 'crashkernel=256M',
+  };
 }
 
 /** Options that name the kernel that saves or restores. */
@@ -32,37 +40,38 @@ async function helper(vm: Vm): Promise<string> {
 /** Begins to hibernate, and returns when the other kernel has said something. */
 async function hibernate(vm: Vm, options: string, until: RegExp): Promise<void> {
   const since = vm.console.text.length;
-  const command = `tideover hibernate --to /dev/vdb ${options} ${await helper(vm)} --json`;
+  const command = `tideover hibernate ${options} ${await helper(vm)} --json`;
   // Not under the agent, for which nobody speaks meanwhile.
   await vm.check(
-    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>&1; echo \\$? >/tmp/ended; [ \\$? = 0 ] || cat /tmp/hibernate.log >/dev/console" &) </dev/null`,
+    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>&1; echo \\$? >/tmp/ended; grep error /tmp/hibernate.log >/dev/console" &) </dev/null`,
   );
-  await vm.waitFor(until, NEXT_KERNEL_MS, since);
+  // Where it was refused there is nothing to wait for.
+  await vm.waitFor(new RegExp(`${until.source}|"error"`), NEXT_KERNEL_MS, since);
 }
 
 /** How the command ended that had begun to hibernate. */
-async function ended(
-  vm: Vm,
-  status = 0,
-): Promise<{ outcome: string; bytes: number; seconds: number; message: string }> {
+async function ended(vm: Vm, status = 0): Promise<{ outcome?: string; error?: { message: string } }> {
   const log = await vm.check(
     `until [ -s /tmp/ended ]; do sleep 0.1; done; cat /tmp/hibernate.log; [ $(cat /tmp/ended) = ${status} ]`,
+    SLOW,
   );
   return JSON.parse(log.slice(log.indexOf('{')));
 }
 
 async function startWork(vm: Vm): Promise<void> {
   await vm.check('mkfs.ext4 -q /dev/vda && mkdir -p /mnt/own && mount /dev/vda /mnt/own');
-  const background = (script: string) => vm.check(`(${script}) </dev/null >/dev/null 2>&1 &`);
+  const background = (script: string) => vm.check(`sh -c '${script}' </dev/null >/dev/null 2>&1 &`);
   await background('i=0; while :; do i=$((i + 1)); echo $i >/tmp/counter; sleep 0.1; done');
-  await background('while sleep 0.3; do dd if=/dev/urandom of=/mnt/own/random bs=64k count=8; done');
-  await vm.check('head -c 150000000 /dev/urandom >/tmp/random; md5sum /tmp/random >/tmp/random.md5');
+  await background(
+    'echo $$ >/tmp/writer; while sleep 0.3; do dd if=/dev/urandom of=/mnt/own/random bs=64k count=8; done',
+  );
+  await vm.check('dd if=/dev/urandom of=/tmp/random bs=1M count=64; md5sum /tmp/random >/tmp/random.md5', SLOW);
 }
 
 async function checkWork(vm: Vm): Promise<void> {
   const now = Number(await vm.check('cat /tmp/counter'));
   await vm.check(`until [ "$(cat /tmp/counter)" -gt ${now} ]; do sleep 0.1; done`);
-  await vm.check('md5sum -c /tmp/random.md5');
+  await vm.check('md5sum -c /tmp/random.md5', SLOW);
   const write = 'head -c 2000000 /dev/urandom >/mnt/own/more && md5sum /mnt/own/more >/mnt/own/md5 && sync';
   await vm.check(`${write} && echo 3 >/proc/sys/vm/drop_caches && md5sum -c /mnt/own/md5`);
   await vm.check('ping -c 1 -W 5 10.0.2.2');
@@ -72,39 +81,75 @@ async function checkWork(vm: Vm): Promise<void> {
 /** The kernel says so when it is back from the other one. */
 const GOES_ON = /Restarting tasks: Done/;
 
-test('saved and going on at once; switched off, and going on in another machine; once only', async () => {
-  const [own, image] = [emptyDisk(256 << 20), emptyDisk(2 ** 31)];
-  const machine = machineOf(own, image);
+/** Boots, does something, and cuts the power. */
+async function inMachine<T>(machine: BootOptions, run: (vm: Vm) => Promise<T>): Promise<T> {
+  const vm = await boot(machine);
   try {
-    const vm = await boot(machine);
-    const self = vm.agent.greeting?.agent;
-    try {
-      await startWork(vm);
-      await hibernate(vm, '--test', GOES_ON);
-      assert.equal((await ended(vm)).outcome, 'tested');
-      await checkWork(vm);
-
-      await hibernate(vm, '', /tideover: saved .* as \d+ MB/);
-      await vm.exited;
-    } finally {
-      console.log(vm.console.text.slice(-6000));
-      await vm.close();
-    }
-
-    const next = await boot(machine);
-    try {
-      const began = next.agent.greeting;
-      void next.run(`tideover resume ${await helper(next)}`).catch(() => {});
-      await next.waitFor(GOES_ON, NEXT_KERNEL_MS);
-      assert.equal((await next.nextKernel(began, NEXT_KERNEL_MS)).agent, self, 'the machine that was saved goes on');
-      assert.equal((await ended(next)).outcome, 'resumed');
-      await checkWork(next);
-    } finally {
-      console.log(next.console.text.slice(-6000));
-      await next.close();
-    }
+    return await run(vm);
+  } catch (error) {
+    console.log(vm.console.text.slice(-8000));
+    throw error;
   } finally {
-    own.remove();
-    image.remove();
+    await vm.close();
+  }
+}
+
+/** What the initramfs of the normal boot does, with what setup has written for it. */
+async function prepareBoot(vm: Vm): Promise<void> {
+  await vm.check('mkdir -p /etc/initramfs-tools');
+  const { written } = JSON.parse(
+    await vm.check(`tideover hibernate setup --to /dev/vdb ${await helper(vm)} --json`, SLOW),
+  );
+  assert.equal(written.length, 3);
+  await vm.check('mv /var/lib/tideover/hibernate /tideover');
+}
+
+/** Runs the script of the initramfs, which does not come back where there is an image that fits. */
+function boots(vm: Vm): void {
+  void vm.run('sh /etc/initramfs-tools/scripts/local-premount/tideover').catch(() => {});
+}
+
+test('no room: it goes on; power cuts while it is saved and restored; switched off, it goes on in another machine, once', async () => {
+  const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
+  const machine = machineOf(own, image, small);
+  try {
+    await inMachine(machine, async (vm) => {
+      await startWork(vm);
+      await hibernate(vm, '--to /dev/vdc --compress none', GOES_ON);
+      assert.match((await ended(vm, 1)).error!.message, /goes on: ENOSPC/);
+      assert.match(await vm.check('dmesg'), /tideover: this machine goes on: failed: ENOSPC/);
+      await checkWork(vm);
+      await hibernate(vm, '--to /dev/vdb', /tideover: [2-9]0% saved/);
+    });
+
+    const self = await inMachine(machine, async (vm) => {
+      assert.match(await vm.check(`tideover resume ${await helper(vm)}`), /nothing to resume: there is no image/);
+      await startWork(vm);
+      await hibernate(vm, '--to /dev/vdb', /tideover: saved .* as \d+ MB/);
+      await vm.exited;
+      return vm.agent.greeting?.agent;
+    });
+
+    await inMachine(machine, async (vm) => {
+      await prepareBoot(vm);
+      boots(vm);
+      await vm.waitFor(/tideover: [2-9]0% restored/, NEXT_KERNEL_MS);
+    });
+
+    await inMachine(machine, async (vm) => {
+      assert.match(await vm.check('tideover crash sys /dev/vdb', SLOW), /RELEASE: 7\./);
+      const began = vm.agent.greeting;
+      void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
+      await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
+      assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self, 'the machine that was saved goes on');
+      assert.equal((await ended(vm)).outcome, 'resumed');
+      await checkWork(vm);
+      const shown = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
+      assert.equal(shown.state, 'used');
+      assert.match(await vm.check(`tideover resume ${await helper(vm)}`), /has been resumed before/);
+      await vm.check('kill $(cat /tmp/writer); umount /mnt/own && e2fsck -f -n /dev/vda');
+    });
+  } finally {
+    for (const each of [own, image, small]) each.remove();
   }
 });

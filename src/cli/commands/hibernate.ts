@@ -1,6 +1,7 @@
 /** Powering the machine off with all that runs on it, and going on after the next boot. */
 import { PartialError } from '../../errors.ts';
 import type { HelperFiles } from '../../hibernate/helper.ts';
+import type { Extent } from '../../sys/extents.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
@@ -66,7 +67,7 @@ const setup = command({
     'With --json: {"written": [paths], "todo": [texts]}.',
   ],
   flags: {
-    to: { long: 'to', value: 'BLOCKDEV', summary: 'where images go' },
+    to: { long: 'to', value: 'PLACE', summary: 'where images go' },
     kernel: helperFlags.kernel,
     system: helperFlags.system,
   },
@@ -95,13 +96,19 @@ export const hibernate: Command = command({
     'A second kernel, in memory that crashkernel= has reserved, writes the whole memory of the machine to a disk and ' +
       'switches it off: the programs, the page cache and the kernel itself. tideover resume, in the initramfs of the next ' +
       'boot, brings it back. What is on the disk before is lost. The kernel must be built with CONFIG_KEXEC_JUMP.',
+    'A file is written on its disk and not through its file system, which stands still: it must have all its blocks (dd ' +
+      'if=/dev/zero of=FILE), and tideover hibernate setup must have seen it where it lies.',
     'If saving fails, the machine goes on, and the reason is told here. With --test it goes on after saving. The image is a ' +
       'dump which all tideover crash commands read, and crash(8) too.',
     'With --json: {"outcome": "tested" or "resumed", "bytes", "seconds"}, of the image and of writing or restoring it.',
   ],
   commands: [check, setup, stage],
   flags: {
-    to: { long: 'to', value: 'BLOCKDEV', summary: 'where the image goes' },
+    to: {
+      long: 'to',
+      value: 'PLACE',
+      summary: 'where the image goes: a disk, or a file on one, which is as large already',
+    },
     compress: { long: 'compress', value: 'HOW', choices: ['zstd', 'lzo', 'none'], summary: 'how pages are compressed' },
     test: { long: 'test', summary: 'go on after saving' },
     reboot: { long: 'reboot', summary: 'restart after saving' },
@@ -163,6 +170,11 @@ export const resume: Command = command({
   ],
   flags: {
     from: { long: 'from', value: 'BLOCKDEV', summary: 'where the image is; without it, all disks are looked at' },
+    extents: {
+      long: 'extents',
+      value: 'FILE',
+      summary: 'where the file for images lies on its disk, as tideover hibernate setup has written it',
+    },
     wait: { long: 'wait', value: 'SECONDS', summary: 'how long to wait for a disk with an image; by default 0' },
     ...helperFlags,
   },
@@ -176,7 +188,8 @@ export const resume: Command = command({
     if (!Number.isInteger(seconds) || seconds < 0)
       throw new UsageError(`--wait: '${flags.wait}' is no number of seconds`);
     const { resume: run } = await import('../../hibernate/resume.ts');
-    const why = run(helperOf(flags), flags.from, seconds);
+    const extents = flags.extents === undefined ? undefined : await extentsIn(flags.extents);
+    const why = run(helperOf(flags), flags.from ?? (extents && { extents }), seconds);
     return { json: { resumed: false, why }, text: () => [`nothing to resume: ${why}`] };
   },
 });
@@ -202,6 +215,12 @@ export const krestore: Command = command({
     return restoreAlone(args[0] as string, entry);
   },
 });
+
+/** undefined where the image has a disk of its own. */
+async function extentsIn(file: string): Promise<readonly Extent[] | undefined> {
+  const { readFileSync } = await import('node:fs');
+  return (JSON.parse(readFileSync(file, 'utf8')) as Extent[] | null) ?? undefined;
+}
 
 function helperOf({ kernel, initrd, system, append }: FlagValues<typeof helperFlags>): HelperFiles {
   return { kernel, initrds: initrd, system, append };

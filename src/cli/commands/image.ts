@@ -110,7 +110,7 @@ function pidOf(text: string | undefined): number | undefined {
 async function showHibernation(path: string): Promise<Output> {
   const { describeImage } = await import('../../hibernate/restore.ts');
   const { memoryUsage } = await import('../../crash/filter/usage.ts');
-  const found = describeImage(path);
+  const found = describeImage({ path });
   const usage = memoryUsage({ paths: [path] });
   const { description, state, size } = found;
   const mib = (pages: number) => byteSize(pages * 4096);

@@ -86,11 +86,11 @@ export function chunksOf({ start, end }: Range): number {
   return Math.ceil((end - start) / CHUNK_PAGES);
 }
 
-/** One thread's part of a job. */
-export function copyPages(source: PageSource, job: CopyJob): Copied {
+/** One thread's part of a job. @param to where the output goes, if not to the job's descriptor as it is */
+export function copyPages(source: PageSource, job: CopyJob, to?: Output): Copied {
   const output: Output = job.flattened
     ? new FlattenedOutput((bytes) => append(job.fd, bytes))
-    : { write: (position, bytes) => writeAt(job.fd, position, bytes) };
+    : (to ?? { write: (position, bytes) => writeAt(job.fd, position, bytes) });
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const pages = new ChunkReader(source, job);
   const writer: ChunkWriter = job.form.kind === 'kdump' ? new KdumpChunk(job.form) : new PlainChunk(job.form);

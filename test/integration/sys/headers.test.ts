@@ -52,6 +52,7 @@ const headers: readonly Header[] = [
     ],
   },
   { module: 'capability', includes: ['linux/capability.h'] },
+  { module: 'fiemap', includes: ['linux/fiemap.h'] },
   {
     module: 'elf',
     includes: ['elf.h'],

@@ -58,7 +58,7 @@ writeFileSync(device, memory);
 const image = join(folder, 'image');
 writeFileSync(image, Buffer.alloc(3 * PAGE, 'what was there before'));
 const request = { description, memory: ranges, vmcoreinfo, compression: 'zstd', keepFree: false, device } as const;
-const saved = await saveMemory(image, request, { threads: 2 });
+const saved = await saveMemory({ path: image }, request, { threads: 2 });
 const bytes = readFileSync(image);
 
 /** A copy of the image to damage. */
@@ -71,7 +71,7 @@ function copyOfImage(): string {
 test('an image is a dump of the memory, with the description among its notes', () => {
   assert.equal(saved.size, bytes.length);
   assert.equal(saved.pages, (2 * MB + WINDOW - PAGE) / PAGE + 3);
-  assert.deepEqual(describeImage(image), { description, state: 'ready', size: bytes.length });
+  assert.deepEqual(describeImage({ path: image }), { description, state: 'ready', size: bytes.length });
   const source = openDumpFiles([image]);
   try {
     assert.equal(source.format, 'kdump');
@@ -91,7 +91,7 @@ test('an image is a dump of the memory, with the description among its notes', (
 test('what is restored is the memory, and nothing beside it is touched', async () => {
   const target = join(folder, 'restored');
   writeFileSync(target, Buffer.alloc(end, 0xa5));
-  await restoreMemory(image, { threads: 2 }, target);
+  await restoreMemory({ path: image }, { threads: 2 }, target);
   const found = readFileSync(target);
   const wanted = Buffer.alloc(end, 0xa5);
   for (const range of ranges) wanted.set(memory.subarray(range.start, range.end), range.start);
@@ -105,8 +105,8 @@ test('a damaged page is named, and not taken for what it was', async () => {
   const damaged = Buffer.from(bytes);
   damaged[bytes.length - 100]! ^= 1;
   writeFileSync(copy, damaged);
-  assert.equal(describeImage(copy).state, 'ready');
-  await assert.rejects(restoreMemory(copy, { threads: 2 }, target), /page at 0x[0-9a-f]+: expected it whole/);
+  assert.equal(describeImage({ path: copy }).state, 'ready');
+  await assert.rejects(restoreMemory({ path: copy }, { threads: 2 }, target), /page at 0x[0-9a-f]+: expected it whole/);
 });
 
 test('any change of the head is found, and no cut is taken for an image', () => {
@@ -144,8 +144,8 @@ function openBytes(content: Uint8Array) {
 test('a state is written into one sector', () => {
   const copy = copyOfImage();
   for (const state of ['used', 'failed', 'ready'] as const) {
-    markImage(copy, state);
-    assert.equal(describeImage(copy).state, state);
+    markImage({ path: copy }, state);
+    assert.equal(describeImage({ path: copy }).state, state);
     const changed = [...readFileSync(copy)].flatMap((byte, i) => (byte === bytes[i] ? [] : [Math.floor(i / 512)]));
     assert.ok(changed.every((sector) => sector === 7));
   }

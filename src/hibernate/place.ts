@@ -1,0 +1,93 @@
+/**
+ * Where an image lies: a block device, or a file on one, whose blocks are read and written on the device itself, as no file system
+ * of the machine may be mounted by the kernel that saves it or brings it back. Both are seen as one row of bytes.
+ */
+import { closeSync, fsyncSync, openSync, statSync } from 'node:fs';
+import { openFile } from '../crash/io/file.ts';
+import { type Output, writeAt } from '../crash/io/output.ts';
+import type { Reader } from '../crash/io/reader.ts';
+import { type Extent, extentsOf } from '../sys/extents.ts';
+
+export interface Place {
+  /** Of a block device, or of a file that is read and written as such. */
+  readonly path: string;
+  /** Where on it the pieces of the image are, in their order and without gaps; undefined where it is the whole. */
+  readonly extents?: readonly Extent[];
+}
+
+/** The place of an image that a path names: a block device, or a file of a mounted file system on one. */
+export function placeOf(path: string): Place {
+  if (!statSync(path).isFile()) return { path };
+  const { device, extents } = extentsOf(path);
+  return { path: device, extents };
+}
+
+/** Calls for each part of `length` bytes from `position` that is in one piece. @returns how many bytes there are */
+function eachPiece(
+  extents: readonly Extent[],
+  position: number,
+  length: number,
+  take: (at: number, done: number, count: number) => number,
+): number {
+  let low = 0;
+  for (let high = extents.length - 1; low < high; ) {
+    const middle = (low + high + 1) >>> 1;
+    if (extents[middle]!.start <= position) low = middle;
+    else high = middle - 1;
+  }
+  let done = 0;
+  for (let i = low; i < extents.length && done < length; i++) {
+    const { start, at, length: size } = extents[i]!;
+    const within = position + done - start;
+    if (within >= size) break;
+    const count = Math.min(length - done, size - within);
+    const taken = take(at + within, done, count);
+    done += taken;
+    if (taken < count) break;
+  }
+  return done;
+}
+
+export function openReader({ path, extents }: Place): Reader {
+  const reader = openFile(path);
+  if (extents === undefined) return reader;
+  const last = extents.at(-1)!;
+  return {
+    name: path,
+    size: last.start + last.length,
+    read: (position, into) =>
+      eachPiece(extents, position, into.length, (at, done, count) =>
+        reader.read(at, into.subarray(done, done + count)),
+      ),
+    close: () => reader.close(),
+  };
+}
+
+/** Writes to a descriptor of `path`. @throws ENOSPC behind the last piece */
+export function outputTo(fd: number, extents: readonly Extent[] | undefined): Output {
+  if (extents === undefined) return { write: (position, bytes) => writeAt(fd, position, bytes) };
+  return {
+    write(position, bytes) {
+      const written = eachPiece(extents, position, bytes.length, (at, done, count) => {
+        writeAt(fd, at, bytes.subarray(done, done + count));
+        return count;
+      });
+      if (written === bytes.length) return;
+      throw Object.assign(new Error('ENOSPC: no space left in the file for the image'), {
+        code: 'ENOSPC',
+        syscall: 'write',
+      });
+    },
+  };
+}
+
+/** Writes something small, which is on the disk when this returns. */
+export function writeSynced({ path, extents }: Place, write: (output: Output) => void): void {
+  const fd = openSync(path, 'r+');
+  try {
+    write(outputTo(fd, extents));
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
