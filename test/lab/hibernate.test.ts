@@ -43,7 +43,7 @@ async function hibernate(vm: Vm, options: string, until: RegExp): Promise<void> 
   const command = `tideover hibernate ${options} ${await helper(vm)} --json`;
   // Not under the agent, for which nobody speaks meanwhile.
   await vm.check(
-    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>&1; echo \\$? >/tmp/ended; grep error /tmp/hibernate.log >/dev/console" &) </dev/null`,
+    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>/dev/null; echo \\$? >/tmp/ended; grep error /tmp/hibernate.log >/dev/console" &) </dev/null`,
   );
   // Where it was refused there is nothing to wait for.
   await vm.waitFor(new RegExp(`${until.source}|"error"`), NEXT_KERNEL_MS, since);
@@ -55,7 +55,7 @@ async function ended(vm: Vm, status = 0): Promise<{ outcome?: string; error?: { 
     `until [ -s /tmp/ended ]; do sleep 0.1; done; cat /tmp/hibernate.log; [ $(cat /tmp/ended) = ${status} ]`,
     SLOW,
   );
-  return JSON.parse(log.slice(log.indexOf('{')));
+  return JSON.parse(log);
 }
 
 async function startWork(vm: Vm): Promise<void> {
