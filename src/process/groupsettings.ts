@@ -21,6 +21,7 @@ type Setting = Value<typeof cgroup_prop_entry>;
 const SETTINGS: readonly string[] = [
   ...['cpu.max', 'cpu.weight', 'cpu.idle', 'memory.max', 'memory.high', 'memory.low', 'memory.min', 'memory.swap.max'],
   ...['memory.oom.group', 'pids.max', 'io.weight', 'io.max', 'cpuset.cpus', 'cpuset.mems', 'cgroup.max.descendants'],
+  ...['hugetlb.2MB.max', 'hugetlb.1GB.max'],
   ...['cgroup.max.depth', 'cpu.shares', 'cpu.cfs_period_us', 'cpu.cfs_quota_us', 'cpuset.memory_migrate'],
   ...['memory.limit_in_bytes', 'memory.memsw.limit_in_bytes', 'memory.soft_limit_in_bytes', 'memory.swappiness'],
   ...['blkio.weight', 'net_cls.classid', 'notify_on_release'],
@@ -120,9 +121,26 @@ export function prepareGroups(
     } catch {
       continue;
     }
-    applySettings(folder, saved === undefined ? [] : settingsOf(saved, line));
+    const settings = saved === undefined ? [] : settingsOf(saved, line);
+    enableControllers(folder, settings);
+    applySettings(folder, settings);
   }
 }
+
+/** Has the groups above one of version 2 hand out the controllers that it had: those that were made just now hand out none. */
+function enableControllers(folder: string, settings: readonly Setting[]): void {
+  const above = dirname(folder);
+  if (!existsSync(join(above, SUBTREE))) return;
+  enableControllers(above, settings);
+  const enabled = read(join(above, SUBTREE))?.split(' ') ?? [];
+  const there = read(join(above, 'cgroup.controllers'))?.split(' ') ?? [];
+  const wanted = new Set(settings.map(({ name }) => name.slice(0, name.indexOf('.'))));
+  for (const name of there) {
+    if (wanted.has(name) && !enabled.includes(name)) put(above, SUBTREE, `+${name}`);
+  }
+}
+
+const SUBTREE = 'cgroup.subtree_control';
 
 /**
  * Gives a group its settings; one of a cpuset without any takes no processes, and has those of the group above then.

@@ -44,7 +44,7 @@ const KERNEL = new Map<string, Namespace | undefined>([
   ['proc', 'pid'],
   ['sysfs', 'net'],
   ['mqueue', 'ipc'],
-  ...['cgroup', 'cgroup2', 'devtmpfs', 'securityfs', 'fusectl', 'debugfs', 'tracefs', 'pstore'].map(
+  ...['cgroup', 'cgroup2', 'devtmpfs', 'securityfs', 'fusectl', 'debugfs', 'tracefs', 'pstore', 'binfmt_misc'].map(
     (name) => [name, undefined] as const,
   ),
 ]);

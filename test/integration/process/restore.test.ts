@@ -163,6 +163,36 @@ test('control groups, of which one is gone meanwhile', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('settings of a control group within another one, which are both gone meanwhile', async (t) => {
+  const target = bench(t);
+  const mount = cgroup2Mount(readMountinfo('self'))!.mountPoint;
+  const control = (folder: string, text: string) => writeFileSync(join(folder, 'cgroup.subtree_control'), text);
+  const has = (name: string) => readFileSync(join(mount, 'cgroup.controllers'), 'utf8').includes(name);
+  const [controller, setting, value] = has('pids')
+    ? ['pids', 'pids.max', '77']
+    : ['hugetlb', 'hugetlb.2MB.max', '4194304'];
+  const group = join(mount, `tideover-set-${process.pid}`);
+  const inner = join(group, 'inner');
+  t.after(async () => {
+    await target.dispose();
+    for (const folder of [inner, group]) if (existsSync(folder)) rmdirSync(folder);
+  });
+  control(mount, `+${controller}`);
+  mkdirSync(inner, { recursive: true });
+  control(group, `+${controller}`);
+  writeFileSync(join(inner, setting), value);
+  const line = `echo $$ > ${inner}/cgroup.procs; exec ${target.compile('tree')} 2 2`;
+  const pid = target.start('sh', ['-c', line]);
+  await target.says('ready');
+  await target.moveOn(pid, () => {
+    rmdirSync(inner);
+    rmdirSync(group);
+  });
+  assert.equal(readFileSync(join(inner, setting), 'utf8').trimEnd(), value);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('a vfork in progress is waited for', async (t) => {
   const target = bench(t);
   const pid = target.start('python3', ['-c', VFORK]);
