@@ -12,6 +12,7 @@ import { ptrace } from '../sys/ptrace.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
 import type { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
+import { refuse32Bits } from './refused.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
 import { outsideVdso, vdsoOf } from './vdso.ts';
 
@@ -128,7 +129,9 @@ function stopThreads(pid: number, count: number, threads: Map<number, Tracee>, t
     for (const [i, tid] of fresh.entries()) {
       try {
         const tracee = Tracee.stopped(pid, tid, timeout);
-        threads.set(tid, frozen ? tracee : outsideVdso(tracee, vdso, timeout));
+        threads.set(tid, tracee);
+        if (tracee.registers.areOf32Bits) throw refuse32Bits(pid, `thread ${tid}`);
+        if (!frozen) threads.set(tid, outsideVdso(tracee, vdso, timeout));
         setStopOptions(pid, tid);
       } catch (error) {
         if (error instanceof TraceeGone) continue;

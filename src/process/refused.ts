@@ -2,6 +2,7 @@
  * What a process may have that nothing can read, or nothing can make again, and that it would miss: it is refused. What concerns one
  * mapping or one descriptor is refused where those are saved.
  */
+import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { GETPID } from '../abi/ipc.ts';
 import { KCMP_SYSVSEM } from '../abi/kcmp.ts';
 import { PR_SCHED_CORE, PR_SCHED_CORE_GET } from '../abi/prctl.ts';
@@ -13,6 +14,7 @@ import {
 } from '../abi/ptrace.ts';
 import { iovec } from '../abi/uio.ts';
 import { UnsupportedError } from '../errors.ts';
+import { close, openat, pread64 } from '../sys/files.ts';
 import { readProcText } from '../sys/proc.ts';
 import { kcmp, prctl } from '../sys/process.ts';
 import { ptrace } from '../sys/ptrace.ts';
@@ -29,6 +31,7 @@ const IO_FLUSHER = 0x0008_0000 | 0x0010_0000;
 /** Looks at a process that runs. @param tree process ids @throws UnsupportedError */
 export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
   const refuse = (what: string, why: string, remedy: string) => new UnsupportedError({ pid, what, why, remedy });
+  if (programClass(pid) !== ELFCLASS64) throw refuse32Bits(pid, 'program');
   if (mayUndo(pid, tree)) {
     throw refuse(
       'System V semaphores',
@@ -64,6 +67,26 @@ export function refuseRunning(pid: number, tree: ReadonlySet<number>): void {
   }
   if ((readStat(pid).flags & IO_FLUSHER) === IO_FLUSHER) {
     throw refuse('PR_SET_IO_FLUSHER', 'it serves a block device or file system', 'leave this process out');
+  }
+}
+
+/** What to say of what runs 32-bit code, in which ours cannot run. */
+export function refuse32Bits(pid: number, what: string): UnsupportedError {
+  return new UnsupportedError({ pid, what, why: 'it runs 32-bit code', remedy: 'leave this process out' });
+}
+
+/** The fifth byte of an ELF file. elf(5) */
+const EI_CLASS = 4;
+const ELFCLASS64 = 2;
+
+function programClass(pid: number): number {
+  const fd = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/exe`, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  try {
+    room ??= new Region(8192);
+    pread64({ fd, buf: room.address, count: 1, offset: EI_CLASS });
+    return room.bytes[0]!;
+  } finally {
+    close({ fd });
   }
 }
 
@@ -110,7 +133,7 @@ function mayUndo(pid: number, tree: ReadonlySet<number>): boolean {
   );
 }
 
-let ports: Region | undefined;
+let room: Region | undefined;
 const vector = new Uint8Array(iovec.size);
 
 /** Looks at a thread that is stopped. @throws UnsupportedError */
@@ -126,8 +149,8 @@ export function refuseStopped(pid: number, tid: number): void {
       'leave this process out',
     );
   }
-  ports ??= new Region(8192);
-  iovec.write({ iov_base: ports.address, iov_len: ports.size }, vector);
+  room ??= new Region(8192);
+  iovec.write({ iov_base: room.address, iov_len: room.size }, vector);
   if (ptrace.attempt({ request: PTRACE_GETREGSET, pid: tid, addr: NT_386_IOPERM, data: vector }) === 0) {
     throw refuse('input and output ports (ioperm(2))', 'they are of a device', 'leave this process out');
   }

@@ -54,9 +54,6 @@ const names: readonly (readonly [field: Exclude<keyof Gpregs, 'mode' | symbol>, 
   ['gs', 'gs'],
 ];
 
-/** Of 64-bit code. */
-const USER_CS = 0x33n;
-
 /** What a system call left in rax that was interrupted: include/linux/errno.h of the kernel, never seen by programs. */
 const ERESTARTSYS = -512;
 const ERESTARTNOINTR = -513;
@@ -125,14 +122,6 @@ export function interrupted(registers: Registers, code: Uint8Array): void {
  * @param clearTidAddress what set_tid_address(2) was given
  */
 export function saveRegisters(tracee: Tracee, registers: Registers, clearTidAddress: number): ThreadInfo {
-  if (registers.get('cs') !== USER_CS) {
-    throw new UnsupportedError({
-      what: `thread ${tracee.tid}`,
-      pid: tracee.pid,
-      why: 'it runs 32-bit code',
-      remedy: 'leave this process out',
-    });
-  }
   const area = tracee.xstate;
   const gpregs = Object.fromEntries(names.map(([field, register]) => [field, registers.get(register)]));
   return {

@@ -42,6 +42,11 @@ export class Registers {
     this.#view = viewOf(bytes);
   }
 
+  /** Of a thread that runs 32-bit code: the kernel gives the registers of that, and none by the names here. */
+  get areOf32Bits(): boolean {
+    return this.bytes.length !== REGS_SIZE;
+  }
+
   get(name: RegisterName): bigint {
     return this.#view.getBigUint64(offsets[name], true);
   }
@@ -70,8 +75,8 @@ const ROOM = 16384;
 
 export function readRegisters(tid: number): Registers {
   buffer ??= new Region(ROOM);
-  getRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
-  return new Registers(buffer.bytes.slice(0, REGS_SIZE));
+  const size = getRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
+  return new Registers(buffer.bytes.slice(0, size));
 }
 
 export function writeRegisters(tid: number, registers: Registers): void {
@@ -107,6 +112,7 @@ const ERESTARTNOHAND = -514;
 
 /** Has the kernel make a call again that only our stop has ended. */
 function madeAgain(registers: Registers): Registers {
+  if (registers.areOf32Bits) return registers;
   if (registers.number('rax') === EINTR && ENDED_BY_STOP.has(registers.number('orig_rax'))) {
     registers.set('rax', ERESTARTNOHAND);
   }
@@ -257,7 +263,8 @@ export class Tracee {
   /** Puts mask and registers back, in this order: code of ours takes a thread without tracer back by itself. */
   putBack(): void {
     setSigmask(this.tid, this.sigmask);
-    writeRegisters(this.tid, this.registers);
+    // Nothing has run in such a thread, and with these registers it would lose what the 64-bit ones have more.
+    if (!this.registers.areOf32Bits) writeRegisters(this.tid, this.registers);
   }
 
   /** Puts registers and signal mask back and lets go. */

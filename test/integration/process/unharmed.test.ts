@@ -1,6 +1,6 @@
 /** Whatever goes wrong, the program goes on as if nothing had been. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -103,6 +103,10 @@ test('no room for the image: nothing is changed', async (t) => {
   assert.equal(status, 1, stderr);
   assert.match(stderr, /ENOSPC/);
   assert.deepEqual(readdirSync(full), []);
+  const line = `${target.node} ${target.main} checkpoint -t ${pid} -D - > /dev/full`;
+  const stream = spawnSync('sh', ['-c', line], { encoding: 'utf8', timeout: 300_000 });
+  assert.equal(stream.status, 1, stream.stderr);
+  assert.match(stream.stderr, /ENOSPC/);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
@@ -136,11 +140,24 @@ test('a process id that is taken, and a damaged image: nothing is left of the re
   assert.ok(!existsSync(`/proc/${pid}`));
 });
 
+test('a program of 32 bits is refused', async (t) => {
+  const target = bench(t);
+  const bare = ['-m32', '-nostdlib', '-static', '-ffreestanding', '-fno-stack-protector', '-fno-pie', '-no-pie'];
+  const pid = target.start(target.compile('bits32', ...bare));
+  await target.says('ready');
+  const refused = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--shell-job');
+  assert.equal(refused.status, 3, refused.stderr);
+  assert.match(refused.stderr, new RegExp(`process ${pid}: program: it runs 32-bit code`));
+  process.kill(pid, 'SIGUSR1');
+  await target.says('going on');
+});
+
 const UNKEPT = {
   undo: /SEM_UNDO/,
   mdwe: /PR_SET_MDWE/,
   dispatch: /PR_SET_SYSCALL_USER_DISPATCH/,
   fanotify: /fanotify/,
+  compat: /thread \d+: it runs 32-bit code/,
   leader: /a thread leader that has ended/,
   ring: /an event descriptor is registered/,
   clocks: /time namespace: its children would be in another one/,

@@ -64,6 +64,13 @@ int main(int c, char **v)
 		close(begun[1]);
 		if (read(begun[0], begun, 1) != 0) return 1;
 		printf("child %d\n", pid);
+	} else if (!strcmp(v[1], "compat")) {
+		/* mov eax, pause; int 0x80; jmp to the first */
+		unsigned char *code = mmap(0, 65536, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_32BIT, -1, 0);
+		memcpy(code, "\xb8\x1d\0\0\0\xcd\x80\xeb\xf7", 9);
+		printf("ready\n"); fflush(stdout);
+		/* 0x23: __USER32_CS of the kernel; its stack pointer has 32 bits */
+		__asm__ volatile("mov %1, %%rsp; push $0x23; push %0; lretq" : : "r"(code), "r"(code + 65536));
 	} else if (!strcmp(v[1], "clocks")) {
 		if (unshare(CLONE_NEWTIME)) return 1;
 	} else if (!strcmp(v[1], "ended")) {
