@@ -17,6 +17,7 @@ export {
   ObjectLoad,
   ObjectReader,
 } from './load.ts';
+export { IN_USE } from './lock.ts';
 export type { Medium, MediumRange } from './medium.ts';
 export type { Node } from './node.ts';
 export { PhysicalMedium, type PhysicalOptions } from './physical.ts';

@@ -5,6 +5,9 @@ import { LOCK_EX, LOCK_NB, LOCK_SH } from '../abi/fcntl.ts';
 import { UnsupportedError } from '../errors.ts';
 import { flock } from '../sys/files.ts';
 
+/** Why a medium cannot be opened that another process has. */
+export const IN_USE = 'another process has it open';
+
 /**
  * Opens a file or device with its lock.
  *
@@ -22,7 +25,7 @@ export function openLocked(path: string, how: string | number, alone: boolean): 
   if (got !== -Errno.EAGAIN) throw flock.error(lock, got);
   throw new UnsupportedError({
     what: `preserved memory in ${path}`,
-    why: 'another process has it open',
+    why: IN_USE,
     remedy: 'wait until the other process is done with it, or end it',
   });
 }

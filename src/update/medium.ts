@@ -10,6 +10,7 @@ import {
   FileMedium,
   HUGE_PAGES,
   HugePageMedium,
+  IN_USE,
   type Medium,
   openImage,
   openPkram,
@@ -60,12 +61,31 @@ export function openMedium(place: Place | undefined, options: MediumOptions): Pk
   const open = (medium: Medium) => openPkram(medium, { writer, ...(limit !== undefined && { limit }) });
   if (place?.kind !== 'file' && options.readOnly !== true) demandUnsealed();
   try {
-    return open(mediumAt(place, options, writer));
+    return open(
+      place?.kind === 'file' ? mediumAt(place, options, writer) : inTurn(() => mediumAt(place, options, writer)),
+    );
   } catch (error) {
     if (place?.kind !== 'physical' || !isUnmade(error) || place.region === undefined || !options.create) throw error;
     return open(PhysicalMedium.make(place.region, { writer }));
   }
 }
+
+/** Waits for its turn where another process has the medium: services that are restored at boot each open it. */
+function inTurn<T>(take: () => T): T {
+  const until = performance.now() + PATIENCE;
+  for (;;) {
+    try {
+      return take();
+    } catch (error) {
+      const taken = error instanceof UnsupportedError && error.why === IN_USE;
+      if (!taken || performance.now() > until) throw error;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
+    }
+  }
+}
+
+/** In ms: a tree of some gigabytes is restored meanwhile. */
+const PATIENCE = 30_000;
 
 function mediumAt(place: Place | undefined, options: MediumOptions, writer: string): Medium {
   const { create = false, readOnly = false, size } = options;

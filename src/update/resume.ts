@@ -2,9 +2,13 @@
 
 import { networkInterfaces } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { UnsupportedError } from '../errors.ts';
+import { holdConnections, savedConnections } from '../process/held.ts';
+import { bootId } from '../sys/machine.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, writeRecord } from './record.ts';
-import { addressesOf, dropNodes, holdTree, preservedTrees, restoreTree } from './trees.ts';
+import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
+import { findWorkload } from './workload.ts';
 
 /**
  * Holds back the packets of all connections of preserved trees. To be called before the network is up.
@@ -12,64 +16,102 @@ import { addressesOf, dropNodes, holdTree, preservedTrees, restoreTree } from '.
  * @returns how many trees there are
  */
 export function holdAll(): number {
-  const nodes = preservedTrees();
-  for (const node of nodes) holdTree(node);
-  return nodes.length;
+  const trees = waitingTrees();
+  for (const tree of trees) {
+    using image = openTree(tree);
+    holdConnections(image);
+  }
+  return trees.length;
 }
 
 /** What became of the trees. */
 export interface Resumed {
   readonly record: UpdateRecord | undefined;
-  readonly restored: readonly { readonly node: string; readonly pid: number }[];
-  readonly failed: readonly { readonly node: string; readonly error: string }[];
+  readonly restored: readonly { readonly name: string; readonly pid: number }[];
+  readonly failed: readonly { readonly name: string; readonly error: string }[];
   /** Bytes of preserved memory that are ordinary memory now. */
   readonly returned: number;
 }
 
 /**
- * Makes all trees in preserved memory go on. One that cannot stays there, with its packets held back, and the others go on.
+ * Makes all trees go on that wait. One that cannot stays where it is, with its packets held back, and the others go on. Services
+ * are restored by systemd as it starts them; they are waited for.
  *
- * @param patience how long to wait for the addresses of connections, in ms
+ * @param patience how long to wait for the addresses of connections, and for services, in ms
  */
 export async function resume(patience: number): Promise<Resumed> {
-  const nodes = preservedTrees();
+  const trees = waitingTrees();
   let record = readRecord();
-  if (record !== undefined && nodes.length > 0) {
-    record = writeRecord({
-      ...record,
-      state: 'restoring',
-      steps: [...record.steps, { name: 'restore', at: Date.now() }],
-    });
+  if (trees.length === 0 && record?.state !== 'restoring') {
+    return { record, restored: [], failed: [], returned: 0 };
+  }
+  if (record !== undefined) {
+    demandEnded(record);
+    const steps = [...record.steps, { name: 'restore', at: Date.now() }];
+    record = writeRecord({ ...record, state: 'restoring', steps });
   }
   const restored: Resumed['restored'][number][] = [];
   const failed: Resumed['failed'][number][] = [];
-  for (const node of nodes) {
+  for (const tree of trees) {
+    const { name } = tree;
     try {
-      await untilThere(addressesOf(node), patience);
-      const { pid } = restoreTree(node);
-      restored.push({ node, pid });
-      record = noted(record, node, { restored: Date.now(), newPid: pid });
+      const pid = unitOf(tree) === undefined ? await goOnWhenThere(tree, patience) : await untilStarted(name, patience);
+      restored.push({ name, pid });
+      record = noted(record, name, { restored: Date.now(), newPid: pid });
     } catch (error) {
-      failed.push({ node, error: (error as Error).message });
-      record = noted(record, node, { error: (error as Error).message });
+      failed.push({ name, error: (error as Error).message });
+      record = noted(record, name, { error: (error as Error).message });
     }
   }
-  dropNodes(restored.map(({ node }) => node));
   if (failed.length > 0) {
     if (record !== undefined) record = writeRecord({ ...record, state: 'incomplete' });
     return { record, restored, failed, returned: 0 };
   }
   dropRecord();
   const { returned } = await returnMemory(findMemory(), false);
-  if (record !== undefined && nodes.length > 0) {
+  if (record !== undefined) {
     record = concludeRecord({ ...record, state: 'done', steps: [...record.steps, { name: 'done', at: Date.now() }] });
   }
   return { record, restored, failed, returned };
 }
 
-function noted(record: UpdateRecord | undefined, node: string, what: Partial<UpdateRecord['trees'][number]>) {
+/** @throws UnsupportedError where the trees may still run: their update is under way in this kernel, or was interrupted */
+function demandEnded({ state, bootId: written }: UpdateRecord): void {
+  if (written !== bootId() || state === 'restoring' || state === 'incomplete') return;
+  throw new UnsupportedError({
+    what: 'resuming',
+    why: 'the next kernel has not been started',
+    remedy: 'take the update back: tideover update abort',
+  });
+}
+
+async function goOnWhenThere(tree: Waiting, patience: number): Promise<number> {
+  await untilThere(ownAddresses(tree), patience);
+  return goOn(tree)!;
+}
+
+function ownAddresses(tree: Waiting): Uint8Array[] {
+  using image = openTree(tree);
+  return savedConnections(image).map(({ own }) => own.address);
+}
+
+/** Waits until a service has been restored by its own start. @returns its process id */
+async function untilStarted(name: string, patience: number): Promise<number> {
+  const until = performance.now() + patience;
+  for (;;) {
+    const pid = waitingTrees().some((each) => each.name === name) ? undefined : findWorkload(name)?.pid;
+    if (pid !== undefined) return pid;
+    if (performance.now() > until) break;
+    await sleep(100);
+  }
+  const unit = findWorkload(name)?.state.unit ?? name;
+  const why = 'it has not been restored by its start';
+  throw new UnsupportedError({ what: `service ${unit}`, why, remedy: `journalctl -u ${unit}` });
+}
+
+function noted(record: UpdateRecord | undefined, name: string, what: Partial<UpdateRecord['trees'][number]>) {
   if (record === undefined) return undefined;
-  const trees = record.trees.map(({ error: _, ...each }) => (each.node === node ? { ...each, ...what } : each));
+  const trees = record.trees.map(({ error: _, ...each }) => (each.name === name ? { ...each, ...what } : each));
   return { ...record, trees };
 }
 

@@ -1,17 +1,29 @@
 /** The process trees that an update keeps: found, looked at, frozen into preserved memory, and made to go on. */
+import { spawnSync } from 'node:child_process';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
+import { IMAGE_CONTENT } from '../pkram/index.ts';
 import { type CheckpointOptions, checkpoint, examine, refuseOneself } from '../process/checkpoint.ts';
-import { holdConnections, savedConnections } from '../process/held.ts';
 import { infoHere } from '../process/info.ts';
-import { type RestoreResult, restore } from '../process/restore.ts';
+import { restore } from '../process/restore.ts';
 import { readStat } from '../sys/stat.ts';
 import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
+import { dropSpilled, spilledTrees } from './spill.ts';
+import {
+  type Checkpoint,
+  findWorkload,
+  holdWorkload,
+  nodeOfWorkload,
+  openCheckpoint,
+  releaseWorkload,
+  rememberWorkload,
+  spillOf,
+} from './workload.ts';
 
-/** Nodes of trees that have no name: `tree/PID`. */
+/** Nodes of trees that are no workloads: `tree/pid-N`. */
 const TREES = 'tree/';
-const WORKLOADS = 'workload/';
+const WORKLOADS = nodeOfWorkload('');
 
 /** A tree by the process id of its root. @throws UnsupportedError where there is none, or tideover itself is in it */
 export function treeOfPid(pid: number): KeptTree {
@@ -23,7 +35,22 @@ export function treeOfPid(pid: number): KeptTree {
     throw new UnsupportedError({ what, why: 'there is none', remedy: 'see ps; it is the root of the tree' });
   }
   refuseOneself(pid);
-  return { name: `pid-${pid}`, node: `${TREES}${pid}`, pid, starttime };
+  const name = `pid-${pid}`;
+  return { name, node: `${TREES}${name}`, pid, starttime };
+}
+
+/** A workload that runs. @throws UnsupportedError where it does not */
+export function treeOfWorkload(name: string): KeptTree {
+  const found = findWorkload(name);
+  if (found?.pid === undefined) {
+    throw new UnsupportedError({
+      what: `workload ${name}`,
+      why: found === undefined ? 'there is none of that name' : 'it does not run',
+      remedy: 'start it with tideover run, or name the process of another one with --keep-pid',
+    });
+  }
+  refuseOneself(found.pid);
+  return { name, node: nodeOfWorkload(name), pid: found.pid, starttime: found.state.starttime };
 }
 
 /** Whether the process that was kept is there. */
@@ -44,11 +71,11 @@ export function examineTree({ pid }: KeptTree): number {
 /**
  * Stops trees, writes each into its node, and ends them when all are written and `lastly` is done. If anything fails, all go on.
  *
- * @param frozen called when a tree is written
+ * @param written called when a tree is written
  */
 export function freezeTrees(
   trees: readonly KeptTree[],
-  { frozen, lastly }: { frozen(tree: KeptTree, memory: number): void; lastly(): void },
+  { written, lastly }: { written(tree: KeptTree): void; lastly(): void },
 ): void {
   const [first, ...rest] = trees;
   if (first === undefined) {
@@ -57,8 +84,8 @@ export function freezeTrees(
   }
   const draft = draftNode(findMemory(), first.node, infoHere());
   const beforeEnd = () => {
-    frozen(first, 0);
-    freezeTrees(rest, { frozen, lastly });
+    written(first);
+    freezeTrees(rest, { written, lastly });
   };
   checkpoint({ ...howToSave(first.pid), beforeEnd }, draft);
 }
@@ -70,43 +97,106 @@ function howToSave(pid: number): CheckpointOptions {
   };
 }
 
-/** Makes a tree go on from its node, which stays. */
-export function restoreTree(node: string): RestoreResult {
-  using image = opened(node);
-  return restore(image, { stopped: false, shellJob: false });
+/** A tree that does not run and can. */
+export interface Waiting {
+  readonly name: string;
+  readonly where: Checkpoint;
 }
 
-/** Names of the nodes that hold trees. */
-export function preservedTrees(): string[] {
+/** Trees in preserved memory, and those that are on the disk alone. */
+export function waitingTrees(): Waiting[] {
+  const inMemory = preservedTrees();
+  const names = new Set(inMemory.map(({ name }) => name));
+  const onDisk = spilledTrees().filter((name) => !names.has(name));
+  return [...inMemory, ...onDisk.map((name) => ({ name, where: { kind: 'directory', path: spillOf(name) } as const }))];
+}
+
+/** Trees in preserved memory. */
+export function preservedTrees(): Waiting[] {
   const place = findMemory();
   if (place === undefined) return [];
   using pkram = openMedium(place, { readOnly: true });
-  const names = pkram.nodes().flatMap(({ name, content }) => (content === 'image' && name !== undefined ? [name] : []));
-  return names.filter((name) => name.startsWith(TREES) || name.startsWith(WORKLOADS));
+  return pkram.nodes().flatMap(({ name: node, content }) => {
+    const prefix = [TREES, WORKLOADS].find((each) => node?.startsWith(each));
+    if (content !== IMAGE_CONTENT || node === undefined || prefix === undefined) return [];
+    return [{ name: node.slice(prefix.length), where: { kind: 'node', node } as const }];
+  });
+}
+
+/** To be closed with `using`. */
+export function openTree({ where }: Waiting): ImageStore & Disposable {
+  const image = openCheckpoint(findMemory(), where);
+  return { ...image, [Symbol.dispose]: () => image.close() };
+}
+
+/** Opens the copy of a tree in its node. */
+export function openPreserved({ node }: KeptTree): ImageStore & Disposable {
+  const image = openNode(findMemory(), node);
+  return { ...image, [Symbol.dispose]: () => image.close() };
+}
+
+/**
+ * Makes a tree go on. Its checkpoint goes then, in memory and on the disk. That of a service is restored by systemd.
+ *
+ * @returns process id of its root; undefined where systemd has it
+ * @throws what restore() does, and UnsupportedError where systemd cannot start its unit
+ */
+export function goOn(waiting: Waiting): number | undefined {
+  const { name } = waiting;
+  const workload = isWorkload(waiting) ? findWorkload(name) : undefined;
+  releaseWorkload(name);
+  if (workload?.state.unit !== undefined) {
+    startUnit(workload.state.unit);
+    return undefined;
+  }
+  const pid = restored(waiting);
+  drop([waiting]);
+  if (workload !== undefined) rememberWorkload(name, pid, workload.state);
+  return pid;
+}
+
+function restored(waiting: Waiting): number {
+  using image = openTree(waiting);
+  return restore(image, { stopped: false, shellJob: false }).pid;
+}
+
+/** Unit of systemd that restores a tree by itself when it starts; undefined where none does. */
+export function unitOf(waiting: Waiting): string | undefined {
+  return isWorkload(waiting) ? findWorkload(waiting.name)?.state.unit : undefined;
+}
+
+function isWorkload({ name, where }: Waiting): boolean {
+  return where.kind === 'node' ? where.node === nodeOfWorkload(name) : !/^pid-\d+$/.test(name);
+}
+
+function startUnit(unit: string): void {
+  spawnSync('systemctl', ['reset-failed', unit], { stdio: 'ignore' });
+  const { status, stderr } = spawnSync('systemctl', ['start', unit], { encoding: 'utf8' });
+  if (status === 0) return;
+  const remedy = `journalctl -u ${unit}`;
+  throw new UnsupportedError({ what: `service ${unit}`, why: `it did not start: ${stderr.trim()}`, remedy });
+}
+
+/** Keeps `tideover run` from restoring workloads before it is time. */
+export function holdWorkloads(trees: readonly KeptTree[]): void {
+  for (const { name, node } of trees) if (node === nodeOfWorkload(name)) holdWorkload(name);
+}
+
+export function releaseWorkloads(trees: readonly KeptTree[]): void {
+  for (const { name, node } of trees) if (node === nodeOfWorkload(name)) releaseWorkload(name);
+}
+
+/** Removes checkpoints, where they are there. */
+export function drop(trees: readonly { readonly name: string; readonly where: Checkpoint }[]): void {
+  dropNodes(trees.flatMap(({ where }) => (where.kind === 'node' ? [where.node] : [])));
+  for (const { name } of trees) dropSpilled(name);
 }
 
 /** Removes nodes, where they are there. */
 export function dropNodes(nodes: readonly string[]): void {
   const place = findMemory();
-  if (place === undefined) return;
+  if (place === undefined || nodes.length === 0) return;
   using pkram = openMedium(place, {});
   const there = new Set(pkram.nodes().map(({ name }) => name));
   for (const node of nodes) if (there.has(node)) pkram.remove(node);
-}
-
-/** Has packets of a tree's connections held back until it is restored. */
-export function holdTree(node: string): void {
-  using image = opened(node);
-  holdConnections(image);
-}
-
-/** Addresses of this machine that connections of a tree use, 4 or 16 bytes each. */
-export function addressesOf(node: string): Uint8Array[] {
-  using image = opened(node);
-  return savedConnections(image).map(({ own }) => own.address);
-}
-
-function opened(node: string): ImageStore & Disposable {
-  const image = openNode(findMemory(), node);
-  return { ...image, [Symbol.dispose]: () => image.close() };
 }

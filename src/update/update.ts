@@ -9,6 +9,7 @@
  * Each step knows how it is undone. Until the last tree is written all are only stopped, and go on by themselves; those that were
  * ended are restored here.
  */
+import { existsSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
@@ -24,12 +25,27 @@ import {
   type UpdateState,
   writeRecord,
 } from './record.ts';
+import { dropSpilled, hasRoom, revealSpilled, SPILL_FOLDER, spill } from './spill.ts';
 import { seal, unseal } from './state.ts';
 import { perform, type Step, UndoneError } from './steps.ts';
-import { dropNodes, examineTree, freezeTrees, isAlive, preservedTrees, restoreTree } from './trees.ts';
+import {
+  drop,
+  dropNodes,
+  examineTree,
+  freezeTrees,
+  goOn,
+  holdWorkloads,
+  isAlive,
+  openPreserved,
+  releaseWorkloads,
+  waitingTrees,
+} from './trees.ts';
+import { unitsInstalled } from './units.ts';
 
 export interface UpdateRequest extends KernelRequest {
   readonly trees: readonly KeptTree[];
+  /** Folder for a copy on the disk; undefined for one where there is room, `none` for none. */
+  readonly spill?: string | undefined;
 }
 
 export interface Plan {
@@ -37,6 +53,8 @@ export interface Plan {
   readonly record: UpdateRecord;
   /** Bytes of memory of all trees, more or less. */
   readonly memory: number;
+  /** What is good to know beforehand. */
+  readonly warnings: readonly string[];
 }
 
 /** What update() needs of the program around it. */
@@ -52,7 +70,7 @@ export interface Surroundings {
  *
  * @throws UnsupportedError, FormatError what is in the way
  */
-export function planUpdate({ trees, ...request }: UpdateRequest): Plan {
+export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest): Plan {
   if (trees.length === 0) {
     const what = 'an update that keeps nothing';
     throw new UnsupportedError({
@@ -61,21 +79,41 @@ export function planUpdate({ trees, ...request }: UpdateRequest): Plan {
       remedy: 'name what is to be kept: --keep, --keep-pid',
     });
   }
-  const there = preservedTrees();
-  const taken = trees.find(({ node }) => there.includes(node)) ?? (there.length > 0 ? { node: there[0]! } : undefined);
-  if (taken !== undefined) {
+  const [waiting] = waitingTrees();
+  if (waiting !== undefined) {
     throw new UnsupportedError({
-      what: `node ${taken.node} of preserved memory`,
-      why: 'it holds a tree of an earlier update',
-      remedy: 'tideover update resume --retry, or tideover update abort',
+      what: `the checkpoint of ${waiting.name}`,
+      why: 'it waits to be restored',
+      remedy: 'tideover update resume, or give it up: tideover update abort --drop',
     });
+  }
+  if (existsSync('/run/systemd/system') && !unitsInstalled()) {
+    const why = 'the next system would not restore anything: its units are not installed';
+    throw new UnsupportedError({ what: 'update', why, remedy: 'install them: tideover update setup' });
   }
   const next = new NextKernel(request);
   next.check();
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
+  const memory = measured.reduce((sum, { memory }) => sum + memory, 0);
+  const folder = spillFolder(wanted, memory);
   const from = readMachine().kernel.release;
-  const record = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
-  return { next, record, memory: measured.reduce((sum, { memory }) => sum + memory, 0) };
+  const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
+  if (folder !== undefined) return { next, record: { ...common, spill: folder }, memory, warnings: [] };
+  const warning = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
+  return { next, record: common, memory, warnings: [warning] };
+}
+
+/** @throws UnsupportedError where there is no room in the folder that was asked for */
+function spillFolder(wanted: string | undefined, memory: number): string | undefined {
+  if (wanted === 'none') return undefined;
+  const folder = wanted ?? SPILL_FOLDER;
+  if (hasRoom(folder, memory + memory / 16 + ROOM)) return folder;
+  if (wanted === undefined) return undefined;
+  throw new UnsupportedError({
+    what: `--spill ${folder}`,
+    why: 'it is no disk, or there is too little room',
+    remedy: 'name another folder, or --spill none',
+  });
 }
 
 /** Does what was planned, and does not return. @throws UndoneError's failure where it was undone */
@@ -118,29 +156,35 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
     {
       name: 'freeze',
       run() {
+        holdWorkloads(record.trees);
         freezeTrees(record.trees, {
-          frozen(tree) {
-            const trees = record.trees.map((each) =>
-              each.node === tree.node ? { ...each, frozen: Date.now() } : each,
-            );
+          written(tree) {
+            const frozen = Date.now();
+            const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen } : each));
             record = { ...record, trees };
           },
           lastly() {
+            if (record.spill !== undefined) begin('spill');
+            for (const tree of record.spill === undefined ? [] : record.trees) {
+              using image = openPreserved(tree);
+              spill(image, record.spill!, tree.name);
+            }
             begin('settle');
             write('frozen');
             next.settle();
           },
         });
       },
-      undo: () => goOn(record.trees),
+      undo: () => putBack(record),
     },
     {
       name: 'jump',
       run() {
+        if (record.spill !== undefined) for (const { name } of record.trees) revealSpilled(record.spill, name);
         write('jumping');
+        next.settle();
         sync({});
         still = standStill();
-        next.settle();
         demandUnchanged();
         seal();
         start();
@@ -171,35 +215,45 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
 /** Beside the memory of trees: what else an image has, and the record, in bytes. */
 const ROOM = 32 << 20;
 
-/** Has trees that were stopped go on: those that were ended are restored here. */
-function goOn(trees: readonly KeptTree[]): string | undefined {
-  const there = new Set(preservedTrees());
-  const ended = trees.filter((tree) => !isAlive(tree) && there.has(tree.node));
-  for (const { node } of ended) restoreTree(node);
+/** Has trees go on that were stopped: those that were ended are restored here. */
+function putBack({ trees, spill: folder }: UpdateRecord): string | undefined {
+  releaseWorkloads(trees);
+  const ended = trees.filter((tree) => !isAlive(tree));
+  const waiting = waitingTrees().filter(({ name }) => ended.some((tree) => tree.name === name));
+  for (const each of waiting) goOn(each);
   dropNodes(trees.map(({ node }) => node));
-  return ended.length === 0 ? undefined : `restored here: ${ended.map(({ name }) => name).join(', ')}`;
+  for (const { name } of folder === undefined ? [] : trees) dropSpilled(name, folder);
+  return waiting.length === 0 ? undefined : `restored here: ${waiting.map(({ name }) => name).join(', ')}`;
 }
 
 /**
  * Takes back what an update left that was interrupted in this kernel.
  *
+ * @param giveUp drop trees that wait, in memory and on the disk; they are lost
  * @returns what was undone
- * @throws UnsupportedError where it is of an earlier kernel: its trees are to be resumed, or their nodes removed
+ * @throws UnsupportedError where it is of an earlier kernel: its trees are to be resumed, or given up
  */
-export async function abort(): Promise<string[]> {
+export async function abort(giveUp: boolean): Promise<string[]> {
   const record = readRecord();
+  const waiting = waitingTrees();
+  if (giveUp) {
+    drop(waiting);
+    if (record !== undefined) concludeRecord({ ...record, state: 'failed', error: 'it was given up' });
+    await returnMemory(findMemory(), false);
+    return waiting.map(({ name }) => `${name} was given up`);
+  }
   if (record === undefined || CONCLUDED.includes(record.state)) return [];
   if (record.bootId !== bootId()) {
     throw new UnsupportedError({
       what: 'taking the update back',
       why: `it has started this kernel: ${record.from} -> ${record.to}`,
-      remedy: 'tideover update resume; or give a tree up: tideover pkram rm NODE',
+      remedy: 'tideover update resume; or give up what waits: --drop',
     });
   }
   unseal();
   unloadNext();
   const undone = ['the next kernel was unloaded'];
-  const restored = goOn(record.trees);
+  const restored = putBack(record);
   if (restored !== undefined) undone.push(restored);
   concludeRecord({ ...record, state: 'failed', error: 'it was interrupted', undone });
   await returnMemory(findMemory(), false);

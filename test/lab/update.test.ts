@@ -4,8 +4,10 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { build } from 'esbuild';
 import { boot } from '../../lab/boot.ts';
-import type { KernelName } from '../../lab/kernels.ts';
+import { bootDebian, debianDisk, modulesDisk } from '../../lab/debian.ts';
+import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { requirePackages } from '../../lab/packages.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
@@ -30,9 +32,23 @@ const EARLY = `${MOUNT_KERNELS}
 tideover update resume --hold >/dev/console 2>&1
 tideover update resume --json >/tmp/resumed 2>/dev/console &
 `;
+const bundle = await build({
+  entryPoints: [new URL('guest/update-fault.ts', import.meta.url).pathname],
+  ...({
+    bundle: true,
+    write: false,
+    platform: 'node',
+    format: 'esm',
+    external: ['koffi'],
+    logLevel: 'warning',
+  } as const),
+  // A program of one file has no package.json beside it.
+  define: { TIDEOVER_VERSION: '"lab"' },
+});
+const fault = bundle.outputFiles[0]!.contents;
 const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
 const kernels: readonly KernelName[] = full ? ['6.12', '6.18', '7.2'] : ['6.12'];
-const disk = await kernelsDisk(kernels, { kept: readFileSync(program), early }, spare, modules);
+const disk = await kernelsDisk(kernels, { kept: readFileSync(program), early, 'fault.mjs': fault }, spare, modules);
 after(() => disk.remove());
 
 /** Starts the program as the init of a PID namespace. @returns its process id in the guest */
@@ -44,11 +60,11 @@ async function startKept(vm: Vm, megabytes: number): Promise<number> {
   return Number(await vm.check(find));
 }
 
-/** Changes the kernel. @returns what the next one says of what it restored */
-async function change(vm: Vm, name: KernelName, pid: number) {
+/** Changes the kernel, and returns when the next one is there. */
+async function change(vm: Vm, name: KernelName, given: string): Promise<void> {
   const { vmlinuz, initrdOptions, release } = await nextKernel(vm, name);
   const before = vm.agent.greeting;
-  const options = `--kernel ${vmlinuz} ${initrdOptions} --initrd ${KERNELS}/early --keep-pid ${pid}`;
+  const options = `--kernel ${vmlinuz} ${initrdOptions} ${given}`;
   const failed = vm.check(`tideover update ${options}`, SLOW).then(
     () => assert.fail('it came back'),
     (error) => error,
@@ -59,8 +75,54 @@ async function change(vm: Vm, name: KernelName, pid: number) {
     failed.then((error) => (/another kernel/.test(error.message) ? next : Promise.reject(error))),
   ]);
   assert.equal(first.release, release);
-  const wait = 'for i in $(seq 600); do [ -s /tmp/resumed ] && cat /tmp/resumed && exit; sleep 0.1; done; exit 1';
-  return JSON.parse(await vm.check(wait, SLOW));
+}
+
+/** Waits for the end of the update. @returns the process id of the only tree */
+async function restoredPid(vm: Vm): Promise<number> {
+  const state = 'tideover update status --json | tee /tmp/status | grep -Eq \'"state": "(done|incomplete)"\'';
+  await vm.check(`for i in $(seq 100); do ${state} && exit; sleep 1; done; cat /tmp/status`, SLOW);
+  const { record } = JSON.parse(await vm.check('cat /tmp/status'));
+  assert.equal(record.state, 'done', JSON.stringify(record));
+  return record.trees[0].newPid;
+}
+
+/** Steps at which an update fails or is killed; the others under TIDEOVER_FULL. */
+const FAULTS: readonly (readonly ['throw' | 'kill', string])[] = [
+  ['throw', 'settle'],
+  ['kill', 'settle'],
+  ['throw', 'jump'],
+  ['kill', 'jump'],
+  ...(full
+    ? (['memory', 'load', 'freeze'].flatMap((step) => [
+        ['throw', step],
+        ['kill', step],
+      ]) as ['kill', string][])
+    : []),
+];
+
+/** Whatever fails before the jump, the program goes on under the old kernel. @returns its process id then */
+async function failAtEachStep(vm: Vm, client: Client, first: number): Promise<number> {
+  await vm.check(`cp ${KERNELS}/fault.mjs /opt/tideover/dist/`);
+  const { vmlinuz, initrds, release } = await nextKernel(vm, '6.12');
+  let pid = first;
+  for (const [how, step] of FAULTS) {
+    const name = `${how} at ${step}`;
+    const ran = await vm.run(
+      `node /opt/tideover/dist/fault.mjs ${how} ${step} ${vmlinuz} ${pid} ${initrds.join(' ')}`,
+      SLOW,
+    );
+    assert.equal(ran.status, how === 'kill' ? 137 : 0, `${name}: ${ran.stdout}${ran.stderr}`);
+    if (how === 'throw') assert.match(ran.stdout.toString(), new RegExp(`${step} fails as it is told\n$`));
+    else await vm.check('tideover update abort');
+    const { record, waiting } = JSON.parse(await vm.check('tideover update status --json'));
+    assert.deepEqual([record.state, record.to, waiting], ['failed', release, []], name);
+    pid = Number(await vm.check('pidof kept'));
+    await client.more(10);
+    const { nodes } = JSON.parse(await vm.check('tideover pkram ls --json'));
+    assert.deepEqual(nodes, [], name);
+    assert.equal((await vm.check('cat /sys/kernel/kexec_loaded')).trim(), '0', name);
+  }
+  return pid;
 }
 
 test(`6.1 -> ${kernels.join(' -> ')}: a program goes on, and its client outside stays on its connection`, async (t) => {
@@ -71,13 +133,11 @@ test(`6.1 -> ${kernels.join(' -> ')}: a program goes on, and its client outside 
     const client = new Client(await vm.hostPort(7000));
     try {
       await client.more(20);
+      pid = await failAtEachStep(vm, client, pid);
       for (const name of kernels) {
-        const { restored, failed } = await change(vm, name, pid);
-        assert.deepEqual(failed, []);
-        pid = restored[0].pid;
+        await change(vm, name, `--initrd ${KERNELS}/early --keep-pid ${pid}`);
+        pid = await restoredPid(vm);
         await client.more(40);
-        const { record } = JSON.parse(await vm.check('tideover update status --json'));
-        assert.equal(record.state, 'done');
         t.diagnostic(await vm.check('tideover update status'));
       }
       const { answered, longest } = client.said;
@@ -90,5 +150,59 @@ test(`6.1 -> ${kernels.join(' -> ')}: a program goes on, and its client outside 
     throw error;
   } finally {
     await vm.close();
+  }
+});
+
+test('Debian with systemd: the same by its units; and from the disk where the next kernel dies at once', async (t) => {
+  const root = await debianDisk();
+  const disks = [disk, ...(await modulesDisk(await kernel('6.12')))];
+  let answered: number;
+  const vm = await bootDebian({ kernel: '6.1', memory: 1024, cpus: 2, disk: root, disks });
+  try {
+    await mountKernels(vm);
+    await vm.check(`cp ${KERNELS}/kept /root/kept && tideover update setup`);
+    await vm.check('systemd-run --unit=kept unshare -p -f /root/kept 7000 16');
+    const listens = "grep -q ':1B58 .* 0A ' /proc/net/tcp";
+    const pid = await vm.check(`for i in $(seq 600); do ${listens} && exec pidof kept; sleep 0.1; done; exit 1`);
+    const client = new Client(await vm.hostPort(7000));
+    try {
+      await client.more(20);
+      await change(vm, '6.12', `--keep-pid ${pid.trim()}`);
+      const next = await restoredPid(vm);
+      await client.more(40);
+      t.diagnostic(await vm.check('tideover update status'));
+      assert.equal(
+        await vm.check('dmesg | grep -c "EXT4-fs (vda): recovery" || true'),
+        '0\n',
+        'the disk was left whole',
+      );
+      await mountKernels(vm);
+      const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
+      const dies = `--append rdinit=/nonexistent --keep-pid ${next}`;
+      void vm.run(`tideover update --kernel ${vmlinuz} ${initrdOptions} ${dies}`, SLOW).catch(() => {});
+      assert.equal(await vm.exited, 0, 'it has reset the machine');
+      ({ answered } = client.said);
+    } finally {
+      client.end();
+    }
+  } catch (error) {
+    t.diagnostic(vm.console.lastLines());
+    throw error;
+  } finally {
+    await vm.close();
+  }
+  const again = await bootDebian({ kernel: '6.1', memory: 1024, cpus: 2, disk: root, disks });
+  try {
+    await restoredPid(again);
+    const ask = 'exec 3<>/dev/tcp/10.0.2.15/7000; echo x >&3; read -r line <&3; echo "$line"';
+    const [, lines, pid, state] = (await again.check(['bash', '-c', ask])).trim().split(' ');
+    assert.deepEqual([pid, state], ['1', 'whole']);
+    assert.ok(Number(lines) > answered, `${lines} lines after ${answered}`);
+  } catch (error) {
+    t.diagnostic(again.console.lastLines());
+    throw error;
+  } finally {
+    await again.close();
+    root.remove();
   }
 });

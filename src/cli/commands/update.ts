@@ -15,11 +15,24 @@ const requestFlags = {
     summary: "its initramfs; several are joined; if not given, the distribution's beside the kernel",
   },
   append: { long: 'append', value: 'TEXT', summary: "added to this kernel's command line" },
+  keep: {
+    long: 'keep',
+    value: 'NAME',
+    repeat: true,
+    summary: 'keep this workload (tideover run, tideover keep); if nothing is named, all that run',
+  },
   keepPid: {
     long: 'keep-pid',
     value: 'PID',
     repeat: true,
     summary: 'keep the tree below this process, which is best the init of a PID namespace',
+  },
+  spill: {
+    long: 'spill',
+    value: 'DIR',
+    summary:
+      'also write the trees to a disk, for a next kernel that finds no memory; if not given, to /var/lib/tideover/spilled where ' +
+      'there is room; none: do not',
   },
 } as const satisfies Flags;
 
@@ -28,7 +41,9 @@ type Request = FlagValues<typeof requestFlags>;
 const plan = command({
   name: 'plan',
   summary: 'Look whether an update can be done, and change nothing',
-  description: ['With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory"}, in bytes.'],
+  description: [
+    'With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory" (bytes), "spill" (folder or null), "warnings"}.',
+  ],
   flags: requestFlags,
   exits: { 3: 'It cannot be done; what is in the way is named.', 5: 'The kernel file is damaged.' },
   run: (_, { flags }) => showPlan(flags),
@@ -45,8 +60,8 @@ const run = command({
 const statusCommand = command({
   name: 'status',
   summary: 'Show how the last update went, and what waits in preserved memory',
-  description: ['With --json: {"record", "waiting": [names of nodes]}.'],
-  exits: { 4: 'Trees wait in preserved memory.' },
+  description: ['With --json: {"record", "waiting": [{name, where}]}.'],
+  exits: { 4: 'Trees wait to be restored.' },
   run: () => showStatus(),
 });
 
@@ -54,7 +69,21 @@ const abort = command({
   name: 'abort',
   summary: 'Take back an update that was interrupted before the jump',
   description: ['Trees go on, the next kernel is unloaded, and preserved memory is given back.'],
-  run: () => abortUpdate(),
+  flags: {
+    drop: { long: 'drop', summary: 'give up trees that wait to be restored, in memory and on the disk: they are lost' },
+  },
+  exits: { 3: 'The next kernel has been started already: resume.' },
+  run: (_, { flags }) => abortUpdate(flags.drop),
+});
+
+const setup = command({
+  name: 'setup',
+  summary: 'Have systemd make kept processes go on in the next kernel',
+  description: [
+    'Installs tideover-hold.service, which holds back packets before the network is up, and tideover-resume.service.',
+  ],
+  flags: { remove: { long: 'remove', summary: 'take them away again' } },
+  run: (_, { flags }) => setUp(flags.remove),
 });
 
 const resume = command({
@@ -63,7 +92,7 @@ const resume = command({
   description: [
     'Called while the next kernel starts, first with --hold before the network is up, then when it has its addresses. By hand ' +
       'it tries again what could not be restored.',
-    'With --json: {"restored": [{node, pid}], "failed": [{node, error}], "returned" (bytes)}.',
+    'With --json: {"restored": [{name, pid}], "failed": [{name, error}], "returned" (bytes)}.',
   ],
   flags: {
     hold: { long: 'hold', summary: 'only hold back the packets of kept connections, which a restore lets through' },
@@ -85,7 +114,7 @@ export const update: Command = command({
     'The trees are written into preserved memory, the next kernel is started, and they go on there: the same process ids in their ' +
       'namespaces, memory, files and TCP connections. If anything fails before the jump, they go on here.',
   ],
-  commands: [plan, run, statusCommand, abort, resume],
+  commands: [plan, run, statusCommand, abort, resume, setup],
   flags: requestFlags,
   exits: {
     1: 'A failure; everything is as it was.',
@@ -101,19 +130,23 @@ export const update: Command = command({
 async function planned(flags: Request) {
   if (flags.kernel === undefined) throw new UsageError('update needs the next kernel: --kernel FILE');
   const { planUpdate } = await import('../../update/update.ts');
-  const { treeOfPid } = await import('../../update/trees.ts');
-  const trees = flags.keepPid.map((text) => {
+  const { treeOfPid, treeOfWorkload } = await import('../../update/trees.ts');
+  const { listWorkloads } = await import('../../update/workload.ts');
+  const pids = flags.keepPid.map((text) => {
     if (!/^[1-9]\d*$/.test(text)) throw new UsageError(`--keep-pid ${text}: not a process id`);
     return treeOfPid(Number(text));
   });
-  return planUpdate({ kernel: flags.kernel, initrds: flags.initrd, append: flags.append ?? '', trees });
+  const running = listWorkloads().filter(({ pid }) => pid !== undefined);
+  const names = flags.keep.length + pids.length > 0 ? flags.keep : running.map(({ name }) => name);
+  const { kernel, initrd: initrds, append = '', spill } = flags;
+  return planUpdate({ kernel, initrds, append, spill, trees: [...names.map(treeOfWorkload), ...pids] });
 }
 
 async function showPlan(flags: Request): Promise<Output> {
-  const { record, memory } = await planned(flags);
-  const { from, to, trees } = record;
+  const { record, memory, warnings } = await planned(flags);
+  const { from, to, trees, spill } = record;
   return {
-    json: { from, to, trees, memory },
+    json: { from, to, trees, memory, spill: spill ?? null, warnings },
     text: (view) => [
       `${from} -> ${to}`,
       '',
@@ -122,6 +155,8 @@ async function showPlan(flags: Request): Promise<Output> {
         trees.map(({ name, pid, memory: size = 0 }) => [name, `${pid}`, byteSize(size)]),
         view,
       ),
+      ...(spill === undefined ? [] : ['', `a copy goes to ${spill}: ${byteSize(memory)}`]),
+      ...(warnings.length === 0 ? [] : ['', ...warnings]),
     ],
   };
 }
@@ -131,20 +166,22 @@ async function changeKernel(io: Io, flags: Request): Promise<Output> {
   const { update: start } = await import('../../update/update.ts');
   const { freezeFileSystems } = await import('../../hibernate/filesystems.ts');
   const { from, to, trees } = plan.record;
+  for (const warning of plan.warnings) io.warn(warning);
   io.info(`${from} -> ${to}, keeping ${count(trees.length, 'tree')} with ${byteSize(plan.memory)} of memory`);
   return start(plan, { step: (name) => io.info(name), standStill: freezeFileSystems });
 }
 
 async function showStatus(): Promise<Output> {
   const { readRecord } = await import('../../update/record.ts');
-  const { preservedTrees } = await import('../../update/trees.ts');
+  const { waitingTrees } = await import('../../update/trees.ts');
+  const { checkpointName } = await import('../../update/workload.ts');
   const record = readRecord();
-  const waiting = preservedTrees();
+  const waiting = waitingTrees().map(({ name, where }) => ({ name, where: checkpointName(where) }));
   return {
     json: { record: record ?? null, waiting },
     text: (view) => [
       ...(record === undefined ? ['there has been no update'] : recordLines(record, view)),
-      ...waiting.map((node) => `waits in preserved memory: ${node}`),
+      ...waiting.map(({ name, where }) => `waits to be restored: ${name}, in ${where}`),
     ],
     exit: waiting.length === 0 ? 0 : 4,
   };
@@ -178,9 +215,9 @@ function recordLines({ from, to, state, error, trees, steps }: UpdateRecord, vie
   ];
 }
 
-async function abortUpdate(): Promise<Output> {
+async function abortUpdate(drop: boolean): Promise<Output> {
   const { abort: undo } = await import('../../update/update.ts');
-  const undone = await undo();
+  const undone = await undo(drop);
   return { json: { undone }, text: () => (undone.length === 0 ? ['there is nothing to take back'] : undone) };
 }
 
@@ -191,11 +228,21 @@ async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string
     return { json: { trees }, text: () => [] };
   }
   const { restored, failed, returned } = await start(1000 * Number(wait ?? 60));
-  for (const { node, error } of failed) io.warn(`${node} stays in preserved memory: ${error}`);
+  for (const { name, error } of failed) io.warn(`${name} waits to be restored: ${error}`);
   const exit: ExitCode = failed.length === 0 ? 0 : 4;
   return {
     json: { restored, failed, returned },
-    text: () => restored.map(({ node, pid }) => `${node} goes on as process ${pid}`),
+    text: () => restored.map(({ name, pid }) => `${name} goes on as process ${pid}`),
     exit,
   };
+}
+
+async function setUp(remove: boolean): Promise<Output> {
+  const { installUnits, removeUnits } = await import('../../update/units.ts');
+  if (remove) {
+    removeUnits();
+    return { json: { units: [] }, text: () => [] };
+  }
+  const units = installUnits(`${process.execPath} ${process.argv[1]}`);
+  return { json: { units }, text: () => units };
 }

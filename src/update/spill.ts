@@ -1,0 +1,75 @@
+/**
+ * Copies of trees on a disk, for a next kernel that finds no memory: one that died before it could do anything, a firmware that
+ * cleared it, a power cut.
+ *
+ *     FOLDER/NAME                          the copy, made while the tree stands still
+ *     /var/lib/tideover/spill/NAME   ->    it, from when the tree was ended: from then on it may go on from there
+ */
+import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
+import { createDirectory } from '../image/directory.ts';
+import { INFO_FILE } from '../image/info.ts';
+import { copySource, type ImageStore, withSource } from '../image/store.ts';
+import { SUMS_FILE } from '../image/sums.ts';
+import { readInfo } from '../image/tree.ts';
+import { saveToDisk } from '../process/disk.ts';
+import { isGone } from '../process/gone.ts';
+import { spillOf } from './workload.ts';
+
+/** Where copies go if nothing is said. */
+export const SPILL_FOLDER = '/var/lib/tideover/spilled';
+
+/** statfs(2): file systems in memory, which are gone after a reset. */
+const IN_MEMORY: readonly number[] = [0x0102_1994, 0x8584_58f6];
+
+/** Whether a folder is on a disk with this much room, in bytes. */
+export function hasRoom(folder: string, bytes: number): boolean {
+  let there = resolve(folder);
+  while (!existsSync(there)) there = dirname(there);
+  const { type, bavail, bsize } = statfsSync(there);
+  return !IN_MEMORY.includes(type) && bavail * bsize > bytes;
+}
+
+/** Copies an image to the disk. @throws SyscallError ENOSPC */
+export function spill(image: ImageStore, folder: string, name: string): void {
+  const draft = createDirectory(join(folder, name), readInfo(image), { replace: true, ...saveToDisk });
+  try {
+    for (const file of image.names().filter((each) => each !== INFO_FILE && each !== SUMS_FILE)) {
+      withSource(image, file, (source) => copySource(source, draft.create(file, source.size)));
+    }
+    draft.commit();
+  } catch (error) {
+    draft.abort();
+    throw error;
+  }
+}
+
+/** From now on the next boot may find a copy. */
+export function revealSpilled(folder: string, name: string): void {
+  const link = spillOf(name);
+  mkdirSync(dirname(link), { recursive: true, mode: 0o700 });
+  rmSync(link, { recursive: true, force: true });
+  symlinkSync(resolve(folder, name), link);
+}
+
+/** Removes a copy, found or not. */
+export function dropSpilled(name: string, folder = SPILL_FOLDER): void {
+  const link = spillOf(name);
+  try {
+    rmSync(readlinkSync(link), { recursive: true, force: true });
+  } catch (error) {
+    if (!isGone(error) && (error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
+  }
+  rmSync(link, { recursive: true, force: true });
+  rmSync(join(folder, name), { recursive: true, force: true });
+}
+
+/** Names of trees that the next boot finds on the disk. */
+export function spilledTrees(): string[] {
+  try {
+    return readdirSync(dirname(spillOf('x'))).sort();
+  } catch (error) {
+    if (isGone(error)) return [];
+    throw error;
+  }
+}

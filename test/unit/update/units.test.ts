@@ -1,0 +1,24 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { unitFiles } from '../../../src/update/units.ts';
+
+test('units: packets are held back before the network, processes go on after it, and only where there are any', () => {
+  const files = unitFiles('/usr/bin/tideover');
+  assert.deepEqual([...files.keys()], ['tideover-hold.service', 'tideover-resume.service']);
+  for (const text of files.values()) {
+    const sections = [...text.matchAll(/^\[(\w+)\]$/gm)].map(([, name]) => name);
+    assert.deepEqual(sections, ['Unit', 'Service', 'Install']);
+    const conditions = text.split('\n').filter((line) => line.startsWith('Condition'));
+    // A bar makes one of both enough: systemd.unit(5).
+    assert.deepEqual(conditions, [
+      'ConditionKernelCommandLine=|tideover.pkram',
+      'ConditionDirectoryNotEmpty=|/var/lib/tideover/spill',
+    ]);
+  }
+  const [hold, resume] = [...files.values()] as [string, string];
+  assert.match(hold, /^Before=network-pre\.target /m);
+  assert.match(hold, /^ExecStart=\/usr\/bin\/tideover update resume --hold$/m);
+  assert.match(resume, /^After=network\.target tideover-hold\.service$/m);
+  // What was restored stays when tideover has ended.
+  assert.match(resume, /^KillMode=process$/m);
+});
