@@ -1,6 +1,6 @@
 /** What the next kernel does: packets held back before the network is up, then the trees, then the memory. */
 
-import { networkInterfaces } from 'node:os';
+import { networkInterfaces, uptime } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnsupportedError } from '../errors.ts';
 import { holdConnections, savedConnections } from '../process/held.ts';
@@ -47,7 +47,12 @@ export async function resume(patience: number): Promise<Resumed> {
   }
   if (record !== undefined) {
     demandEnded(record);
-    const steps = [...record.steps, { name: 'restore', at: Date.now() }];
+    const started = { name: 'kernel', at: Date.now() - 1000 * uptime() };
+    const steps = [
+      ...record.steps,
+      ...(record.state === 'jumping' ? [started] : []),
+      { name: 'restore', at: Date.now() },
+    ];
     record = writeRecord({ ...record, state: 'restoring', steps });
   }
   const restored: Resumed['restored'][number][] = [];

@@ -71,11 +71,11 @@ export function examineTree({ pid }: KeptTree): number {
 /**
  * Stops trees, writes each into its node, and ends them when all are written and `lastly` is done. If anything fails, all go on.
  *
- * @param written called when a tree is written
+ * @param frozen called when all have ended, with the moment from which a tree stood still, in ms since 1970
  */
 export function freezeTrees(
   trees: readonly KeptTree[],
-  { written, lastly }: { written(tree: KeptTree): void; lastly(): void },
+  { frozen, lastly }: { frozen(tree: KeptTree, since: number): void; lastly(): void },
 ): void {
   const [first, ...rest] = trees;
   if (first === undefined) {
@@ -83,11 +83,9 @@ export function freezeTrees(
     return;
   }
   const draft = draftNode(findMemory(), first.node, infoHere());
-  const beforeEnd = () => {
-    written(first);
-    freezeTrees(rest, { written, lastly });
-  };
-  checkpoint({ ...howToSave(first.pid), beforeEnd }, draft);
+  const beforeEnd = () => freezeTrees(rest, { frozen, lastly });
+  const { frozen: stood } = checkpoint({ ...howToSave(first.pid), beforeEnd }, draft);
+  frozen(first, Date.now() - stood);
 }
 
 function howToSave(pid: number): CheckpointOptions {

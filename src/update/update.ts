@@ -10,13 +10,13 @@
  * ended are restored here.
  */
 import { existsSync } from 'node:fs';
+import { freemem } from 'node:os';
 import { UnsupportedError } from '../errors.ts';
 import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { findMemory, openMedium, returnMemory } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
-import { demandUnchanged } from './preserved.ts';
 import {
   concludeRecord,
   type KeptTree,
@@ -26,7 +26,8 @@ import {
   writeRecord,
 } from './record.ts';
 import { dropSpilled, hasRoom, revealSpilled, SPILL_FOLDER, spill } from './spill.ts';
-import { seal, unseal } from './state.ts';
+import { sealInPlace } from './standstill.ts';
+import { unseal } from './state.ts';
 import { perform, type Step, UndoneError } from './steps.ts';
 import {
   drop,
@@ -95,6 +96,7 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   next.check();
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
   const memory = measured.reduce((sum, { memory }) => sum + memory, 0);
+  demandRoom(memory);
   const folder = spillFolder(wanted, memory);
   const from = readMachine().kernel.release;
   const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
@@ -103,11 +105,28 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   return { next, record: common, memory, warnings: [warning] };
 }
 
+/** @throws UnsupportedError where the trees do not fit into memory once more */
+function demandRoom(memory: number): void {
+  const [needed, free] = [needs(memory), freemem()];
+  if (needed <= free) return;
+  const mib = (bytes: number) => `${Math.ceil(bytes / (1 << 20))} MiB`;
+  throw new UnsupportedError({
+    what: 'room for the trees in preserved memory',
+    why: `${mib(needed)} are needed, and ${mib(free)} are free`,
+    remedy: 'end something, or keep less',
+  });
+}
+
+/** Bytes of preserved memory, or of a disk, for trees with so much. */
+function needs(memory: number): number {
+  return memory + memory / 16 + ROOM;
+}
+
 /** @throws UnsupportedError where there is no room in the folder that was asked for */
 function spillFolder(wanted: string | undefined, memory: number): string | undefined {
   if (wanted === 'none') return undefined;
   const folder = wanted ?? SPILL_FOLDER;
-  if (hasRoom(folder, memory + memory / 16 + ROOM)) return folder;
+  if (hasRoom(folder, needs(memory))) return folder;
   if (wanted === undefined) return undefined;
   throw new UnsupportedError({
     what: `--spill ${folder}`,
@@ -133,7 +152,7 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
     {
       name: 'memory',
       run() {
-        openMedium(findMemory(), { create: true, size: memory + memory / 16 + ROOM }).close();
+        openMedium(findMemory(), { create: true, size: needs(memory) }).close();
         write('planned');
       },
       async undo() {
@@ -158,9 +177,8 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
       run() {
         holdWorkloads(record.trees);
         freezeTrees(record.trees, {
-          written(tree) {
-            const frozen = Date.now();
-            const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen } : each));
+          frozen(tree, since) {
+            const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen: since } : each));
             record = { ...record, trees };
           },
           lastly() {
@@ -185,8 +203,7 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
         next.settle();
         sync({});
         still = standStill();
-        demandUnchanged();
-        seal();
+        sealInPlace(false);
         start();
       },
       undo() {

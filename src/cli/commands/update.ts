@@ -1,5 +1,6 @@
 import { count } from '../../image/count.ts';
 import type { UpdateRecord } from '../../update/record.ts';
+import type { Timeline } from '../../update/timeline.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { type ExitCode, UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
@@ -42,7 +43,7 @@ const plan = command({
   name: 'plan',
   summary: 'Look whether an update can be done, and change nothing',
   description: [
-    'With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory" (bytes), "spill" (folder or null), "warnings"}.',
+    'With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory" (bytes), "spill" (folder or null), "warnings", "estimate": {ownShare, jump} (ms)}.',
   ],
   flags: requestFlags,
   exits: { 3: 'It cannot be done; what is in the way is named.', 5: 'The kernel file is damaged.' },
@@ -60,9 +61,13 @@ const run = command({
 const statusCommand = command({
   name: 'status',
   summary: 'Show how the last update went, and what waits in preserved memory',
-  description: ['With --json: {"record", "waiting": [{name, where}]}.'],
+  description: [
+    'With --json: {"record", "waiting": [{name, where}], "timeline": {"phases": [{name, from, to, of}], "downtime", "ownShare"}}, in ' +
+      'milliseconds; the last two once all go on.',
+  ],
+  flags: { svg: { long: 'svg', value: 'FILE', summary: 'write a picture of what took how long' } },
   exits: { 4: 'Trees wait to be restored.' },
-  run: () => showStatus(),
+  run: (_, { flags }) => showStatus(flags.svg),
 });
 
 const abort = command({
@@ -144,9 +149,14 @@ async function planned(flags: Request) {
 
 async function showPlan(flags: Request): Promise<Output> {
   const { record, memory, warnings } = await planned(flags);
+  const { estimate } = await import('../../update/estimate.ts');
+  const { readRecord } = await import('../../update/record.ts');
   const { from, to, trees, spill } = record;
+  const { ownShare, jump } = estimate(trees.length, memory, readRecord());
+  const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
+  const start = jump === undefined ? 'the time of its start' : `${seconds(jump)} for its start, as the last time`;
   return {
-    json: { from, to, trees, memory, spill: spill ?? null, warnings },
+    json: { from, to, trees, memory, spill: spill ?? null, warnings, estimate: { ownShare, jump: jump ?? null } },
     text: (view) => [
       `${from} -> ${to}`,
       '',
@@ -155,6 +165,8 @@ async function showPlan(flags: Request): Promise<Output> {
         trees.map(({ name, pid, memory: size = 0 }) => [name, `${pid}`, byteSize(size)]),
         view,
       ),
+      '',
+      `they will stand still for about ${seconds(ownShare)} and ${start}`,
       ...(spill === undefined ? [] : ['', `a copy goes to ${spill}: ${byteSize(memory)}`]),
       ...(warnings.length === 0 ? [] : ['', ...warnings]),
     ],
@@ -171,47 +183,46 @@ async function changeKernel(io: Io, flags: Request): Promise<Output> {
   return start(plan, { step: (name) => io.info(name), standStill: freezeFileSystems });
 }
 
-async function showStatus(): Promise<Output> {
+async function showStatus(svg: string | undefined): Promise<Output> {
   const { readRecord } = await import('../../update/record.ts');
   const { waitingTrees } = await import('../../update/trees.ts');
   const { checkpointName } = await import('../../update/workload.ts');
   const record = readRecord();
   const waiting = waitingTrees().map(({ name, where }) => ({ name, where: checkpointName(where) }));
+  const { timelineOf, timelineSvg } = await import('../../update/timeline.ts');
+  const { writeFileSync } = await import('node:fs');
+  const timeline = record && timelineOf(record);
+  if (record !== undefined && svg !== undefined) writeFileSync(svg, timelineSvg(record));
   return {
-    json: { record: record ?? null, waiting },
+    json: { record: record ?? null, waiting, timeline: timeline ?? null },
     text: (view) => [
-      ...(record === undefined ? ['there has been no update'] : recordLines(record, view)),
+      ...(record === undefined ? ['there has been no update'] : recordLines(record, timeline!, view)),
       ...waiting.map(({ name, where }) => `waits to be restored: ${name}, in ${where}`),
     ],
     exit: waiting.length === 0 ? 0 : 4,
   };
 }
 
-function recordLines({ from, to, state, error, trees, steps }: UpdateRecord, view: View): string[] {
-  const time = (at: number | undefined) => (at === undefined ? '' : new Date(at).toISOString().slice(11, 23));
+function recordLines({ from, to, state, error, trees }: UpdateRecord, timeline: Timeline, view: View): string[] {
+  const seconds = (ms: number | undefined) => (ms === undefined ? '' : (ms / 1000).toFixed(2));
+  const { phases, downtime, ownShare } = timeline;
+  const start = phases[0]?.from ?? 0;
+  const faults = trees.filter((tree) => tree.error !== undefined);
   return [
     `${from} -> ${to}: ${state}${error === undefined ? '' : ` (${error})`}`,
+    ...faults.map((tree) => `${tree.name}: ${tree.error}`),
     '',
     ...table(
-      [
-        { title: 'Kept' },
-        { title: 'Frozen' },
-        { title: 'Going on' },
-        { title: 'Stood still, s', align: 'right' },
-        { title: 'Fault' },
-      ],
-      trees.map(({ name, frozen, restored, error: fault = '' }) => {
-        const still = frozen === undefined || restored === undefined ? '' : ((restored - frozen) / 1000).toFixed(1);
-        return [name, time(frozen), time(restored), still, fault];
-      }),
+      [{ title: 'What' }, { title: 'From, s', align: 'right' }, { title: 'Took, s', align: 'right' }],
+      phases.map((phase) => [
+        phase.of === 'tree' ? `${phase.name} stood still` : phase.name,
+        ...[phase.from - start, phase.to - phase.from].map(seconds),
+      ]),
       view,
     ),
-    '',
-    ...table(
-      [{ title: 'Step' }, { title: 'From' }],
-      steps.map(({ name, at }) => [name, time(at)]),
-      view,
-    ),
+    ...(downtime === undefined
+      ? []
+      : ['', `stood still for ${seconds(downtime)} s, ${seconds(ownShare)} s of it for writing and restoring`]),
   ];
 }
 
