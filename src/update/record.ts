@@ -5,14 +5,15 @@
  *     planned -> loaded -> frozen -> jumping | next kernel: restoring -> done
  *          \________\_________\_________\__ failed                \______ incomplete: some trees wait in preserved memory
  */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, openMedium } from './medium.ts';
 
 /** The node of preserved memory. */
-export const RECORD_NODE = 'update';
-const FILE = '/var/lib/tideover/update.json';
+const RECORD_NODE = 'update';
+/** On the disk. */
+export const RECORD_FILE = '/var/lib/tideover/update.json';
 
 export type UpdateState =
   | 'planned'
@@ -84,7 +85,7 @@ function fromMemory(): UpdateRecord | undefined {
 
 function fromDisk(): UpdateRecord | undefined {
   try {
-    return JSON.parse(readFileSync(FILE, 'utf8'));
+    return JSON.parse(readFileSync(RECORD_FILE, 'utf8'));
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === 'ENOENT') return undefined;
     throw error;
@@ -126,13 +127,7 @@ function writeToMemory(record: UpdateRecord): void {
 }
 
 function writeToDisk(record: UpdateRecord): void {
-  mkdirSync(dirname(FILE), { recursive: true, mode: 0o700 });
-  writeFileSync(`${FILE}.new`, `${JSON.stringify(record, null, 2)}\n`, { mode: 0o600, flush: true });
-  renameSync(`${FILE}.new`, FILE);
-}
-
-/** Forgets everything of an update. */
-export function forgetRecord(): void {
-  dropRecord();
-  rmSync(FILE, { force: true });
+  mkdirSync(dirname(RECORD_FILE), { recursive: true, mode: 0o700 });
+  writeFileSync(`${RECORD_FILE}.new`, `${JSON.stringify(record, null, 2)}\n`, { mode: 0o600, flush: true });
+  renameSync(`${RECORD_FILE}.new`, RECORD_FILE);
 }

@@ -6,7 +6,7 @@ import { UnsupportedError } from '../errors.ts';
 import { holdConnections, savedConnections } from '../process/held.ts';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, returnMemory } from './medium.ts';
-import { concludeRecord, dropRecord, readRecord, type UpdateRecord, writeRecord } from './record.ts';
+import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
 import { findWorkload } from './workload.ts';
 
@@ -40,27 +40,21 @@ export interface Resumed {
  * @param patience how long to wait for the addresses of connections, and for services, in ms
  */
 export async function resume(patience: number): Promise<Resumed> {
-  const trees = waitingTrees();
+  const waiting = new Map(waitingTrees().map((tree) => [tree.name, tree]));
   let record = readRecord();
-  if (trees.length === 0 && record?.state !== 'restoring') {
-    return { record, restored: [], failed: [], returned: 0 };
-  }
-  if (record !== undefined) {
-    demandEnded(record);
-    const started = { name: 'kernel', at: Date.now() - 1000 * uptime() };
-    const steps = [
-      ...record.steps,
-      ...(record.state === 'jumping' ? [started] : []),
-      { name: 'restore', at: Date.now() },
-    ];
-    record = writeRecord({ ...record, state: 'restoring', steps });
-  }
+  // Services may have been restored by their start already; and where there is neither memory nor a copy, trees are lost.
+  const open = record !== undefined && UNFINISHED.includes(record.state) ? record.trees : [];
+  const names = new Set([
+    ...waiting.keys(),
+    ...open.flatMap((tree) => (tree.restored === undefined ? [tree.name] : [])),
+  ]);
+  if (names.size === 0 && open.length === 0) return { record, restored: [], failed: [], returned: 0 };
+  if (record !== undefined) record = begun(record);
   const restored: Resumed['restored'][number][] = [];
   const failed: Resumed['failed'][number][] = [];
-  for (const tree of trees) {
-    const { name } = tree;
+  for (const name of names) {
     try {
-      const pid = unitOf(tree) === undefined ? await goOnWhenThere(tree, patience) : await untilStarted(name, patience);
+      const pid = await goOnInTurn(name, waiting.get(name), patience);
       restored.push({ name, pid });
       record = noted(record, name, { restored: Date.now(), newPid: pid });
     } catch (error) {
@@ -80,19 +74,31 @@ export async function resume(patience: number): Promise<Resumed> {
   return { record, restored, failed, returned };
 }
 
+const UNFINISHED: readonly UpdateState[] = ['jumping', 'restoring', 'incomplete'];
+
 /** @throws UnsupportedError where the trees may still run: their update is under way in this kernel, or was interrupted */
-function demandEnded({ state, bootId: written }: UpdateRecord): void {
-  if (written !== bootId() || state === 'restoring' || state === 'incomplete') return;
-  throw new UnsupportedError({
-    what: 'resuming',
-    why: 'the next kernel has not been started',
-    remedy: 'take the update back: tideover update abort',
-  });
+function begun(record: UpdateRecord): UpdateRecord {
+  const { state, steps } = record;
+  if (record.bootId === bootId() && !['restoring', 'incomplete'].includes(state)) {
+    throw new UnsupportedError({
+      what: 'resuming',
+      why: 'the next kernel has not been started',
+      remedy: 'take the update back: tideover update abort',
+    });
+  }
+  const kernel = { name: 'kernel', at: Date.now() - 1000 * uptime() };
+  const more = [...(state === 'jumping' ? [kernel] : []), { name: 'restore', at: Date.now() }];
+  return writeRecord({ ...record, state: 'restoring', steps: [...steps, ...more] });
 }
 
-async function goOnWhenThere(tree: Waiting, patience: number): Promise<number> {
-  await untilThere(ownAddresses(tree), patience);
-  return goOn(tree)!;
+async function goOnInTurn(name: string, tree: Waiting | undefined, patience: number): Promise<number> {
+  if (tree !== undefined && unitOf(tree) === undefined) {
+    await untilThere(ownAddresses(tree), patience);
+    return goOn(tree)!;
+  }
+  if (tree !== undefined || findWorkload(name)?.state.unit !== undefined) return untilStarted(name, patience);
+  const why = 'it is lost: the memory that it was in is gone, and there is no copy on a disk';
+  throw new UnsupportedError({ what: `tree ${name}`, why, remedy: 'start it anew' });
 }
 
 function ownAddresses(tree: Waiting): Uint8Array[] {

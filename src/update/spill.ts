@@ -52,15 +52,22 @@ export function revealSpilled(folder: string, name: string): void {
   symlinkSync(resolve(folder, name), link);
 }
 
+/** Where the copy lies that the next boot would find; undefined where there is none. */
+export function copyOf(name: string): string | undefined {
+  try {
+    return readlinkSync(spillOf(name));
+  } catch (error) {
+    // EINVAL: it lies there itself.
+    if (isGone(error) || (error as NodeJS.ErrnoException).code === 'EINVAL') return undefined;
+    throw error;
+  }
+}
+
 /** Removes a copy, found or not. */
 export function dropSpilled(name: string, folder = SPILL_FOLDER): void {
-  const link = spillOf(name);
-  try {
-    rmSync(readlinkSync(link), { recursive: true, force: true });
-  } catch (error) {
-    if (!isGone(error) && (error as NodeJS.ErrnoException).code !== 'EINVAL') throw error;
-  }
-  rmSync(link, { recursive: true, force: true });
+  const found = copyOf(name);
+  if (found !== undefined) rmSync(found, { recursive: true, force: true });
+  rmSync(spillOf(name), { recursive: true, force: true });
   rmSync(join(folder, name), { recursive: true, force: true });
 }
 

@@ -1,5 +1,6 @@
 /** The process trees that an update keeps: found, looked at, frozen into preserved memory, and made to go on. */
 import { spawnSync } from 'node:child_process';
+import { rmSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
@@ -9,7 +10,8 @@ import { restore } from '../process/restore.ts';
 import { readStat } from '../sys/stat.ts';
 import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
-import { dropSpilled, spilledTrees } from './spill.ts';
+import { runWorkload } from './run.ts';
+import { copyOf, dropSpilled, spilledTrees } from './spill.ts';
 import {
   type Checkpoint,
   findWorkload,
@@ -17,7 +19,6 @@ import {
   nodeOfWorkload,
   openCheckpoint,
   releaseWorkload,
-  rememberWorkload,
   spillOf,
 } from './workload.ts';
 
@@ -147,10 +148,26 @@ export function goOn(waiting: Waiting): number | undefined {
     startUnit(workload.state.unit);
     return undefined;
   }
-  const pid = restored(waiting);
+  const copy = copyOf(name);
+  const pid = isWorkload(waiting) ? startWorkload(name) : restored(waiting);
   drop([waiting]);
-  if (workload !== undefined) rememberWorkload(name, pid, workload.state);
+  if (copy !== undefined) rmSync(copy, { recursive: true, force: true });
   return pid;
+}
+
+/** As `tideover run NAME` does. */
+function startWorkload(name: string): number {
+  const warn = (text: string) => process.emitWarning(text);
+  const of = {
+    name,
+    command: [],
+    log: undefined,
+    terminal: false,
+    startAnyway: false,
+    sibling: false,
+    unit: undefined,
+  };
+  return runWorkload({ ...of, place: findMemory(), warn }).pid;
 }
 
 function restored(waiting: Waiting): number {

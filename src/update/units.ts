@@ -7,6 +7,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { PARAMETER } from './medium.ts';
+import { RECORD_FILE } from './record.ts';
 import { spillOf } from './workload.ts';
 
 const FOLDER = '/etc/systemd/system';
@@ -49,6 +50,8 @@ Description=Make processes go on that were kept over a change of kernels
 Documentation=man:tideover(8)
 After=network.target ${HOLD}
 ${conditions()}
+# Says what is lost, where neither is there.
+ConditionPathExists=|${RECORD_FILE}
 
 [Service]
 Type=oneshot

@@ -9,6 +9,8 @@ export class Client {
   #last = performance.now();
   #fault: string | undefined;
   #text = '';
+  /** Of the program in its namespace: the same all the time. */
+  #pid: string | undefined;
   readonly #pulse: NodeJS.Timeout;
 
   constructor(port: number) {
@@ -44,7 +46,9 @@ export class Client {
     const lines = (this.#text + text).split('\n');
     this.#text = lines.pop()!;
     for (const line of lines) {
-      if (line !== `${this.#answered} ${this.#answered + 1} 1 whole`) this.#fail(`answer ${this.#answered}: ${line}`);
+      this.#pid ??= line.split(' ')[2];
+      if (line !== `${this.#answered} ${this.#answered + 1} ${this.#pid} whole`)
+        this.#fail(`answer ${this.#answered}: ${line}`);
       this.#answered++;
     }
     const now = performance.now();

@@ -8,7 +8,10 @@ test('units: packets are held back before the network, processes go on after it,
   for (const text of files.values()) {
     const sections = [...text.matchAll(/^\[(\w+)\]$/gm)].map(([, name]) => name);
     assert.deepEqual(sections, ['Unit', 'Service', 'Install']);
-    const conditions = text.split('\n').filter((line) => line.startsWith('Condition'));
+    const conditions = text
+      .split('\n')
+      .filter((line) => line.startsWith('Condition'))
+      .slice(0, 2);
     // A bar makes one of both enough: systemd.unit(5).
     assert.deepEqual(conditions, [
       'ConditionKernelCommandLine=|tideover.pkram',
