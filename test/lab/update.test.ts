@@ -79,9 +79,10 @@ async function change(vm: Vm, name: KernelName, given: string): Promise<void> {
 
 /** Waits for the end of the update. @returns the process id of the only tree */
 async function restoredPid(vm: Vm): Promise<number> {
-  const state = 'tideover update status --json | tee /tmp/status | grep -Eq \'"state": "(done|incomplete)"\'';
-  await vm.check(`for i in $(seq 100); do ${state} && exit; sleep 1; done; cat /tmp/status`, SLOW);
-  const { record } = JSON.parse(await vm.check('cat /tmp/status'));
+  const file = '/var/lib/tideover/update.json';
+  const ended = `grep -Eqs '"state": "(done|incomplete)"' ${file}`;
+  await vm.check(`for i in $(seq 600); do ${ended} && exit; sleep 1; done; cat ${file}; exit 1`, SLOW);
+  const record = JSON.parse(await vm.check(`cat ${file}`));
   assert.equal(record.state, 'done', JSON.stringify(record));
   return record.trees[0].newPid;
 }
