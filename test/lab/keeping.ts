@@ -1,5 +1,70 @@
-/** A client outside of a guest that talks over one connection all the time, while the guest's kernel is changed. */
+/** For scenarios in which the kernel is changed under a program (guest/kept.c) and its client. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
+import { join } from 'node:path';
+import type { KernelName } from '../../lab/kernels.ts';
+import { requirePackages } from '../../lab/packages.ts';
+import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
+import type { Vm } from '../../lab/vm.ts';
+import { nextKernel } from './next-kernels.ts';
+
+export const SLOW = { timeout: 600_000 };
+
+/** Modules that a tree with connections needs of a kernel. */
+export const KEPT_MODULES = ['nf_tables', 'inet_diag', 'tcp_diag', 'udp_diag', 'unix_diag'];
+/** What makes preserved memory ordinary memory again. */
+export const SPARE_MODULES = ['device_dax', 'dax_hmem', 'kmem'];
+
+/** The program, for any guest. */
+export async function keptProgram(): Promise<Uint8Array> {
+  await requirePackages('programs under test');
+  const folder = temporaryFolder();
+  try {
+    const program = join(folder, 'kept');
+    execFileSync('gcc', ['-O1', '-static', '-o', program, new URL('guest/kept.c', import.meta.url).pathname]);
+    return readFileSync(program);
+  } finally {
+    removeTemporary(folder);
+  }
+}
+
+/** Waits until the program takes connections at port 7000. */
+export async function untilKeptListens(vm: Vm): Promise<void> {
+  // 0A: it listens.
+  const look = "for i in $(seq 1200); do grep -q ':1B58 .* 0A ' /proc/net/tcp && exit; sleep 0.1; done; exit 1";
+  await vm.check(look, SLOW);
+}
+
+/** Changes the kernel, and returns when the next one is there. */
+export async function change(vm: Vm, name: KernelName, given: string): Promise<void> {
+  const { vmlinuz, initrdOptions, release } = await nextKernel(vm, name);
+  const before = vm.agent.greeting;
+  const options = `--kernel ${vmlinuz} ${initrdOptions} ${given}`;
+  const failed = vm.check(`tideover update ${options}`, SLOW).then(
+    () => assert.fail('it came back'),
+    (error) => error,
+  );
+  const next = vm.nextKernel(before, SLOW.timeout);
+  const first = await Promise.race([
+    next,
+    failed.then((error) => (/another kernel/.test(error.message) ? next : Promise.reject(error))),
+  ]);
+  assert.equal(first.release, release);
+}
+
+/** Waits for the end of the update. @returns the process id of the only tree */
+export async function restoredPid(vm: Vm): Promise<number> {
+  const file = '/var/lib/tideover/update.json';
+  const ended = `grep -Eqs '"state": "(done|incomplete)"' ${file}`;
+  await vm.check(`for i in $(seq 600); do ${ended} && exit; sleep 1; done; cat ${file}; exit 1`, SLOW);
+  const record = JSON.parse(await vm.check(`cat ${file}`));
+  assert.equal(record.state, 'done', JSON.stringify(record));
+  return record.trees[0].newPid;
+}
+
+/** Talks over one connection all the time, from outside of the guest. */
 
 export class Client {
   readonly #socket: Socket;
