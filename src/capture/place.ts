@@ -97,7 +97,8 @@ export async function findPlace(text: string): Promise<FoundPlace> {
   );
 }
 
-function findDirectory(text: string): FoundPlace {
+/** A directory on a disk. @throws UnsupportedError as `findPlace` */
+export function findDirectory(text: string): FoundPlace {
   mkdirSync(text, { recursive: true, mode: 0o700 });
   const path = realpathSync(text);
   const mount = mountOf(path);
