@@ -9,6 +9,7 @@ import {
   LINUX_REBOOT_MAGIC2,
 } from '../abi/reboot.ts';
 import { UnsupportedError } from '../errors.ts';
+import { availableMemory } from '../sys/meminfo.ts';
 import { sync } from '../sys/mount.ts';
 import { reboot } from '../sys/reboot.ts';
 import { ORDERS_FILE, type Orders } from './arm.ts';
@@ -35,12 +36,19 @@ export async function runSave(
   const orders = JSON.parse(readFileSync(file, 'utf8')) as Orders;
   const isFirst = process.pid === 1;
   let saved: Saved = { where: undefined, files: [], failures: [] };
+  let least = availableMemory();
+  const watch = setInterval(() => {
+    least = Math.min(least, availableMemory());
+  }, 100);
   try {
     saved = await save(orders, tell);
     tell(saved.where === undefined ? 'NOT ALL WAS SAVED' : `saved to ${saved.where}`);
   } catch (error) {
     if (!isFirst) throw error;
     tell(`saving failed: ${(error as Error).message}`);
+  } finally {
+    clearInterval(watch);
+    tell(`${Math.floor(least / 2 ** 20)} MiB of memory were free at any time`);
   }
   if (!isFirst) return saved;
   const action = saved.where === undefined ? orders.failureAction : orders.finalAction;
