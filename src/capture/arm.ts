@@ -79,6 +79,8 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
     args: ['crash', 'save'],
+    // Of its heap's youngest part Node keeps 48 MiB otherwise.
+    nodeOptions: ['--max-semi-space-size=1'],
     files: filesFor(orders, settings),
   });
   const used = image.size + 2 * made.initrd.length + (made.pram?.length ?? 0);

@@ -37,6 +37,7 @@ export async function runSave(
   const isFirst = process.pid === 1;
   let saved: Saved = { where: undefined, files: [], failures: [] };
   let least = availableMemory();
+  tell(`${Math.floor(least / 2 ** 20)} MiB of memory are free`);
   const watch = setInterval(() => {
     least = Math.min(least, availableMemory());
   }, 100);
@@ -48,7 +49,7 @@ export async function runSave(
     tell(`saving failed: ${(error as Error).message}`);
   } finally {
     clearInterval(watch);
-    tell(`${Math.floor(least / 2 ** 20)} MiB of memory were free at any time`);
+    tell(`${Math.floor(least / 2 ** 20)} MiB of it were free at any time`);
   }
   if (!isFirst) return saved;
   const action = saved.where === undefined ? orders.failureAction : orders.finalAction;

@@ -119,7 +119,8 @@ export function findDirectory(text: string): FoundPlace {
     type: mount.type,
     path: join(mount.root, relative(mount.mountPoint, path)),
   };
-  return { place, modules, aliases: [...aliases, `fs-${mount.type}`] };
+  // Most file systems ask the crypto API for it when they are mounted, and only some kernels' lists say so.
+  return { place, modules, aliases: [...aliases, `fs-${mount.type}`, 'crypto-crc32c'] };
 }
 
 function findBlock(text: string): FoundPlace {

@@ -26,7 +26,7 @@ const LONG_MS = 600_000;
 const full = process.env.TIDEOVER_FULL !== undefined;
 
 /** Of the machine, for the capture kernel. */
-const CRASH_MEMORY = 192;
+const CRASH_MEMORY = 256;
 
 interface Armed {
   readonly memory?: number;
@@ -37,7 +37,7 @@ interface Armed {
 }
 
 async function armedGuest(name: KernelName, disk: OwnDisk, args: string, options: Armed = {}): Promise<Vm> {
-  const { memory = 768, crashMemory = CRASH_MEMORY, disks = [], prepare } = options;
+  const { memory = 1024, crashMemory = CRASH_MEMORY, disks = [], prepare } = options;
   const kernel = await kernelNamed(name);
   const vm = await boot({
     kernel,
