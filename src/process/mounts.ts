@@ -9,7 +9,7 @@
  *     bound       the file system is mounted in the tree already
  *     new         a file system that is made by mounting it; a tmpfs gets its files back
  */
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_PATH, O_RDONLY, open_how, RESOLVE_IN_ROOT } from '../abi/fcntl.ts';
 import * as abi from '../abi/mount.ts';
@@ -64,6 +64,8 @@ export function contentFile(device: number): string {
 }
 
 const AUTO = fstype.values.AUTO;
+/** Behind the root of a mount, in mountinfo. */
+const DELETED = '//deleted';
 const CGROUPS = new Set<number>([fstype.values.CGROUP, fstype.values.CGROUP2]);
 const TMPFS = fstype.values.TMPFS;
 const typeOf = new Map([...codeOf].map(([name, code]) => [code as number, name]));
@@ -103,6 +105,7 @@ export class SavedMounts {
       .filter(({ mountPoint }) => !skipped.has(mountPoint))
       .map((each) => {
         const key = options.externalMounts?.get(each.mountPoint);
+        if (key === undefined) refuseDeleted(pid, each, this.root);
         if (each === first || (sameSource(each, first) && below(first.root, each.root) !== undefined)) {
           return entryOf(each);
         }
@@ -219,6 +222,19 @@ function hidden(mountPoint: string): UnsupportedError {
   });
 }
 
+/** What is deleted and still mounted: a directory is empty then. */
+function refuseDeleted(pid: number, { root, mountPoint }: Mount, here: Root): void {
+  if (!root.endsWith(DELETED)) return;
+  const mode = here.within(() => attributes(AT_FDCWD, mountPoint).stx_mode);
+  if ((mode & S_IFMT) === S_IFDIR) return;
+  throw new UnsupportedError({
+    what: `mount ${mountPoint}`,
+    pid,
+    why: 'it is a file that is deleted',
+    remedy: `unmount it, or say that a restore will bring it: --external 'mnt[${mountPoint}]:KEY'`,
+  });
+}
+
 function refused(pid: number, { mountPoint, type, source }: Mount): UnsupportedError {
   return new UnsupportedError({
     what: `mount ${mountPoint}`,
@@ -260,6 +276,7 @@ function entryOf(each: Mount): MountEntry {
     const found = each.propagation.find((field) => field.startsWith(`${name}:`));
     return found === undefined ? 0 : Number(found.slice(name.length + 1));
   });
+  const deleted = each.root.endsWith(DELETED);
   const flags = FLAGS.filter(({ name }) => each.options.includes(name)).reduce((sum, { flag }) => sum | flag, 0);
   return {
     fstype: codeOf.get(each.type) ?? 0,
@@ -272,7 +289,8 @@ function entryOf(each: Mount): MountEntry {
       (shared_id === 0 ? 0 : abi.MS_SHARED) |
       (master_id === 0 ? 0 : abi.MS_SLAVE) |
       (each.propagation.includes('unbindable') ? abi.MS_UNBINDABLE : 0),
-    root: each.root,
+    root: deleted ? each.root.slice(0, -DELETED.length) : each.root,
+    ...(deleted ? { deleted } : {}),
     mountpoint: each.mountPoint,
     source: each.source,
     options: each.superOptions.filter((option) => SUPER[option] === undefined && option !== 'seclabel').join(','),
@@ -330,6 +348,7 @@ class Making {
   /** By device: a mount of it, and what directory of it that shows. */
   readonly #sources = new Map<number, { readonly fd: number; readonly root: string }>();
   readonly #made = new Map<MountEntry, number>();
+  readonly #deleted: (() => void)[] = [];
   readonly #all: readonly MountEntry[];
   #root = -1;
 
@@ -353,6 +372,7 @@ class Making {
       for (const each of children) add(each);
     };
     add(first);
+    for (const remove of this.#deleted) remove();
     this.#propagate();
     this.#enter();
   }
@@ -394,13 +414,17 @@ class Making {
     const rest = below(source.root, entry.root);
     if (rest === undefined)
       throw missing(`mount ${entry.mountpoint}`, `nothing shows ${entry.root} of its file system`);
+    const here = new Root(source.fd);
     // A control group goes with its processes, and is made for them again.
-    if (CGROUPS.has(entry.fstype)) new Root(source.fd).within(() => mkdirSync(rest, { recursive: true }));
+    if (CGROUPS.has(entry.fstype)) here.within(() => mkdirSync(rest, { recursive: true }));
+    if (entry.deleted === true) here.within(() => mkdirSync(rest));
     const at = inside(source.fd, rest);
     try {
       return copy(at, '');
     } finally {
       close({ fd: at });
+      // What is deleted cannot be mounted any more.
+      if (entry.deleted === true) this.#deleted.push(() => here.within(() => rmdirSync(rest)));
     }
   }
 

@@ -192,6 +192,7 @@ static int inside(void)
 		CHECK(mkdir("b/deep", 0755) == 0 && mount("deep", "b/deep", "tmpfs", 0, "size=1m") == 0 && mkdir("b/deep/sub", 0755) == 0 && mkdir("b/sub", 0755) == 0);
 		put("b/deep/sub/file", "deep", 0644);
 		CHECK(mount("b/deep/sub", "b/sub", 0, MS_BIND, 0) == 0);
+		CHECK(mkdir("b/gone", 0755) == 0 && mkdir("b/empty", 0755) == 0 && mount("b/gone", "b/empty", 0, MS_BIND, 0) == 0 && rmdir("b/gone") == 0);
 		bound = open("b/sub/file", O_RDONLY);
 		CHECK(bound >= 0);
 	}
@@ -253,6 +254,7 @@ static int inside(void)
 	if (HAS('b')) {
 		CHECK(is("b/to/file", "bound") && is("b/target", "bound") && is("b/sub/file", "deep"));
 		CHECK(pread(bound, shown, 10, 0) == 4);
+		CHECK(access("b/empty", F_OK) == 0 && mkdir("b/empty/new", 0700) < 0 && access("b/gone", F_OK) < 0);
 		put("b/deep/sub/file", "more", 0644);
 		CHECK(is("b/sub/file", "more"));
 	}
