@@ -97,8 +97,7 @@ export async function findPlace(text: string): Promise<FoundPlace> {
   );
 }
 
-/** A directory on a disk. @throws UnsupportedError as `findPlace` */
-export function findDirectory(text: string): FoundPlace {
+function findDirectory(text: string): FoundPlace {
   mkdirSync(text, { recursive: true, mode: 0o700 });
   const path = realpathSync(text);
   const mount = mountOf(path);
@@ -119,8 +118,7 @@ export function findDirectory(text: string): FoundPlace {
     type: mount.type,
     path: join(mount.root, relative(mount.mountPoint, path)),
   };
-  // Most file systems ask the crypto API for it when they are mounted, and only some kernels' lists say so.
-  return { place, modules, aliases: [...aliases, `fs-${mount.type}`, 'crypto-crc32c'] };
+  return { place, modules, aliases: [...aliases, `fs-${mount.type}`] };
 }
 
 function findBlock(text: string): FoundPlace {

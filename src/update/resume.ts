@@ -1,10 +1,11 @@
 /** What the next kernel does: packets held back before the network is up, then the trees, then the memory. */
 
-import { networkInterfaces, uptime } from 'node:os';
+import { uptime } from 'node:os';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { UnsupportedError } from '../errors.ts';
-import { holdConnections, savedConnections } from '../process/held.ts';
+import { holdConnections } from '../process/held.ts';
 import { bootId } from '../sys/machine.ts';
+import { untilAddressed } from './addresses.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
@@ -93,17 +94,12 @@ function begun(record: UpdateRecord): UpdateRecord {
 
 async function goOnInTurn(name: string, tree: Waiting | undefined, patience: number): Promise<number> {
   if (tree !== undefined && unitOf(tree) === undefined) {
-    await untilThere(ownAddresses(tree), patience);
+    await untilAddressed(findMemory(), tree.where, patience);
     return goOn(tree)!;
   }
   if (tree !== undefined || findWorkload(name)?.state.unit !== undefined) return untilStarted(name, patience);
   const why = 'it is lost: the memory that it was in is gone, and there is no copy on a disk';
   throw new UnsupportedError({ what: `tree ${name}`, why, remedy: 'start it anew' });
-}
-
-function ownAddresses(tree: Waiting): Uint8Array[] {
-  using image = openTree(tree);
-  return savedConnections(image).map(({ own }) => own.address);
 }
 
 /** Waits until a service has been restored by its own start. @returns its process id */
@@ -124,24 +120,4 @@ function noted(record: UpdateRecord | undefined, name: string, what: Partial<Upd
   if (record === undefined) return undefined;
   const trees = record.trees.map(({ error: _, ...each }) => (each.name === name ? { ...each, ...what } : each));
   return { ...record, trees };
-}
-
-/** Waits until this machine has addresses again; where one does not come, the restore says which. */
-async function untilThere(addresses: readonly Uint8Array[], patience: number): Promise<void> {
-  const wanted = new Set(addresses.map(addressText));
-  const until = performance.now() + patience;
-  for (;;) {
-    const there = new Set(
-      Object.values(networkInterfaces()).flatMap((all) => (all ?? []).map(({ address }) => address)),
-    );
-    if (wanted.isSubsetOf(there) || performance.now() > until) return;
-    await sleep(20);
-  }
-}
-
-/** In the form in which Node lists addresses of interfaces. */
-function addressText(address: Uint8Array): string {
-  if (address.length === 4) return address.join('.');
-  const groups = Array.from({ length: 8 }, (_, i) => ((address[2 * i]! << 8) | address[2 * i + 1]!).toString(16));
-  return new URL(`http://[${groups.join(':')}]`).hostname.slice(1, -1);
 }

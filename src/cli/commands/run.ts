@@ -3,6 +3,7 @@ import type { Run } from '../../update/run.ts';
 import { command, type Flags } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io } from '../io.ts';
+import { placeOf } from '../medium.ts';
 
 const flags = {
   terminal: { long: 'terminal', short: 't', summary: 'give the command a terminal: tideover attach reaches it' },
@@ -59,7 +60,11 @@ export const run = command({
     const { watchStore } = await import('../../process/watch.ts');
     const { readProcText } = await import('../../sys/proc.ts');
     const { supervised } = await import('../criu/run.ts');
-    const { placeOf } = await import('../medium.ts');
+    const { untilAddressed } = await import('../../update/addresses.ts');
+    const { preservedCheckpoint } = await import('../../update/workload.ts');
+    const place = placeOf(undefined);
+    const checkpoint = preservedCheckpoint(place, name);
+    if (checkpoint !== undefined) await untilAddressed(place, checkpoint, NETWORK_MS);
     const result = await supervised(io, { label: 'restore', progressFile: undefined }, (watch) =>
       runWorkload({
         name,
@@ -69,7 +74,7 @@ export const run = command({
         startAnyway: flags.onFailure === 'start',
         sibling: notify !== undefined,
         unit: notify === undefined ? undefined : unitOf(readProcText('/proc/self/cgroup')),
-        place: placeOf(undefined),
+        place,
         watch: (store) => watchStore(store, watch),
         warn: (text) => io.warn(text),
       }),
@@ -87,6 +92,9 @@ export const run = command({
     return { json, text: () => [], exit: await inForeground(io, name, result) };
   },
 });
+
+/** A service may be started before the network has its addresses. */
+const NETWORK_MS = 60_000;
 
 /** @returns the exit code */
 async function inForeground(io: Io, name: string, { pid, log, logFrom }: Run): Promise<number> {

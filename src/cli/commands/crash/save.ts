@@ -16,8 +16,7 @@ export const save = command({
   },
   async run(io, { flags }) {
     const { runSave } = await import('../../../capture/end.ts');
-    const { bootNext } = await import('../../../update/afterpanic.ts');
-    const saved = await runSave(flags.orders, (line) => io.info(`tideover: ${line}`), bootNext);
+    const saved = await runSave(flags.orders, (line) => io.info(`tideover: ${line}`));
     return {
       json: saved,
       text: () => [...saved.files],
