@@ -124,7 +124,7 @@ export async function loadCapture(vm: Vm, kernel: Kernel, folder: string): Promi
   writeFileSync(join(folder, 'capture'), await captureRoot(kernel));
   await vm.copyIn(kernel.vmlinuz, '/tmp/vmlinuz');
   await vm.copyIn(join(folder, 'capture'), '/tmp/capture');
-  const append = 'console=ttyS0 panic=-1 nr_cpus=1 irqpoll reset_devices mitigations=off';
+  const append = 'console=ttyS0 panic=-1 nr_cpus=1 irqpoll reset_devices mitigations=off no_timer_check';
   await vm.check(`tideover kexec -p /tmp/vmlinuz --initrd /tmp/capture --append '${append}'`, { timeout: DUMP_MS });
   await vm.check('rm /tmp/vmlinuz /tmp/capture');
 }

@@ -14,6 +14,7 @@ import { type KernelFiles, loadCaptureKernel } from '../kexec/kexec.ts';
 import { requireKexecLoad, status, unload } from '../kexec/load.ts';
 import { systemImage } from '../kexec/system.ts';
 import { readProcText } from '../sys/proc.ts';
+import { findNext, type NextKernel } from './next.ts';
 import { findPlace, type Place } from './place.ts';
 import type { CrashSettings } from './settings.ts';
 
@@ -21,6 +22,8 @@ import type { CrashSettings } from './settings.ts';
 export interface Orders extends Pick<CrashSettings, 'level' | 'compress' | 'finalAction' | 'failureAction'> {
   readonly host: string;
   readonly places: readonly Place[];
+  /** For the action `boot`. */
+  readonly next: NextKernel | undefined;
 }
 
 export const ORDERS_FILE = '/etc/tideover/crash.json';
@@ -39,7 +42,7 @@ export interface Armed {
  * Of what is left when all pieces lie in their place: for the kernel's own structures, Node, and the dump's pages on their
  * way. Measured: see docs/crash.md.
  */
-const RUNNING = 96 * 2 ** 20;
+const RUNNING = 48 * 2 ** 20;
 
 /** @param append further words for the capture kernel's command line @throws UnsupportedError before anything is loaded */
 export async function arm(settings: CrashSettings, append: readonly string[] = []): Promise<Armed> {
@@ -58,6 +61,9 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
   const found = [];
   for (const target of settings.targets) found.push(await findPlace(target));
   const places = found.map(({ place }) => place);
+  const isBoot = [settings.finalAction, settings.failureAction].includes('boot');
+  const following = isBoot ? findNext(kernel, settings.nextInitrd ?? installedInitrd(release)) : undefined;
+  found.push(...(following?.found ?? []));
   const orders: Orders = {
     host: hostname(),
     places,
@@ -65,6 +71,7 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     compress: settings.compress,
     finalAction: settings.finalAction,
     failureAction: settings.failureAction,
+    next: following?.next,
   };
   const made = environment({
     release,
@@ -72,6 +79,8 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
     args: ['crash', 'save'],
+    // Of its heap's youngest part Node keeps 48 MiB otherwise.
+    nodeOptions: ['--max-semi-space-size=1'],
     files: filesFor(orders, settings),
   });
   const used = image.size + 2 * made.initrd.length + (made.pram?.length ?? 0);
@@ -120,6 +129,10 @@ function installedKernel(): string {
     why: `there is no ${places.join(', no ')}`,
     remedy: 'name a kernel with --kernel, or `kernel FILE` in crash.conf',
   });
+}
+
+function installedInitrd(release: string): string | undefined {
+  return [`/boot/initrd.img-${release}`, `/boot/initramfs-${release}.img`].find((path) => existsSync(path));
 }
 
 /** What is for the running system only, or takes memory that the capture kernel does not have. */

@@ -97,7 +97,8 @@ export async function findPlace(text: string): Promise<FoundPlace> {
   );
 }
 
-function findDirectory(text: string): FoundPlace {
+/** A directory on a disk. @throws UnsupportedError as `findPlace` */
+export function findDirectory(text: string): FoundPlace {
   mkdirSync(text, { recursive: true, mode: 0o700 });
   const path = realpathSync(text);
   const mount = mountOf(path);
@@ -118,7 +119,8 @@ function findDirectory(text: string): FoundPlace {
     type: mount.type,
     path: join(mount.root, relative(mount.mountPoint, path)),
   };
-  return { place, modules, aliases: [...aliases, `fs-${mount.type}`] };
+  // Most file systems ask the crypto API for it when they are mounted, and only some kernels' lists say so.
+  return { place, modules, aliases: [...aliases, `fs-${mount.type}`, 'crypto-crc32c'] };
 }
 
 function findBlock(text: string): FoundPlace {

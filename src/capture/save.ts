@@ -1,11 +1,12 @@
 /**
- * Run in the capture kernel: the log first, which is small and says most; then why, as text; then the dump. To the first place
- * that takes all of it; what a place took before it failed stays there.
+ * Run in the capture kernel: the log first, which is small and says most; then why, as text; then the dump. Where there is little
+ * memory the dump comes before why. To the first place that takes all of it; what a place took before it failed stays there.
  */
 import { spawn } from 'node:child_process';
 import { Kernel } from '../crash/kernel/kernel.ts';
 import { rawText, readLog } from '../crash/kernel/printk.ts';
 import { openDumpFiles } from '../crash/open.ts';
+import { availableMemory } from '../sys/meminfo.ts';
 import type { Orders } from './arm.ts';
 import { openStore, type Store } from './store.ts';
 
@@ -46,12 +47,15 @@ export async function save(orders: Orders, tell: (line: string) => void): Promis
         tell(`saved ${name}`);
       };
       const { write } = store;
-      if (write !== undefined) {
-        await put('vmcore-dmesg.txt', () => write('vmcore-dmesg.txt', Buffer.from(log)));
+      const putWhy = async () => {
         why ??= await whyOf(VMCORE);
-        await put('why.txt', () => write('why.txt', Buffer.from(why!)));
-      }
+        if (write !== undefined) await put('why.txt', () => write('why.txt', Buffer.from(why!)));
+      };
+      if (write !== undefined) await put('vmcore-dmesg.txt', () => write('vmcore-dmesg.txt', Buffer.from(log)));
+      const isEarly = availableMemory() >= WHY_MEMORY;
+      if (isEarly) await putWhy();
       await put('vmcore', () => store.dump('vmcore', VMCORE, orders, tell));
+      if (!isEarly) await putWhy();
       await store.close();
       return { where: place.text, files, failures };
     } catch (error) {
@@ -81,9 +85,20 @@ function logOf(vmcore: string, tell: (line: string) => void): string {
 }
 
 const WHY_MS = 180_000;
+/** What finding the reason takes, measured: 73 MB of its own and most of Node's 50 MB, which are there once. */
+const WHY_MEMORY = 110 * 2 ** 20;
+/** With less the machine would be busy with reading Node again and again. */
+const WHY_LEAST = 64 * 2 ** 20;
 
 /** By a process of its own, which takes more memory than all the rest: where there is too little, it is the one that ends. */
 function whyOf(vmcore: string): Promise<string> {
+  const free = availableMemory();
+  if (free < WHY_LEAST) {
+    const mib = (bytes: number) => `${Math.floor(bytes / 2 ** 20)} MiB`;
+    return Promise.resolve(
+      `not known here: ${mib(free)} of memory are free, ${mib(WHY_LEAST)} are needed; try: tideover crash why vmcore\n`,
+    );
+  }
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [process.argv[1]!, 'crash', 'why', vmcore], {
       timeout: WHY_MS,

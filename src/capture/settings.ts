@@ -10,8 +10,8 @@ import { existsSync, readFileSync } from 'node:fs';
 import { FormatError } from '../errors.ts';
 
 export const compressions = ['zstd', 'lzo', 'zlib', 'snappy'] as const;
-/** What follows when all is saved, or nothing could be. */
-export const finalActions = ['reboot', 'poweroff', 'halt', 'shell'] as const;
+/** What follows when all is saved, or not. `boot` starts the kernel again by kexec, with what memory preserves. */
+export const finalActions = ['reboot', 'poweroff', 'halt', 'shell', 'boot'] as const;
 
 export interface CrashSettings {
   /** Where to, in the order in which they are tried: `/var/crash`, `nfs:HOST:/DIR`, `ssh:USER@HOST:DIR`, `http://...`, `/dev/...`. */
@@ -27,6 +27,8 @@ export interface CrashSettings {
   /** Kernel and what is added to its command line; undefined for the running one's file. */
   readonly kernel: string | undefined;
   readonly append: string;
+  /** With the final action `boot`: the initrd of the kernel that follows; undefined for the installed one. */
+  readonly nextInitrd: string | undefined;
 }
 
 export const SETTINGS_FILE = '/etc/tideover/crash.conf';
@@ -41,6 +43,7 @@ export const defaults: CrashSettings = {
   extraModules: [],
   kernel: undefined,
   append: '',
+  nextInitrd: undefined,
 };
 
 /** The file's settings; the defaults without it. @throws FormatError with the line */
@@ -105,6 +108,9 @@ export function parseSettings(text: string, file: string): CrashSettings {
         break;
       case 'kernel':
         found.kernel = value;
+        break;
+      case 'next_initrd':
+        found.nextInitrd = value;
         break;
       case 'append':
         found.append = value;

@@ -15,7 +15,7 @@ import { hasCarrier, networkInterfaces } from '../sys/devices.ts';
 import { setUp } from '../sys/interface.ts';
 import { mount, sync, umount2 } from '../sys/mount.ts';
 import { findDevice } from './identity.ts';
-import type { HttpPlace, Network, Place, SshPlace } from './place.ts';
+import type { BlockPlace, DirectoryPlace, HttpPlace, Network, Place, SshPlace } from './place.ts';
 import type { CrashSettings } from './settings.ts';
 
 type Form = Pick<CrashSettings, 'level' | 'compress'>;
@@ -29,23 +29,15 @@ export interface Store {
   close(): Promise<void>;
 }
 
-const MOUNT_POINT = '/mnt';
+export const MOUNT_POINT = '/mnt';
 const DEVICE_MS = 30_000;
 const NETWORK_MS = 60_000;
 
 /** @param folder `HOST-DATE` @throws the system's errors; Error with what is missing */
 export async function openStore(place: Place, folder: string): Promise<Store> {
-  if (place.kind === 'directory' || place.kind === 'block') {
-    const device = await until(() => findDevice(place.device), DEVICE_MS, `the disk of ${place.text}`);
-    if (place.kind === 'block') return blockStore(device);
-    const options = place.type === 'btrfs' ? 'subvolid=5\0' : '\0';
-    mount({
-      source: device,
-      target: MOUNT_POINT,
-      filesystemtype: place.type,
-      mountflags: MS_NOATIME,
-      data: Buffer.from(options),
-    });
+  if (place.kind === 'block') return blockStore(await deviceOf(place));
+  if (place.kind === 'directory') {
+    await mountDirectory(place, MS_NOATIME);
     return mountedStore(join(MOUNT_POINT, place.path, folder));
   }
   await connect(place.network);
@@ -55,6 +47,22 @@ export async function openStore(place: Place, folder: string): Promise<Store> {
   }
   if (place.kind === 'ssh') return sshStore(place, `${place.path}/${folder}`);
   return httpStore(place, `${place.url.replace(/\/+$/, '')}/${folder}`);
+}
+
+/** Mounts the file system that a directory is in, at MOUNT_POINT. @param mountflags MS_* */
+export async function mountDirectory(place: DirectoryPlace, mountflags: number): Promise<void> {
+  const options = place.type === 'btrfs' ? 'subvolid=5' : '';
+  mount({
+    source: await deviceOf(place),
+    target: MOUNT_POINT,
+    filesystemtype: place.type,
+    mountflags,
+    data: Buffer.from(`${options}\0`),
+  });
+}
+
+function deviceOf({ text, device }: DirectoryPlace | BlockPlace): Promise<string> {
+  return until(() => findDevice(device), DEVICE_MS, `the disk of ${text}`);
 }
 
 // --- file systems --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@
  *     C0: image found, checked ── kexec ──> C: image -> memory of A ── jump back ──> A goes on behind its jump
  */
 import { randomBytes } from 'node:crypto';
-import { existsSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, writeFileSync } from 'node:fs';
 import type { Compression } from '../crash/codec/page.ts';
 import { UnsupportedError } from '../errors.ts';
 import { jump, planJump, requireJump } from '../kexec/jump.ts';
@@ -130,8 +130,10 @@ export function hibernate(options: HibernateOptions): Word | undefined {
   };
   const plan = planJump({ ...helperRequest(helper, place.path, order), region }, machine);
   // An image that was there is none any more.
-  writeSynced(place, (output) => clearImage(output, ticket));
-  forgetDisk(place.path);
+  // A file by its file system, as long as that is mounted; what it holds is secret.
+  writeSynced({ path: to }, (output) => clearImage(output, ticket));
+  if (place.extents === undefined) forgetDisk(place.path);
+  else chmodSync(to, 0o600);
   if (options.dropCaches) {
     sync({});
     writeFileSync('/proc/sys/vm/drop_caches', '3');

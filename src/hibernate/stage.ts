@@ -108,9 +108,7 @@ async function restore({ id, extents }: RestoreOrder): Promise<void> {
     const seconds = (Date.now() - began) / 1000;
     say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s`);
     leaveWord(description.mailbox, { outcome: 'resumed', bytes: size, seconds });
-    // From here on it is never resumed again, whatever happens.
-    markImage(disk, 'used');
-    goBack(description.entry);
+    goBack(description.entry, disk);
   } catch (error) {
     say(`could not restore the machine: ${(error as Error).message}`);
     // Otherwise the next boot would come here again.
@@ -149,15 +147,19 @@ export async function restoreAlone(path: string, entry: number | undefined): Pro
   say(`restored ${pages} pages and zeroed ${zero} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
   if (described !== undefined) {
     leaveWord(described.description.mailbox, { outcome: 'resumed', bytes: described.size });
-    markImage(place, 'used');
   }
-  goBack(to);
+  goBack(to, described && place);
   throw new Error('the machine did not go on');
 }
 
-/** Into the kernel whose memory is all there again. */
-function goBack(entry: number): void {
+/**
+ * Into the kernel whose memory is all there again.
+ *
+ * @param used the image that it comes from: from here on it is never resumed again, whatever happens
+ */
+function goBack(entry: number, used?: Place): void {
   load(planBack(entry, readMachine()));
+  if (used !== undefined) markImage(used, 'used');
   sync({});
   start();
 }

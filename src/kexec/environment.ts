@@ -157,7 +157,7 @@ function initProgram(modules: readonly string[], inPlace: boolean, request: Envi
       args: [
         NODE,
         ['node', ...(request.nodeOptions ?? []), BUNDLE, ...request.args],
-        ['PATH=/usr/bin', 'HOME=/root', 'TERM=linux'],
+        ['PATH=/usr/bin', 'HOME=/root', 'TERM=linux', 'MALLOC_ARENA_MAX=1'],
       ],
       orSay: `tideover: cannot start ${NODE}\n`,
     },

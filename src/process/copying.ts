@@ -14,7 +14,7 @@ import { close } from '../sys/files.ts';
 import { hugeByDefault } from '../sys/hugepages.ts';
 import { pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { agree, register, uffdio } from '../sys/userfaultfd.ts';
-import { fillMemory } from './pages.ts';
+import { fillMemory } from './filling.ts';
 import type { Remote } from './remote.ts';
 import { KERNEL_AREAS } from './vma.ts';
 

@@ -11,7 +11,7 @@ import { entriesOf, entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { save } from './checkpoint.ts';
 import { endIdle, startIdle } from './idle.ts';
-import { HeldMemory } from './pages.ts';
+import { HeldMemory } from './memory.ts';
 import { restore } from './restore.ts';
 
 /** In ms. */

@@ -38,7 +38,7 @@ import { readElf, symbols } from '../mem/elf.ts';
 import { readMaps } from '../sys/maps.ts';
 import { Region } from '../sys/region.ts';
 import { viewMemory } from '../sys/syscall.ts';
-import { fillMemory } from './pages.ts';
+import { fillMemory } from './filling.ts';
 import type { Remote } from './remote.ts';
 import type { Tracee } from './tracee.ts';
 

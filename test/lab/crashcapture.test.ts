@@ -12,10 +12,12 @@ import { pipeline } from 'node:stream/promises';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
 import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from '../../lab/capture.ts';
+import type { Disk, OwnDisk } from '../../lab/disk.ts';
 import { faultModule } from '../../lab/fault/build.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
+import { kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
 
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
@@ -24,22 +26,33 @@ const LONG_MS = 600_000;
 const full = process.env.TIDEOVER_FULL !== undefined;
 
 /** Of the machine, for the capture kernel. */
-const CRASH_MEMORY = 192;
+const CRASH_MEMORY = 256;
 
-async function armedGuest(name: KernelName, disk: Awaited<ReturnType<typeof crashDisk>>, args: string): Promise<Vm> {
+interface Armed {
+  readonly memory?: number;
+  readonly crashMemory?: number;
+  readonly disks?: readonly Disk[];
+  /** What is done in the guest before it is armed. */
+  readonly prepare?: (vm: Vm) => Promise<void>;
+}
+
+async function armedGuest(name: KernelName, disk: OwnDisk, args: string, options: Armed = {}): Promise<Vm> {
+  const { memory = 1024, crashMemory = CRASH_MEMORY, disks = [], prepare } = options;
   const kernel = await kernelNamed(name);
   const vm = await boot({
     kernel,
-    memory: 768,
-    disks: [disk],
+    memory,
+    disks: [disk, ...disks],
     spareModules: captureModules,
-    append: `crashkernel=${CRASH_MEMORY}M`,
+    append: `crashkernel=${crashMemory}M`,
   });
   try {
     await vm.copyIn(kernel.vmlinuz, '/tmp/vmlinuz');
     await vm.check(mountCrashDisk);
+    await prepare?.(vm);
     if (name === '6.12') await vm.copyIn(await faultModule(kernel), '/tmp/fault.ko');
-    await vm.check(`tideover crash arm --kernel /tmp/vmlinuz --then poweroff ${args}`, { timeout: LONG_MS });
+    const own = args.includes('--config') ? '' : '--kernel /tmp/vmlinuz --then poweroff';
+    await vm.check(`tideover crash arm ${own} ${args}`, { timeout: LONG_MS });
     assert.equal(JSON.parse(await vm.check('tideover crash status --json')).armed, true);
     return vm;
   } catch (error) {
@@ -128,6 +141,64 @@ for (const name of full ? (['6.1', '6.18'] as const) : []) {
     } finally {
       await vm.close();
       disk.remove();
+    }
+  });
+}
+
+if (full) {
+  test('a power cut while it is saved leaves no file under its name but what is whole', async () => {
+    const disk = await crashDisk();
+    const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash --level 0 --compress zlib');
+    try {
+      void vm.run('tideover crash test --yes').catch(() => {});
+      await vm.waitFor(/tideover: vmcore: \d+%/, LONG_MS);
+      await vm.powerCut();
+      const [saved] = await dumpsOn(disk, join(folder, 'cut'));
+      const whole = saved!.files.filter((name) => !name.includes('.partial-'));
+      assert.deepEqual(whole, ['vmcore-dmesg.txt', 'why.txt']);
+      assert.match(readFileSync(join(saved!.path, 'vmcore-dmesg.txt'), 'utf8'), /sysrq/i);
+    } finally {
+      await vm.close();
+      disk.remove();
+    }
+  });
+
+  test('the next kernel finds preserved memory after the panic', async () => {
+    const disk = await crashDisk();
+    const kernels = await kernelsDisk(['6.12']);
+    const text = 'seq 1 300000';
+    const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash --then boot --config /tmp/crash.conf', {
+      memory: 1280,
+      crashMemory: 448,
+      disks: [kernels],
+      async prepare(guest) {
+        await mountKernels(guest);
+        const { initrdOptions } = await nextKernel(guest, '6.12');
+        await guest.check(
+          `cat ${initrdOptions.replaceAll('--initrd', '')} >/mnt/data/initrd; cp /tmp/vmlinuz /mnt/data/vmlinuz`,
+        );
+        await guest.check(
+          'echo next_initrd /mnt/data/initrd >/tmp/crash.conf; echo kernel /mnt/data/vmlinuz >>/tmp/crash.conf',
+        );
+        await guest.check(`${text} | tideover pkram save node - --medium memory`);
+      },
+    });
+    try {
+      const before = vm.agent.greeting;
+      const memory = await vm.check('grep MemTotal /proc/meminfo');
+      void vm.run('tideover crash test --yes').catch(() => {});
+      await vm.nextKernel(before, LONG_MS);
+      assert.equal(await vm.check('tideover pkram load node | md5sum'), await vm.check(`${text} | md5sum`));
+      assert.match(vm.console.text, /saved to \/mnt\/data\/crash/);
+      const total = (line: string) => Number(/\d+/.exec(line)![0]);
+      assert.ok(
+        total(await vm.check('grep MemTotal /proc/meminfo')) > total(memory) - 2 ** 17,
+        'it has the memory of the machine',
+      );
+    } finally {
+      await vm.close();
+      disk.remove();
+      kernels.remove();
     }
   });
 }

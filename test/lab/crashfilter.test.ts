@@ -221,7 +221,7 @@ test('a running kernel is looked at through /proc/kcore, and a capture kernel fi
       await vm.copyIn(next.vmlinuz, '/tmp/vmlinuz');
       await vm.copyIn(path('initrd'), '/tmp/initrd');
     });
-    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices mitigations=off';
+    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices mitigations=off no_timer_check';
     await vm.check(`tideover kexec -p /tmp/vmlinuz --initrd /tmp/initrd --append '${append}'`, slowly);
     const before = vm.agent.greeting;
     void vm.run('echo c >/proc/sysrq-trigger').catch(() => {});

@@ -153,3 +153,136 @@ test('no room: it goes on; power cuts while it is saved and restored; switched o
     for (const each of [own, image, small]) each.remove();
   }
 });
+
+/** Boots the machine once more and lets it go on. @param how options of resume */
+async function goOn(machine: BootOptions, self: string | undefined, how: (vm: Vm) => Promise<string>): Promise<void> {
+  await inMachine(machine, async (vm) => {
+    const began = vm.agent.greeting;
+    void vm.run(`tideover resume ${await how(vm)}`).catch(() => {});
+    await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
+    assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
+    assert.equal((await ended(vm)).outcome, 'resumed');
+    await checkWork(vm);
+  });
+}
+
+const TESTS = 10;
+const CUTS = 20;
+
+if (process.env.TIDEOVER_FULL) {
+  for (const firmware of ['bios', 'uefi'] as const) {
+    test(`${firmware}: ${TESTS} times saved and going on; then to a file, switched off, and going on`, async () => {
+      const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
+      const machine = { ...machineOf(own, image, small), firmware, memory: 2048 };
+      try {
+        let extents = '';
+        const self = await inMachine(machine, async (vm) => {
+          await startWork(vm);
+          await vm.check(
+            'mkfs.ext4 -q /dev/vdb && mkdir -p /mnt/image /etc/initramfs-tools && mount /dev/vdb /mnt/image',
+          );
+          await vm.check('dd if=/dev/zero of=/mnt/image/file bs=1M count=1500', SLOW);
+          for (let i = 0; i < TESTS; i++) {
+            await hibernate(vm, '--test --to /mnt/image/file', GOES_ON);
+            assert.equal((await ended(vm)).outcome, 'tested');
+            await checkWork(vm);
+          }
+          await vm.check(`tideover hibernate setup --to /mnt/image/file ${await helper(vm)}`, SLOW);
+          extents = await vm.check('cat /var/lib/tideover/hibernate/extents');
+          await hibernate(vm, '--to /mnt/image/file', /tideover: saved .* as \d+ MB/);
+          await vm.exited;
+          return vm.agent.greeting?.agent;
+        });
+        await goOn(machine, self, async (vm) => {
+          await vm.check('cat >/tmp/extents', { input: extents });
+          return `--extents /tmp/extents ${await helper(vm)}`;
+        });
+      } finally {
+        for (const each of [own, image, small]) each.remove();
+      }
+    });
+  }
+
+  test(`${CUTS} power cuts at any moment: it goes on, or boots; never twice`, async () => {
+    const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
+    const machine = machineOf(own, image, small);
+    const wait = (milliseconds: number) => new Promise((resolve) => setTimeout(resolve, milliseconds));
+    try {
+      for (let cut = 0; cut < CUTS; cut++) {
+        const moment = Math.random();
+        const self = await inMachine(machine, async (vm) => {
+          await startWork(vm);
+          await hibernate(vm, '--to /dev/vdb', /tideover: saving/);
+          // The second half of the cuts come while it is restored.
+          if (cut < CUTS / 2) await wait(moment * 20_000);
+          else await vm.exited;
+          return vm.agent.greeting?.agent;
+        });
+        if (cut >= CUTS / 2) {
+          await inMachine(machine, async (vm) => {
+            void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
+            await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
+            await wait(moment * 20_000);
+          });
+        }
+        await inMachine(machine, async (vm) => {
+          const resumed = vm.waitFor(GOES_ON, NEXT_KERNEL_MS).then(() => 'goes on');
+          const began = vm.agent.greeting;
+          const command = vm.check(`tideover resume ${await helper(vm)}`, SLOW);
+          const how = await Promise.race([resumed, command]);
+          console.log(`cut ${cut} at ${moment.toFixed(3)}: ${how.trim()}`);
+          for (const each of [resumed, command]) each.catch(() => {});
+          if (how !== 'goes on') {
+            assert.match(how, /there is no image|has been resumed before/);
+            return;
+          }
+          assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
+          await checkWork(vm);
+          assert.match(await vm.check(`tideover resume ${await helper(vm)}`), /has been resumed before/);
+        });
+      }
+    } finally {
+      for (const each of [own, image, small]) each.remove();
+    }
+  });
+
+  test('saved and restored by a kernel of Debian, with an initramfs of its own', async () => {
+    const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
+    const machine = { ...machineOf(own, image, small), append: 'crashkernel=384M' };
+    const debian = async (vm: Vm) => {
+      const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
+      return `--kernel ${vmlinuz} ${initrdOptions} --append 'console=ttyS0 panic=-1 mitigations=off'`;
+    };
+    /** The agent of that initramfs has to be told what the kernel is for. */
+    const obey = async (vm: Vm, before: Vm['agent']['greeting']) => {
+      const { release } = await vm.nextKernel(before, NEXT_KERNEL_MS);
+      assert.match(release, /^6\.12/);
+      void vm.run('tideover hibernate stage', SLOW).catch(() => {});
+    };
+    try {
+      const self = await inMachine(machine, async (vm) => {
+        await startWork(vm);
+        const first = vm.agent.greeting;
+        const command = `tideover hibernate --to /dev/vdb ${await debian(vm)} --json`;
+        await vm.check(
+          `(setsid sh -c "${command} >/tmp/hibernate.log 2>/dev/null; echo \\$? >/tmp/ended" &) </dev/null`,
+        );
+        await obey(vm, first);
+        await vm.exited;
+        return first?.agent;
+      });
+      await inMachine(machine, async (vm) => {
+        const began = vm.agent.greeting;
+        void vm.run(`tideover resume ${await debian(vm)}`, SLOW).catch(() => {});
+        await obey(vm, began);
+        await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
+        const restorer = vm.agent.greeting;
+        assert.equal((await vm.nextKernel(restorer, NEXT_KERNEL_MS)).agent, self);
+        assert.equal((await ended(vm)).outcome, 'resumed');
+        await checkWork(vm);
+      });
+    } finally {
+      for (const each of [own, image, small]) each.remove();
+    }
+  });
+}

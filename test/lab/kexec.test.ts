@@ -253,7 +253,7 @@ async function low640K(vm: Vm): Promise<Buffer> {
 test('a capture kernel loaded by hand boots after a panic, and its ELF headers lead to the whole of the first 640K', () =>
   inGuest({ kernel: '6.12', memory: 1024, append: 'crashkernel=320M' }, async (vm) => {
     const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
-    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices';
+    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices no_timer_check';
     const load = `tideover kexec -p ${vmlinuz} ${initrdOptions} --append '${append}' --json`;
     const { commandLine } = JSON.parse(await vm.check(load, { timeout: 120_000 }));
     assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).crashLoaded, true);
@@ -300,7 +300,7 @@ async function jumpAndBack(vm: Vm, options: string): Promise<void> {
   assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).loaded, false, 'what was run is dropped');
 }
 
-const second = "--append 'console=ttyS0 panic=-1 mitigations=off'";
+const second = "--append 'console=ttyS0 panic=-1 mitigations=off no_timer_check'";
 
 test('there and back five times, and once more with swapped memory; a process, a disk and a network card go on', async () => {
   const own = emptyDisk(256 << 20);

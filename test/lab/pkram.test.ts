@@ -208,7 +208,7 @@ test('a capture kernel finds nodes that were saved after it was loaded, and noth
   inGuest({ kernel: '6.12', memory: 1024, append: 'crashkernel=384M' }, async (vm) => {
     const { vmlinuz, initrdOptions, release } = await nextKernel(vm, '6.12');
     const { parameter } = await json(vm, 'tideover pkram init --medium memory');
-    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices';
+    const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices no_timer_check';
     const loaded = await json(vm, `tideover kexec -p ${vmlinuz} ${initrdOptions} --append '${append}'`);
     assert.ok(loaded.commandLine.includes(parameter));
     const going = `${program('pkram-keep.ts')} ${24 * MIB} ${24 * MIB} go-on`;

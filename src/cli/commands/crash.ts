@@ -22,6 +22,7 @@ import { rd } from './crash/rd.ts';
 import { report } from './crash/report.ts';
 import { save } from './crash/save.ts';
 import { search } from './crash/search.ts';
+import { setup } from './crash/setup.ts';
 import { status } from './crash/status.ts';
 import { struct } from './crash/struct.ts';
 import { sym } from './crash/sym.ts';
@@ -98,6 +99,7 @@ export const crash: Command = command({
     convert,
     arm,
     disarm,
+    setup,
     status,
     test,
     save,

@@ -2,7 +2,6 @@ import { closeSync, readSync, writeSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, needsDirectory, openStore } from '../criu/images.ts';
-import { awaitRestore, openLog, SOCKET } from '../criu/lazy.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { byteSize } from '../progress.ts';
 
@@ -36,6 +35,7 @@ export const lazyPages = command({
     needsDirectory(directory, 'lazy-pages');
     const { bringPages } = await import('../../process/lazypages.ts');
     const { READY } = await import('../../process/lazy.ts');
+    const { awaitRestore, openLog, SOCKET } = await import('../criu/lazy.ts');
     const store = await openStore(directory);
     const log = openLog(flags);
     const socket = flags.started ? SOCKET : awaitRestore(flags);

@@ -4,7 +4,6 @@ import { command, type Flags } from '../command.ts';
 import { inheritedOf, inheritFlags } from '../criu/external.ts';
 import { groupFlags, groupsOf } from '../criu/groups.ts';
 import { imageFlags, inWorkDir, openStore } from '../criu/images.ts';
-import { connectLazyPages } from '../criu/lazy.ts';
 import { mountFlags, mountsOf } from '../criu/mounts.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { logged, supervised } from '../criu/run.ts';
@@ -98,7 +97,7 @@ export const restore = command({
       const { watchStore } = await import('../../process/watch.ts');
       script('pre-restore');
       if (directory === '-') await practise();
-      const lazy = flags.lazyPages ? await connectLazyPages(flags) : undefined;
+      const lazy = flags.lazyPages ? await (await import('../criu/lazy.ts')).connectLazyPages(flags) : undefined;
       const store = await openStore(directory);
       try {
         const options = {

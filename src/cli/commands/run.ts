@@ -3,7 +3,6 @@ import type { Run } from '../../update/run.ts';
 import { command, type Flags } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import type { Io } from '../io.ts';
-import { placeOf } from '../medium.ts';
 
 const flags = {
   terminal: { long: 'terminal', short: 't', summary: 'give the command a terminal: tideover attach reaches it' },
@@ -60,6 +59,7 @@ export const run = command({
     const { watchStore } = await import('../../process/watch.ts');
     const { readProcText } = await import('../../sys/proc.ts');
     const { supervised } = await import('../criu/run.ts');
+    const { placeOf } = await import('../medium.ts');
     const { untilAddressed } = await import('../../update/addresses.ts');
     const { preservedCheckpoint } = await import('../../update/workload.ts');
     const place = placeOf(undefined);

@@ -11,6 +11,8 @@ export const arm = command({
       'other. In each the capture kernel makes a folder HOST-DATE with the log (vmcore-dmesg.txt), why it died (why.txt) and the dump ' +
       '(vmcore); to ssh:, http: and block devices the dump goes as a stream, which tideover crash reads too.',
     'Memory for it is set aside when this kernel starts: crashkernel=192M on its command line.',
+    'After --then boot the kernel is started again by kexec, on the memory map that the machine had, and finds what memory preserves ' +
+      '(tideover pkram) as it was when the capture kernel was loaded.',
     'With --json: {"kernel", "release", "targets", "reserved", "free"}, the last two in bytes.',
   ],
   flags: {
@@ -22,7 +24,7 @@ export const arm = command({
     },
     level: { long: 'level', short: 'd', value: 'N', summary: "what is left out, as makedumpfile's -d [31]" },
     compress: { long: 'compress', value: 'HOW', summary: 'zstd, lzo, zlib or snappy [zstd]' },
-    action: { long: 'then', value: 'WHAT', summary: 'what follows: reboot, poweroff, halt or shell [reboot]' },
+    action: { long: 'then', value: 'WHAT', summary: 'what follows: reboot, poweroff, halt, shell or boot [reboot]' },
     kernel: { long: 'kernel', value: 'FILE', summary: "bzImage or vmlinux [the running kernel's]" },
     append: { long: 'append', value: 'WORDS', summary: "added to the capture kernel's command line" },
     config: { long: 'config', value: 'FILE', summary: 'in place of /etc/tideover/crash.conf' },

@@ -16,7 +16,8 @@ export const save = command({
   },
   async run(io, { flags }) {
     const { runSave } = await import('../../../capture/end.ts');
-    const saved = await runSave(flags.orders, (line) => io.info(`tideover: ${line}`));
+    const { bootNext } = await import('../../../update/afterpanic.ts');
+    const saved = await runSave(flags.orders, (line) => io.info(`tideover: ${line}`), bootNext);
     return {
       json: saved,
       text: () => [...saved.files],
