@@ -9,6 +9,7 @@ import { imageCommand } from './commands/image.ts';
 import { keep } from './commands/keep.ts';
 import { kexec } from './commands/kexec.ts';
 import { lazyPages } from './commands/lazypages.ts';
+import { pageServer } from './commands/pageserver.ts';
 import { pkram } from './commands/pkram.ts';
 import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
@@ -40,6 +41,7 @@ export const tree: Command = {
     check,
     checkpoint,
     predump,
+    pageServer,
     restore,
     lazyPages,
     imageCommand,

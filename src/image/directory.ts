@@ -15,8 +15,8 @@ import { join, resolve } from 'node:path';
 import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageInfo } from './info.ts';
 import { draftOn, type ImageDraft, type ImageStore, isImageFile, missing, type Sink, type Source } from './store.ts';
-import { SUMS_FILE, Sums } from './sums.ts';
-import { fileName, images } from './types.ts';
+import { PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';
+import { fileName, images, isMemory } from './types.ts';
 
 const INVENTORY = fileName(images.INVENTORY);
 /** CR_PARENT_LINK of CRIU's criu/include/image.h. */
@@ -78,18 +78,10 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     const fd = before?.fd ?? begin(file);
     files.push(file);
     if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
-    return {
-      write(bytes) {
-        for (let done = 0; done < bytes.length; ) {
-          done += call(`write(${target})`, () => fs.writeSync(fd, bytes, done));
-        }
-      },
-      close() {
-        open.delete(fd);
-        if (before !== undefined) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, fs.fstatSync(fd).size));
-        call(`close(${target})`, () => fs.closeSync(fd));
-      },
-    };
+    return fileSink(fd, target, () => {
+      open.delete(fd);
+      if (before !== undefined) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, fs.fstatSync(fd).size));
+    });
   };
 
   if (options.parent !== undefined) fs.symlinkSync(options.parent, join(partial, PARENT));
@@ -130,6 +122,21 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     abort();
     throw error;
   }
+}
+
+/** @param ending is called before the file is closed */
+function fileSink(fd: number, target: string, ending: () => void): Sink {
+  return {
+    write(bytes) {
+      for (let done = 0; done < bytes.length; ) {
+        done += call(`write(${target})`, () => fs.writeSync(fd, bytes, done));
+      }
+    },
+    close() {
+      ending();
+      call(`close(${target})`, () => fs.closeSync(fd));
+    },
+  };
 }
 
 /**
@@ -244,7 +251,12 @@ function moveUp(partial: string, path: string): void {
   const waiting = imageFiles(partial);
   const begins = waiting.includes(INVENTORY);
   if (begins) fs.rmSync(join(path, INVENTORY), { force: true });
-  for (const file of imageFiles(path)) if (!files.includes(file)) fs.rmSync(join(path, file), { force: true });
+  // A page server may have put memory here already.
+  const elsewhere = !files.some(isMemory);
+  for (const file of imageFiles(path)) {
+    if (files.includes(file) || (elsewhere && (isMemory(file) || file === PAGES_SUMS_FILE))) continue;
+    fs.rmSync(join(path, file), { force: true });
+  }
   for (const file of waiting) if (file !== INVENTORY && file !== SUMS_FILE) move(partial, path, file);
   const sums = join(path, SUMS_FILE);
   call(`copyfile(${sums})`, () => fs.copyFileSync(join(partial, SUMS_FILE), sums));
@@ -257,6 +269,35 @@ function moveUp(partial: string, path: string): void {
   if (begins) move(partial, path, INVENTORY);
   fs.rmSync(partial, { recursive: true, force: true });
   sync(path);
+}
+
+/** Begins the files of a page server, which come to stand in a directory beside what is there or will be. */
+export function createPages(path: string): ImageDraft {
+  call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 }));
+  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
+  const files: string[] = [];
+  const open = new Set<number>();
+  const create = (file: string): Sink => {
+    const target = join(partial, file);
+    const fd = call(`open(${target})`, () => fs.openSync(target, 'wx', 0o600));
+    open.add(fd);
+    files.push(file);
+    return fileSink(fd, target, () => open.delete(fd));
+  };
+  const commit = () => {
+    for (const file of files) sync(join(partial, file));
+    for (const file of imageFiles(path))
+      if (isMemory(file) || file === PAGES_SUMS_FILE) fs.rmSync(join(path, file), { force: true });
+    for (const file of files) move(partial, path, file);
+    fs.rmdirSync(partial);
+    sync(path);
+  };
+  const abort = () => {
+    for (const fd of open) fs.closeSync(fd);
+    open.clear();
+    fs.rmSync(partial, { recursive: true, force: true });
+  };
+  return draftOn({ create, commit, abort, keep: () => partial }, undefined, PAGES_SUMS_FILE);
 }
 
 /** What those left who do not live any more: images that are whole are made so, all others can be removed. */

@@ -22,7 +22,7 @@ import {
   type Source,
   withSource,
 } from './store.ts';
-import { SUMS_FILE } from './sums.ts';
+import { isSums } from './sums.ts';
 import { type ImageType, isRaw, type Part, typeByName } from './types.ts';
 
 /** A text longer than this is not JSON of an image: V8's longest string is 512 MiB. */
@@ -162,7 +162,7 @@ function extraFromJson(message: Message<unknown>, extra: unknown, at: JsonPlace)
 /** Every image of a store as NAME.json; pages and other raw files stay as they are. */
 export function storeToJson(store: ImageStore, draft: ImageDraft): void {
   for (const file of store.names()) {
-    if (file === INFO_FILE || file === SUMS_FILE) continue;
+    if (file === INFO_FILE || isSums(file)) continue;
     withSource(store, file, (source) => {
       if (isRaw(file)) copySource(source, draft.create(file, source.size));
       else imageToJson(source, draft.create(`${file}.json`));
@@ -173,7 +173,7 @@ export function storeToJson(store: ImageStore, draft: ImageDraft): void {
 /** The way back from storeToJson(). */
 export function storeFromJson(store: ImageStore, draft: ImageDraft): void {
   for (const file of store.names()) {
-    if (file === INFO_FILE || file === SUMS_FILE) continue;
+    if (file === INFO_FILE || isSums(file)) continue;
     withSource(store, file, (source) => {
       if (file.endsWith('.json')) {
         const text = Buffer.from(readWhole(source, MAX_TEXT)).toString('utf8');

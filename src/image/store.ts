@@ -13,7 +13,7 @@
 import { crc32 } from 'node:zlib';
 import { FormatError } from '../errors.ts';
 import { type ImageInfo, INFO_FILE, infoText } from './info.ts';
-import { SUMS_FILE, Sums } from './sums.ts';
+import { PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';
 import { isRaw, typeOfFile } from './types.ts';
 
 /** One file of an image, to read. */
@@ -82,16 +82,16 @@ export interface Backend {
 
 /** Names of the files of an image: CRIU's, those of its plugins, ours, and their forms in JSON. Never a path. */
 export function isImageFile(file: string): boolean {
-  if (file === INFO_FILE || file === SUMS_FILE) return true;
+  if (file === INFO_FILE || file === SUMS_FILE || file === PAGES_SUMS_FILE) return true;
   const plain = file.replace(/\.json$/, '');
   return typeOfFile(plain) !== undefined || isRaw(plain) || /^[A-Za-z0-9][A-Za-z0-9._-]*\.img$/.test(plain);
 }
 
 /**
  * A draft over a kind of store: it writes both files of ours, and sums up all others as they are written.
- * @param info undefined where nobody knows, as of CRIU's images
+ * @param info undefined where nobody knows, as of CRIU's images @param sumsFile name of the second
  */
-export function draftOn(backend: Backend, info: ImageInfo | undefined): ImageDraft {
+export function draftOn(backend: Backend, info: ImageInfo | undefined, sumsFile = SUMS_FILE): ImageDraft {
   const sums = new Sums();
   const create = (file: string, size?: number): Sink => {
     if (!isImageFile(file)) throw new Error(`${file} is not the name of an image`);
@@ -117,7 +117,7 @@ export function draftOn(backend: Backend, info: ImageInfo | undefined): ImageDra
   };
   let sealed = false;
   const seal = (): void => {
-    if (!sealed) whole(backend.create(SUMS_FILE, undefined), sums.text());
+    if (!sealed) whole(backend.create(sumsFile, undefined), sums.text(sumsFile));
     sealed = true;
   };
   if (info !== undefined) whole(create(INFO_FILE), infoText(info));

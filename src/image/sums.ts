@@ -11,6 +11,12 @@ import { crc32 } from 'node:zlib';
 import { FormatError } from '../errors.ts';
 
 export const SUMS_FILE = 'tideover.sums';
+/** The same for memory that a page server has got, and put beside the rest. */
+export const PAGES_SUMS_FILE = 'tideover.pages.sums';
+
+export function isSums(file: string): boolean {
+  return file === SUMS_FILE || file === PAGES_SUMS_FILE;
+}
 
 export interface Sum {
   /** In bytes. */
@@ -19,9 +25,10 @@ export interface Sum {
 }
 
 export class Sums extends Map<string, Sum> {
-  text(): string {
+  /** @param own name of this file */
+  text(own = SUMS_FILE): string {
     const lines = [...this].map(([file, sum]) => line(file, sum)).join('');
-    return lines + line(SUMS_FILE, { size: lines.length, crc32: crc32(lines) });
+    return lines + line(own, { size: lines.length, crc32: crc32(lines) });
   }
 
   /** @throws FormatError where the text is not what text() made */
@@ -34,8 +41,8 @@ export class Sums extends Map<string, Sum> {
       };
       const [, sum, size, name] =
         /^([0-9a-f]{8}) +(\d{1,16}) ([A-Za-z0-9._-]+)$/.exec(each) ?? fail('CRC-32, size and name');
-      if (name === SUMS_FILE) {
-        const own = line(SUMS_FILE, { size: at, crc32: crc32(text.slice(0, at)) });
+      if (isSums(name!)) {
+        const own = line(name!, { size: at, crc32: crc32(text.slice(0, at)) });
         if (text.slice(at) !== own) fail(JSON.stringify(own.trimEnd()));
         return sums;
       }

@@ -206,6 +206,11 @@ export function fileName(image: { readonly file: string }, id: number | string =
   return image.file.replace(/%[uxs]/, (format) => (format === '%x' ? Number(id).toString(16) : `${id}`));
 }
 
+/** Files that a page server gets: which memory there is, and what is in it. */
+export function isMemory(file: string): boolean {
+  return typeOfFile(file) === images.PAGEMAP || /^pages-\d+\.img$/.test(file);
+}
+
 export function pagesFile(pagesId: number): string {
   return `pages-${pagesId}.img`;
 }

@@ -3,13 +3,13 @@
  * there in another. All faults are gathered, each with its place, and nothing is guessed or repaired.
  */
 import { FormatError, TideoverError, VerifyError } from '../errors.ts';
-import { compareSums, readSums, SummedSource } from './checked.ts';
+import { compareWith, readSums, SummedSource } from './checked.ts';
 import { records } from './file.ts';
 import { INFO_FILE, parseInfo } from './info.ts';
 import { VMA_AREA_GUARD, VMA_FILE_PRIVATE, VMA_FILE_SHARED } from './messages/memory.ts';
 import { MemoryImage, PAGE_SIZE, PageRuns, sharedMemoryOf } from './pages.ts';
 import { type ImageStore, readWhole, withSource } from './store.ts';
-import { SUMS_FILE, type Sum } from './sums.ts';
+import { isSums, type Sum } from './sums.ts';
 import { entriesOf, type ImageTask, type ImageTree, isPreDump, readTree } from './tree.ts';
 import { fileName, type ImageType, images, isRaw, pagesFile, typeOfFile } from './types.ts';
 
@@ -32,14 +32,14 @@ export function verify(store: ImageStore): TideoverError[] {
   gather(() => {
     for (const file of filesInOrder(store)) {
       names.add(file);
-      if (file === SUMS_FILE) continue;
+      if (isSums(file)) continue;
       gather(() => withSource(store, file, (source) => found.set(file, verifyFile(file, new SummedSource(source)))));
     }
   });
   gather(() => {
     const sums = readSums(store);
     if (sums === undefined) return;
-    for (const [file, sum] of found) gather(() => compareSums(`${store.name}: ${file}`, sums.get(file), sum));
+    for (const [file, sum] of found) gather(() => compareWith(sums, file, sum, `${store.name}: ${file}`));
     for (const file of sums.keys()) {
       if (!names.has(file)) faults.push(new VerifyError(`${store.name}: ${file}`, 'the file', 'none'));
     }

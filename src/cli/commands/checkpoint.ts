@@ -4,6 +4,7 @@ import { externalFlags, externalOf, externalSocketsOf } from '../criu/external.t
 import { imageFlags, openDraft, openParent } from '../criu/images.ts';
 import { mountFlags, mountsOf, withoutMounts } from '../criu/mounts.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { pageServerFlags, throughPageServer } from '../criu/pageserver.ts';
 import { pidOf, preDumpInto, timeoutOf, treeFlags, UNWATCHED } from '../criu/predump.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
@@ -39,6 +40,7 @@ const flags = {
     summary: 'give a file without its name, that has others, one more beside it (link_remap.N); a restore removes it',
   },
   ...externalFlags,
+  ...pageServerFlags,
   ...mountFlags,
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
@@ -108,7 +110,7 @@ export const checkpoint = command({
       const { watchDraft } = await import('../../process/watch.ts');
       script('pre-dump', pid);
       const parent = await openParent(directory, flags.parent);
-      const draft = await openDraft(directory, flags.parent);
+      const draft = await throughPageServer(await openDraft(directory, flags.parent), flags);
       const { progressFile, trackMemory } = flags;
       return supervised(io, { label: 'checkpoint', progressFile }, (watch) =>
         checkpoint({ ...options, parent, trackMemory }, watchDraft(draft, watch)),

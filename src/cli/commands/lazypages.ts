@@ -3,6 +3,7 @@ import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, needsDirectory, openStore } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
+import { refusePageServer } from '../criu/pageserver.ts';
 import { byteSize } from '../progress.ts';
 
 const flags = {
@@ -31,6 +32,7 @@ export const lazyPages = command({
   },
   async run(io, { flags }) {
     refuseUnbuilt(flags);
+    refusePageServer(flags, 'lazy-pages');
     const directory = flags.imagesDir ?? '.';
     needsDirectory(directory, 'lazy-pages');
     const { bringPages } = await import('../../process/lazypages.ts');

@@ -13,7 +13,8 @@ const COMMANDS = [
     '`tideover image show`, `tideover image convert --to json`; crit itself reads the images',
   ],
   ['`coredump`', '`tideover image convert --to core`'],
-  ['`page-server`, `dedup`, `service`, `swrk`', 'not yet'],
+  ['`criu page-server`', '`tideover page-server`; each takes what the other one sends'],
+  ['`dedup`, `service`, `swrk`', 'not yet'],
 ];
 
 const HABITS = [

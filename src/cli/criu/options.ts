@@ -86,6 +86,10 @@ export const criuOptions: readonly CriuOption[] = [
   ),
   o('differs', 'ext-unix-sk -x INODES', 'of a checkpoint; a restore needs it not', { optional: 'all' }),
 
+  o('differs', 'page-server', 'of a checkpoint, not yet of a pre-dump; it may be a page server of CRIU'),
+  o('differs', 'address ADDRESS', '`tideover page-server` listens on 127.0.0.1 without it'),
+  o('same', 'port PORT', ''),
+
   o('nothing', 'force-irmap', 'watched files are found by their handles alone'),
   o('nothing', 'irmap-scan-path PATH', 'watched files are found by their handles alone'),
   o('nothing', 'log-pid', 'there is one log'),
@@ -116,9 +120,6 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),
   o('unbuilt', 'auto-dedup', 'images that build on one another'),
-  o('unbuilt', 'page-server', 'memory sent over the network: -D - does it through a pipe'),
-  o('unbuilt', 'address ADDRESS', 'memory sent over the network: -D - does it through a pipe'),
-  o('unbuilt', 'port PORT', 'memory sent over the network: -D - does it through a pipe'),
   o('unbuilt', 'ps-socket FD', 'memory sent over the network: -D - does it through a pipe'),
   o('unbuilt', 'stream', "CRIU's own streams: -D - is one"),
   o('unbuilt', 'tls', 'memory sent over the network: use ssh'),

@@ -6,6 +6,7 @@ import type { Io, Output } from '../io.ts';
 import { byteSize } from '../progress.ts';
 import { type imageFlags, needsDirectory, openDraft, openParent } from './images.ts';
 import { refuseUnbuilt } from './options.ts';
+import { refusePageServer } from './pageserver.ts';
 import { logged, supervised } from './run.ts';
 import { actionScripts } from './scripts.ts';
 
@@ -40,6 +41,7 @@ export function timeoutOf({ timeout }: Pick<Given, 'timeout'>): number {
 export async function preDumpInto(io: Io, flags: Given): Promise<Output> {
   const pid = pidOf(flags.tree, 'pre-dump');
   refuseUnbuilt(flags);
+  refusePageServer(flags, 'a pre-dump');
   const directory = flags.imagesDir ?? '.';
   needsDirectory(directory, 'a pre-dump');
   const script = actionScripts(flags.actionScript, directory);
