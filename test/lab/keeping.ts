@@ -92,6 +92,11 @@ export class Client {
     return { answered: this.#answered, longest: this.#longest };
   }
 
+  /** The same number, also when the connection has ended. */
+  get answered(): number {
+    return this.#answered;
+  }
+
   /** Waits for further answers. */
   async more(count: number, milliseconds = 120_000): Promise<void> {
     const [wanted, until] = [this.#answered + count, performance.now() + milliseconds];
