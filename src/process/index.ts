@@ -41,6 +41,8 @@ interface Both extends Common {
   /** The tree may be of a session or process group whose leader is not in it. */
   readonly shellJob?: boolean | undefined;
   readonly fileLocks?: boolean | undefined;
+  /** Where mounts are that are left out, of a tree in its own mount namespace. */
+  readonly skippedMounts?: readonly string[] | undefined;
 }
 
 export interface CheckpointOptions extends OfTree, Both {
@@ -54,7 +56,10 @@ export interface CheckpointOptions extends OfTree, Both {
   readonly connections?: 'refused' | 'kept' | 'closed' | undefined;
   /** Connections that nobody has accepted yet are lost; else they are refused. */
   readonly skipInFlight?: boolean | undefined;
-  /** Open files that are not part of the image: `file[MNT:INODE]`, `pipe[INODE]`, `unix[INODE]`. A restore gets them by inherit. */
+  /**
+   * What is not part of the image: open files, `file[MNT:INODE]`, `pipe[INODE]`, `unix[INODE]`, which a restore gets by `inherit`; mounts,
+   * `mnt[MOUNTPOINT]:KEY` and `dev[MAJOR/MINOR]:KEY`, which it gets by `external`.
+   */
   readonly external?: readonly string[] | undefined;
   /** Inodes of named sockets outside of the tree that some of it may be connected to, or `all`. */
   readonly externalSockets?: readonly number[] | 'all' | undefined;
@@ -83,6 +88,10 @@ export interface RestoreOptions extends Both {
   readonly vethPairs?:
     | Readonly<Record<string, { readonly name: string; readonly bridge?: string | undefined }>>
     | undefined;
+  /** What becomes the root directory of a tree in its own mount namespace, if not the one that it had. */
+  readonly root?: string | undefined;
+  /** Mounts that are not part of the image: `mnt[KEY]:PATH`, `dev[KEY]:DEVICE`. */
+  readonly external?: readonly string[] | undefined;
   /** They go on at once, with private memory that comes when it is touched. The image must stay until all is there. */
   readonly lazyPages?: boolean | undefined;
   /** They stay in the control groups of this process, and do not go back to theirs. */
@@ -153,6 +162,8 @@ export async function restore(options: RestoreOptions): Promise<RestoreResult> {
       '--veth-pair',
       pairs.map(([inner, { name, bridge }]) => `${inner}=${name}${bridge === undefined ? '' : `@${bridge}`}`),
     ),
+    ...value('--root', options.root),
+    ...values('--external', options.external),
     ...flag('--lazy-pages', options.lazyPages),
     ...(options.ignoreCgroups === true ? ['--manage-cgroups=ignore'] : []),
   ];
@@ -168,8 +179,8 @@ function ofTree({ pid, timeout, parent }: OfTree): string[] {
   ];
 }
 
-function ofBoth({ shellJob, fileLocks }: Both): string[] {
-  return [...flag('--shell-job', shellJob), ...flag('--file-locks', fileLocks)];
+function ofBoth({ shellJob, fileLocks, skippedMounts }: Both): string[] {
+  return [...flag('--shell-job', shellJob), ...flag('--file-locks', fileLocks), ...values('--skip-mnt', skippedMounts)];
 }
 
 function ofAll({ images, actionScripts }: Common): string[] {

@@ -189,6 +189,11 @@ test('what no command takes is refused as it is there', async (t) => {
   mkdirSync(target.image);
   const vethPairs = { eth0: { name: 'host0', bridge: 'br@0' } };
   await assert.rejects(restore({ images: target.image, vethPairs }), /eth0=host0@br@0 is not of the form/);
+  const mounts = { root: target.folder, external: ['mnt[data]:'], skippedMounts: ['/tmp'] };
+  await assert.rejects(
+    restore({ images: target.image, ...mounts }),
+    /mnt\[data\]: is not of the form mnt\[KEY\]:VALUE/,
+  );
 });
 
 for (const outcome of ['run', 'kill'] as const) {

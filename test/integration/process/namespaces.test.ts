@@ -7,8 +7,9 @@ import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
-import { abandoned, Bench, free, idsBelow } from './target.ts';
+import { abandoned, Bench, free, idsBelow, killTree } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
 
@@ -111,6 +112,24 @@ for (const [letters, what] of [
     assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   });
 }
+
+test('a mount that is left out, one that is brought, and one that nobody brings', async (t) => {
+  const { target, init } = await startTree(t, 't', 'mounts');
+  const [left, brought] = ['work/sealed', 'work/t/over'].map((name) => join(target.folder, name));
+  const ids = idsBelow(init);
+  const named = ['--skip-mnt', left!, '--ext-mount-map', `${brought}:over`];
+  const saved = target.tideover('checkpoint', '-t', `${init}`, '-D', target.image, ...named);
+  assert.equal(saved.status, 0, saved.stderr);
+  await free(ids);
+  const refused = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(refused.status, 3, refused.stderr);
+  assert.match(refused.stderr, /work\/t\/over: it is not part of the image, .*: --external 'mnt\[over\]:PATH'/);
+  const pid = restore(target, '--external', `mnt[over]:${target.folder}`);
+  t.after(() => killTree(pid));
+  const mounts = readMountinfo(pid);
+  assert.ok(!mounts.some(({ mountPoint }) => mountPoint === left));
+  assert.equal(readFileSync(`/proc/${pid}/root${brought}/log`, 'utf8'), target.log);
+});
 
 test('a network device whose other end is outside, and rules for packets', async (t) => {
   const { target, init } = await startTree(t, 'pN');
