@@ -119,7 +119,7 @@ test('no room: it goes on; power cuts while it is saved and restored; switched o
       assert.match((await ended(vm, 1)).error!.message, /goes on: ENOSPC/);
       assert.match(await vm.check('dmesg'), /tideover: this machine goes on: failed: ENOSPC/);
       await checkWork(vm);
-      await hibernate(vm, '--to /dev/vdb', /tideover: [2-9]0% saved/);
+      await hibernate(vm, '--to /dev/vdb', /tideover: saving/);
     });
 
     const self = await inMachine(machine, async (vm) => {
@@ -133,7 +133,7 @@ test('no room: it goes on; power cuts while it is saved and restored; switched o
     await inMachine(machine, async (vm) => {
       await prepareBoot(vm);
       boots(vm);
-      await vm.waitFor(/tideover: [2-9]0% restored/, NEXT_KERNEL_MS);
+      await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
     });
 
     await inMachine(machine, async (vm) => {
