@@ -108,70 +108,53 @@ async function prepareBoot(vm: Vm): Promise<void> {
   await vm.check('mv /var/lib/tideover/hibernate /tideover');
 }
 
-/** Runs the script of the initramfs, which does not come back where there is an image that fits. */
-function boots(vm: Vm): void {
-  void vm.run('sh /etc/initramfs-tools/scripts/local-premount/tideover').catch(() => {});
+const SCRIPT = 'sh /etc/initramfs-tools/scripts/local-premount/tideover';
+
+/** Boots the machine once more and lets it go on. @param how options of resume @param then what to look at then */
+async function goOn(
+  machine: BootOptions,
+  self: string | undefined,
+  how: (vm: Vm) => Promise<string>,
+  then?: (vm: Vm) => Promise<void>,
+): Promise<void> {
+  await inMachine(machine, async (vm) => {
+    const began = vm.agent.greeting;
+    void vm.run(await how(vm), SLOW).catch(() => {});
+    await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
+    assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self, 'the machine that was saved goes on');
+    assert.equal((await ended(vm)).outcome, 'resumed');
+    await checkWork(vm);
+    await then?.(vm);
+  });
 }
 
 /** Software emulation compresses slowly. */
 const QUICK = '--compress none';
 
-test('no room: it goes on; power cuts while it is saved and restored; switched off, it goes on in another machine, once', async () => {
+test('where there is no room it goes on; switched off, it goes on in another machine, and once only', async () => {
   const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
   const machine = machineOf(own, image, small);
   try {
-    await inMachine(machine, async (vm) => {
+    const self = await inMachine(machine, async (vm) => {
       await startWork(vm);
       await hibernate(vm, `--to /dev/vdc ${QUICK}`, GOES_ON);
       assert.match((await ended(vm, 1)).error!.message, /goes on: ENOSPC/);
       assert.match(await vm.check('dmesg'), /tideover: this machine goes on: failed: ENOSPC/);
       await checkWork(vm);
-      await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saving/);
-    });
-
-    const self = await inMachine(machine, async (vm) => {
-      assert.match(await vm.check(`tideover resume ${await helper(vm)}`), /nothing to resume: there is no image/);
-      await startWork(vm);
       await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saved .* as \d+ MB/);
       await vm.exited;
       return vm.agent.greeting?.agent;
     });
-
-    await inMachine(machine, async (vm) => {
-      await prepareBoot(vm);
-      boots(vm);
-      await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
-    });
-
-    await inMachine(machine, async (vm) => {
-      assert.match(await vm.check('tideover crash sys /dev/vdb', SLOW), /RELEASE: 7\./);
-      const began = vm.agent.greeting;
-      void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
-      await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
-      assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self, 'the machine that was saved goes on');
-      assert.equal((await ended(vm)).outcome, 'resumed');
-      await checkWork(vm);
+    const resume = async (vm: Vm) => `tideover resume ${await helper(vm)}`;
+    await goOn(machine, self, resume, async (vm) => {
       const shown = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
       assert.equal(shown.state, 'used');
-      assert.match(await vm.check(`tideover resume ${await helper(vm)}`), /has been resumed before/);
-      await vm.check('kill $(cat /tmp/writer); umount /mnt/own && e2fsck -f -n /dev/vda');
+      assert.match(await vm.check(await resume(vm), SLOW), /has been resumed before/);
     });
   } finally {
     for (const each of [own, image, small]) each.remove();
   }
 });
-
-/** Boots the machine once more and lets it go on. @param how options of resume */
-async function goOn(machine: BootOptions, self: string | undefined, how: (vm: Vm) => Promise<string>): Promise<void> {
-  await inMachine(machine, async (vm) => {
-    const began = vm.agent.greeting;
-    void vm.run(`tideover resume ${await how(vm)}`).catch(() => {});
-    await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
-    assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
-    assert.equal((await ended(vm)).outcome, 'resumed');
-    await checkWork(vm);
-  });
-}
 
 const TESTS = 10;
 const CUTS = 20;
@@ -202,13 +185,47 @@ if (process.env.TIDEOVER_FULL) {
         });
         await goOn(machine, self, async (vm) => {
           await vm.check('cat >/tmp/extents', { input: extents });
-          return `--extents /tmp/extents ${await helper(vm)}`;
+          return `tideover resume --extents /tmp/extents ${await helper(vm)}`;
         });
       } finally {
         for (const each of [own, image, small]) each.remove();
       }
     });
   }
+
+  test('the script of the initramfs finds the image; a damaged one is not resumed', async () => {
+    const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
+    const machine = machineOf(own, image, small);
+    try {
+      const self = await inMachine(machine, async (vm) => {
+        await startWork(vm);
+        await hibernate(vm, '--to /dev/vdb', /tideover: saved .* as \d+ MB/);
+        await vm.exited;
+        return vm.agent.greeting?.agent;
+      });
+      await inMachine(machine, async (vm) => {
+        assert.match(await vm.check('tideover crash sys /dev/vdb', SLOW), /RELEASE: 7\./);
+        await vm.check('dd if=/dev/vdb of=/tmp/block bs=4096 skip=1 count=1');
+        await vm.check('dd if=/dev/urandom of=/dev/vdb bs=4096 seek=1 count=1 && sync');
+        const { status } = await vm.run(`tideover resume ${await helper(vm)}`, SLOW);
+        assert.equal(status, 5);
+        await vm.check('dd if=/tmp/block of=/dev/vdb bs=4096 seek=1 count=1 && sync');
+      });
+      await goOn(
+        machine,
+        self,
+        async (vm) => {
+          await prepareBoot(vm);
+          return SCRIPT;
+        },
+        async (vm) => {
+          await vm.check('kill $(cat /tmp/writer); umount /mnt/own && e2fsck -f -n /dev/vda');
+        },
+      );
+    } finally {
+      for (const each of [own, image, small]) each.remove();
+    }
+  });
 
   test(`${CUTS} power cuts at any moment: it goes on, or boots; never twice`, async () => {
     const [own, image, small] = [emptyDisk(256 << 20), emptyDisk(2 ** 31), emptyDisk(48 << 20)];
