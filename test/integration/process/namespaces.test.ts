@@ -9,7 +9,7 @@ import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
-import { abandoned, Bench, free, idsBelow, killTree } from './target.ts';
+import { abandoned, Bench, field, free, idsBelow, killTree } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
 
@@ -88,6 +88,36 @@ for (const [letters, what] of [
     assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   });
 }
+
+test(`kill -9 at ${KILLS} moments of a checkpoint of a tree in its own PID, UTS, IPC and network namespace: it goes on`, async (t) => {
+  const { target, init } = await startTree(t, 'puin');
+  const checkpoint = ['checkpoint', '-t', `${init}`, '-D', target.image, '--tcp-established', '-R'];
+  const started = performance.now();
+  const first = target.tideover(...checkpoint);
+  assert.equal(first.status, 0, first.stderr);
+  const duration = performance.now() - started;
+  for (let round = 0; round < KILLS; round++) {
+    const child = target.begin(...checkpoint);
+    const ended = once(child, 'exit');
+    await setTimeout(duration * (0.4 + (0.6 * round) / KILLS));
+    child.kill('SIGKILL');
+    await ended;
+    for (const id of idsBelow(init)) {
+      for (let left = 100; field(id, 'TracerPid') !== '0' && left > 0; left--) await setTimeout(10);
+      assert.equal(field(id, 'TracerPid'), '0');
+      assert.doesNotMatch(field(id, 'State'), /^[tT]/);
+    }
+  }
+  // The program says at its end whether all is as it was, and expects to have been restored.
+  const ids = idsBelow(init);
+  const last = target.tideover(...checkpoint.slice(0, -1));
+  assert.equal(last.status, 0, last.stderr);
+  await free(ids);
+  const pid = restore(target);
+  t.after(() => kill(pid));
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
 
 for (const [letters, what] of [
   ['', 'what is mounted outside'],
