@@ -3,8 +3,8 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
-  readdirSync,
   readFileSync,
   readlinkSync,
   rmdirSync,
@@ -15,6 +15,7 @@ import { join } from 'node:path';
 import { before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
+import { cgroupsOf, folderOf } from '../../../src/process/cgroups.ts';
 import { readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { isRoot, rootTest as test } from '../root.ts';
 import { Bench, free, idsBelow } from './target.ts';
@@ -55,6 +56,7 @@ test('a container of runc', async (t) => {
     });
   const log = join(target.folder, 'log');
   let pid = 0;
+  let groups: string[] = [];
   t.after(async () => {
     try {
       if (pid > 0) process.kill(pid, 'SIGKILL');
@@ -62,7 +64,7 @@ test('a container of runc', async (t) => {
       // It has ended.
     }
     runc('delete', '--force', name);
-    removeGroups(name);
+    for (const folder of groups) if (existsSync(folder)) rmdirSync(folder);
     await target.dispose();
   });
   for (const each of ['bin', 'proc', 'sys', 'dev', 'tmp', 'volume']) mkdirSync(join(rootfs, each), { recursive: true });
@@ -91,6 +93,10 @@ test('a container of runc', async (t) => {
   await target.says('ready');
   await setTimeout(300);
 
+  const mounts = readMountinfo('self');
+  groups = cgroupsOf(pid)
+    .map((line) => folderOf(mounts, line) ?? '')
+    .filter((folder) => folder.endsWith(`/${name}`));
   const ids = idsBelow(pid);
   const args = ['-D', target.image, '--external', 'mnt[/volume]:volume'];
   const saved = target.tideover('checkpoint', '-t', `${pid}`, ...args);
@@ -109,7 +115,7 @@ test('a container of runc', async (t) => {
   for (const each of ['pid', 'net', 'ipc', 'uts', 'mnt', 'cgroup']) {
     assert.notEqual(readlinkSync(`/proc/${pid}/ns/${each}`), readlinkSync(`/proc/self/ns/${each}`), each);
   }
-  const limits = foldersOf(name).filter((each) => readdirSync(each).includes('pids.max'));
+  const limits = groups.filter((each) => existsSync(join(each, 'pids.max')));
   for (const each of limits) assert.equal(readFileSync(join(each, 'pids.max'), 'utf8'), '77\n');
   assert.ok(limits.length > 0);
   await setTimeout(300);
@@ -120,18 +126,3 @@ test('a container of runc', async (t) => {
   assert.deepEqual(shown(join(volume, 'after')), shown(join(volume, 'before')));
   assert.ok(!readMountinfo('self').some(({ mountPoint }) => mountPoint.startsWith(target.folder)));
 });
-
-/** Control groups of a name in all hierarchies. */
-function foldersOf(name: string): string[] {
-  const mounts = readMountinfo('self').filter(({ type }) => type.startsWith('cgroup'));
-  const of = mounts.flatMap(({ mountPoint }) =>
-    readdirSync(mountPoint, { withFileTypes: true, recursive: true })
-      .filter((each) => each.isDirectory() && each.name === name)
-      .map((each) => join(each.parentPath, each.name)),
-  );
-  return [...new Set(of)];
-}
-
-function removeGroups(name: string): void {
-  for (const folder of foldersOf(name)) rmdirSync(folder);
-}
