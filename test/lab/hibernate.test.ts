@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { type BootOptions, boot } from '../../lab/boot.ts';
 import { cacheDirectory } from '../../lab/cache.ts';
+import { within } from '../../lab/deadline.ts';
 import { emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { systemImage } from '../../src/kexec/system.ts';
@@ -142,7 +143,7 @@ test('where there is no room it goes on; switched off, it goes on in another mac
       assert.match(await vm.check('dmesg'), /tideover: this machine goes on: failed: ENOSPC/);
       await checkWork(vm);
       await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saved .* as \d+ MB/);
-      await vm.exited;
+      await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
       return vm.agent.greeting?.agent;
     });
     const resume = async (vm: Vm) => `tideover resume ${await helper(vm)}`;
@@ -180,7 +181,7 @@ if (process.env.TIDEOVER_FULL) {
           await vm.check(`tideover hibernate setup --to /mnt/image/file ${await helper(vm)}`, SLOW);
           extents = await vm.check('cat /var/lib/tideover/hibernate/extents');
           await hibernate(vm, '--to /mnt/image/file', /tideover: saved .* as \d+ MB/);
-          await vm.exited;
+          await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
           return vm.agent.greeting?.agent;
         });
         await goOn(machine, self, async (vm) => {
@@ -200,7 +201,7 @@ if (process.env.TIDEOVER_FULL) {
       const self = await inMachine(machine, async (vm) => {
         await startWork(vm);
         await hibernate(vm, '--to /dev/vdb', /tideover: saved .* as \d+ MB/);
-        await vm.exited;
+        await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
         return vm.agent.greeting?.agent;
       });
       await inMachine(machine, async (vm) => {
@@ -239,7 +240,7 @@ if (process.env.TIDEOVER_FULL) {
           await hibernate(vm, '--to /dev/vdb', /tideover: saving/);
           // The second half of the cuts come while it is restored.
           if (cut < CUTS / 2) await wait(moment * 20_000);
-          else await vm.exited;
+          else await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
           return vm.agent.greeting?.agent;
         });
         if (cut >= CUTS / 2) {
@@ -292,7 +293,7 @@ if (process.env.TIDEOVER_FULL) {
           `(setsid sh -c "${command} >/tmp/hibernate.log 2>/dev/null; echo \\$? >/tmp/ended" &) </dev/null`,
         );
         await obey(vm, first);
-        await vm.exited;
+        await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
         return first?.agent;
       });
       await inMachine(machine, async (vm) => {
