@@ -44,7 +44,8 @@ export async function dumpsOn(
   folder: string,
 ): Promise<{ readonly path: string; readonly files: string[] }[]> {
   const into = join(folder, 'crash');
-  mkdirSync(into, { recursive: true });
+  mkdirSync(folder, { recursive: true });
+  // It makes the folder `crash` in the other one.
   await run(['/sbin/debugfs', '-R', `rdump /crash ${folder}`, disk.path]);
   return readdirSync(into).map((name) => ({ path: join(into, name), files: readdirSync(join(into, name)).sort() }));
 }
