@@ -76,6 +76,24 @@ export function acceptPages(runs: PageRuns, pid?: number): void {
   });
 }
 
+/** @throws FormatError where pages belong to no mapping: what is there is not the process's */
+export function acceptPlaces(runs: PageRuns, { pid, mm }: ImageTask): void {
+  const vmas = mm!.vmas.toSorted((a, b) => a.start - b.start);
+  for (let i = 0, at = 0, vma = 0; i < runs.length; i++) {
+    const end = runs.vaddr[i]! + runs.size[i]!;
+    for (at = runs.vaddr[i]!; at < end; at = vmas[vma]!.end) {
+      while (vma < vmas.length && vmas[vma]!.end <= at) vma++;
+      if (vma < vmas.length && vmas[vma]!.start <= at) continue;
+      throw new FormatError({
+        file: fileName(images.PAGEMAP, pid),
+        field: 'pagemap_entry',
+        expected: 'pages in mappings of the process',
+        found: `some at 0x${at.toString(16)}`,
+      });
+    }
+  }
+}
+
 const UNKNOWN_AREAS: ReadonlyMap<number, string> = new Map([
   [area.VMA_AREA_SOCKET, 'a packet socket'],
   [area.VMA_AREA_AIORING, 'a ring of io_setup(2)'],

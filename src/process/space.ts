@@ -6,7 +6,7 @@ import * as area from '../image/messages/memory.ts';
 import { MemoryImage, type PageRuns, type VmaEntry } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { ImageTask, MmEntry } from '../image/tree.ts';
-import { acceptPages } from './acceptance.ts';
+import { acceptPages, acceptPlaces } from './acceptance.ts';
 import { Copying } from './copying.ts';
 import { eachPart, fillMemory, fillWhereOther } from './filling.ts';
 import type { LazyMemory } from './lazy.ts';
@@ -103,6 +103,7 @@ export class Spaces {
     const image = new MemoryImage(this.#store, task.pid);
     const { runs } = image;
     acceptPages(runs, task.pid);
+    acceptPlaces(runs, task);
     const filled = new Set<VmaEntry>(inherited);
     this.#filled.set(task, filled);
     const vmas = ownVmas(mm).filter((vma) => !filled.has(vma));

@@ -14,7 +14,8 @@ import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import fc from 'fast-check';
 import { FormatError, SyscallError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
-import { openDirectory } from '../../../src/image/directory.ts';
+import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
+import { storeFromJson, storeToJson } from '../../../src/image/json.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { restore } from '../../../src/process/restore.ts';
 import { rootTest as test } from '../root.ts';
@@ -117,6 +118,40 @@ test('a file that is cut or missing is found by verify and by restore', async (t
     assert.equal(status, 5, stderr);
     assert.match(stderr, new RegExp(`${file}`));
     writeFileSync(join(target.image, file), files.get(file)!);
+  }
+});
+
+/** Sizes and places that no process has; what is said of each. */
+const hostile: readonly [file: RegExp, from: RegExp, to: string, says: RegExp][] = [
+  [/^pagemap-\d/, /"nr_pages":\d+/, '"nr_pages":1099511627776', /pagemap-\d+\.img: .* pages in mappings/],
+  // Where scratch memory lies.
+  [/^pagemap-\d/, /"vaddr":\d+/, '"vaddr":268439552', /pages in mappings of the process, found some at 0x10001000/],
+  [/^mm-\d/, /"end":\d+/, '"end":9007199254740991', /mmap.*: ENOMEM/],
+  [/^pstree/, /"threads":\[(\d+)/, '"threads":[$1,4194304', /core-4194304\.img: expected the file/],
+  [/^fdinfo/, /"fd":0/, '"fd":2147483647', /dup3.*: EBADF/],
+  [/^fdinfo/, /"id":\d+/, '"id":4000000000', /file 4000000000/],
+];
+
+test('hostile sizes take no memory and no time, and nothing of it is left', async (t) => {
+  const { target, pids } = await imageOf(t);
+  const [json, changed] = [join(target.folder, 'json'), join(target.folder, 'changed')];
+  const convert = (how: typeof storeToJson, from: string, to: string) => {
+    const draft = createDirectory(to, undefined);
+    how(openDirectory(from), draft);
+    draft.commit();
+  };
+  convert(storeToJson, target.image, json);
+  for (const [name, from, to, says] of hostile) {
+    const file = join(json, readdirSync(json).find((each) => name.test(each))!);
+    const before = readFileSync(file, 'utf8');
+    assert.match(before, from, file);
+    writeFileSync(file, before.replace(from, to));
+    convert(storeFromJson, json, changed);
+    const memory = process.memoryUsage.rss();
+    assert.match(refused(changed, pids, `${file} with ${to}`).message, says);
+    assert.ok(process.memoryUsage.rss() - memory < 512 << 20, `${to} took memory`);
+    writeFileSync(file, before);
+    rmSync(changed, { recursive: true });
   }
 });
 
