@@ -13,6 +13,7 @@ import { emptyDisk } from '../../lab/disk.ts';
 import { kernel, kernelNames } from '../../lab/kernels.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
+import { keepsService } from './service.ts';
 
 const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8'));
 const folder = temporaryFolder();
@@ -141,7 +142,7 @@ test('kill -9 of the process that started a guest leaves no QEMU, and the next r
   assert.ok(!existsSync(files));
 });
 
-test('Debian with systemd', async () => {
+test('Debian with systemd, and a service that is kept', async () => {
   for (const name of process.env.TIDEOVER_FULL ? kernelNames : (['6.1'] as const)) {
     const vm = await bootDebian({ kernel: name });
     try {
@@ -149,6 +150,7 @@ test('Debian with systemd', async () => {
       assert.equal((await vm.check('systemctl is-system-running')).trim(), 'running');
       assert.equal(await vm.check('tideover --version'), `${version}\n`);
       assert.match(await vm.check('cat /etc/os-release'), /^VERSION_CODENAME=bookworm$/m);
+      await keepsService(vm);
     } finally {
       await vm.close();
     }

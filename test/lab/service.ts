@@ -1,0 +1,63 @@
+/** A service of systemd that is kept: its drop-in, its main process, and a start that goes on. */
+import assert from 'node:assert/strict';
+import type { Vm } from '../../lab/vm.ts';
+
+const UNIT = `[Unit]
+Description=Counts
+
+[Service]
+User=nobody
+NoNewPrivileges=yes
+PrivateTmp=yes
+CapabilityBoundingSet=CAP_CHOWN
+ExecStart=/bin/sh -c "trap 'echo stopped; exit 0' TERM; i=0; while :; do i=$$((i+1)); echo $$i; sleep 0.1; done"
+`;
+const LOG = '/var/log/tideover/counts.log';
+
+/** Until a number is in the log. */
+const until = (number: number) => `until grep -qx ${number} ${LOG}; do sleep 0.1; done`;
+
+/** To be done in a guest with systemd. */
+export async function keepsService(vm: Vm): Promise<void> {
+  const mainPid = async () => Number(await vm.check('systemctl show -p MainPID --value counts'));
+  const numbers = async () => (await vm.check(`grep -x '[0-9]*' ${LOG}`)).trim().split('\n').map(Number);
+  await vm.check('cat >/etc/systemd/system/counts.service && systemctl daemon-reload', { input: UNIT });
+  assert.match(await vm.check('tideover keep counts 2>&1'), /do not apply while it is kept: PrivateTmp\n/);
+
+  await vm.check(`systemctl start counts && ${until(3)}`);
+  const first = await mainPid();
+  assert.equal(Number(await vm.check('cat /run/tideover/workloads/counts/pid')), first);
+  assert.match(
+    await vm.check('systemctl status counts'),
+    new RegExp(`Active: active \\(running\\)[^]*Main PID: ${first} `),
+  );
+  assert.match(await vm.check(`cat /proc/${first}/cgroup`), /^0::\/system.slice\/counts.service$/m);
+  const child = '$(pgrep -P $(systemctl show -p MainPID --value counts))';
+  const status = await vm.check(`cat /proc/${child}/status`);
+  assert.match(status, /^NSpid:\t\d+\t2$/m);
+  assert.match(status, /^Uid:\t65534\t65534\t65534\t65534$/m);
+  assert.match(status, /^NoNewPrivs:\t1$/m);
+  assert.match(status, /^CapBnd:\t0000000000000001$/m);
+
+  await vm.check(`tideover checkpoint -t ${first} -D pkram:workload/counts`);
+  await vm.check('while systemctl -q is-active counts; do sleep 0.1; done; systemctl reset-failed counts');
+  const saved = (await numbers()).length;
+  await vm.check(`systemctl start counts && ${until(saved + 3)}`);
+  const all = await numbers();
+  assert.deepEqual(
+    all,
+    all.map((_, i) => i + 1),
+  );
+  assert.notEqual(await mainPid(), first);
+  assert.match(await vm.check(`cat /proc/${child}/status`), /^NSpid:\t\d+\t2$/m);
+  assert.match(await vm.check('systemctl status counts'), /Active: active \(running\)/);
+  assert.doesNotMatch(await vm.check('tideover pkram ls'), /counts/);
+
+  // The signal goes through the init to the command.
+  await vm.check('systemctl stop counts');
+  assert.match(await vm.check(`tail -n 1 ${LOG}; systemctl show -p Result --value counts`), /^stopped\nsuccess\n$/);
+  await vm.check('tideover keep --remove counts && systemctl start counts');
+  assert.match(await vm.check(`cat /proc/${await mainPid()}/comm`), /^sh$/m);
+  assert.doesNotMatch(await vm.check('systemctl cat counts'), /tideover/);
+  await vm.check('systemctl stop counts');
+}
