@@ -28,6 +28,8 @@ const packagesFor = {
   terminals: ['bsdutils', 'tmux', 'vim-tiny'],
   /** programs that operators run */
   servers: ['memcached', 'nginx', 'postgresql', 'redis-server'],
+  /** what the demo keeps */
+  database: ['redis-server'],
   /** what makes containers */
   containers: ['runc'],
   /** to compare our codecs with */
