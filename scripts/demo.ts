@@ -155,8 +155,8 @@ interface State {
 async function look(machine: Vm): Promise<State> {
   const ids: Record<string, string> = {};
   for (const name of ['redis', 'ticker', 'shell']) {
-    const init = `/run/tideover/workloads/${name}/pid`;
-    ids[name] = (await machine.check(`sed -n 's/^NSpid:.*\\t//p' /proc/$(pgrep -P $(cat ${init}))/status`)).trim();
+    const find = `p=$(cat /run/tideover/workloads/${name}/pid); set -- $(cat /proc/$p/task/$p/children)`;
+    ids[name] = (await machine.check(`${find}; sed -n 's/^NSpid:.*\\t//p' /proc/$1/status`)).trim();
   }
   const ticker = (await machine.check('sleep 1; tail -n 1 /var/log/tideover/ticker.log')).trim();
   return { release: (await machine.check('uname -r')).trim(), ids, ticker };
