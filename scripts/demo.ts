@@ -13,7 +13,6 @@ import { requirePackages } from '../lab/packages.ts';
 import { guestRoot } from '../lab/root.ts';
 import { removeTemporary, temporaryFolder } from '../lab/temporary.ts';
 import type { Vm } from '../lab/vm.ts';
-import { TideoverError } from '../src/errors.ts';
 import { cpio } from '../src/kexec/cpio.ts';
 import { Client } from './demo-client.ts';
 
@@ -96,7 +95,7 @@ try {
   step(`Done in ${((performance.now() - begun) / 1000).toFixed(0)} s. Nothing is left running.`);
 } catch (error) {
   console.error(`demo: ${(error as Error).message}`);
-  if (!(error instanceof TideoverError)) console.error(vm?.console.lastLines());
+  console.error(await whatThereIs());
   process.exitCode = 1;
 } finally {
   client?.end();
@@ -116,6 +115,13 @@ async function machineDisk(): Promise<Disk> {
   await run(['truncate', '-s', '1G', path]);
   await run(['mkfs.ext4', '-q', '-F', '-d', stage, path]);
   return { path, format: 'raw', serial: SERIAL };
+}
+
+/** What a machine says in which something went wrong. */
+async function whatThereIs(): Promise<string> {
+  const look = 'tideover update status; cat /tmp/resume.log; tail -n 5 /var/log/tideover/*.log';
+  const said = await vm?.run(look, PATIENCE).catch(() => undefined);
+  return `${said?.stdout ?? ''}${said?.stderr ?? ''}${vm?.console.lastLines() ?? ''}`;
 }
 
 /** Changes the kernel, and says on the way what the machine says. */

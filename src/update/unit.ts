@@ -31,14 +31,27 @@ export const PROPERTIES = [
   ...['AmbientCapabilities', 'StandardInput'],
 ] as const;
 
+/**
+ * Settings that `+` leaves out and for which systemd makes a mount namespace even so (exec_needs_mount_namespace() of
+ * src/core/execute.c), with the values by which it makes none.
+ */
+const MOUNTS = {
+  ...{ PrivateTmp: 'no', PrivateDevices: 'no', PrivateMounts: 'no', PrivateIPC: 'no', ProtectSystem: 'no' },
+  ...{ ProtectHome: 'no', ProtectKernelTunables: 'no', ProtectKernelModules: 'no', ProtectKernelLogs: 'no' },
+  ...{ ProtectControlGroups: 'no', ProtectProc: 'default', ProcSubset: 'all', ReadWritePaths: '', ReadOnlyPaths: '' },
+  ...{ InaccessiblePaths: '', ExecPaths: '', NoExecPaths: '', BindPaths: '', BindReadOnlyPaths: '' },
+  TemporaryFileSystem: '',
+} as const;
+type MountSetting = keyof typeof MOUNTS;
+const mountSettings = Object.keys(MOUNTS) as MountSetting[];
+
 /** Settings that `+` leaves out and nobody puts back. */
-export const SANDBOX = [
-  ...['PrivateTmp', 'PrivateDevices', 'PrivateNetwork', 'ProtectSystem', 'ProtectHome', 'ProtectKernelTunables'],
-  ...['ProtectKernelModules', 'ProtectControlGroups', 'ProtectProc', 'ReadWritePaths', 'ReadOnlyPaths', 'BindPaths'],
-  ...['InaccessiblePaths', 'SystemCallFilter', 'RestrictAddressFamilies', 'RestrictNamespaces', 'LockPersonality'],
-  ...['MemoryDenyWriteExecute', 'RestrictRealtime', 'RestrictSUIDSGID'],
-] as const;
-const UNSET = new Set(['', 'no', 'default', '~']);
+export const SANDBOX: readonly string[] = [
+  ...mountSettings,
+  ...['PrivateNetwork', 'SystemCallFilter', 'RestrictAddressFamilies', 'RestrictNamespaces', 'LockPersonality'],
+  ...['MemoryDenyWriteExecute', 'RestrictRealtime', 'RestrictSUIDSGID', 'ProtectHostname', 'ProtectClock'],
+];
+const UNSET = new Set(['', 'no', 'default', 'all', '~']);
 
 /** Name of the workload that a service is. */
 export function workloadOf(unit: string): string {
@@ -63,6 +76,7 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
   const privileges = privileged ? [] : privilegesOf(unit, groupsOf);
   const kept = [...prefixes!].filter((prefix) => ':-'.includes(prefix)).join('');
   const words = [...tideover, 'run', name, '--', ...(privileges.length > 0 ? ['setpriv', ...privileges, '--'] : [])];
+  const isSet = (setting: string) => !UNSET.has(unit.properties.get(setting) ?? '');
   const text = [
     `# Written by tideover keep ${unit.name}. It is taken back by tideover keep --remove ${unit.name}`,
     '[Service]',
@@ -73,9 +87,10 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
     'PIDFile=',
     // To the init, which passes it on; the rest of the namespace ends with it.
     'KillMode=mixed',
+    ...mountSettings.filter(isSet).map((setting) => `${setting}=${MOUNTS[setting]}`),
     '',
   ].join('\n');
-  const lost = privileged ? [] : SANDBOX.filter((each) => !UNSET.has(unit.properties.get(each) ?? ''));
+  const lost = SANDBOX.filter(isSet);
   return {
     text,
     notes: [

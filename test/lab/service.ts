@@ -42,7 +42,10 @@ export async function keepsService(vm: Vm): Promise<void> {
   await vm.check(`tideover checkpoint -t ${first} -D pkram:workload/counts`);
   await vm.check('while systemctl -q is-active counts; do sleep 0.1; done; systemctl reset-failed counts');
   const saved = (await numbers()).length;
-  await vm.check(`systemctl start counts && ${until(saved + 3)}`);
+  await vm.check('systemctl start counts');
+  const said = await vm.check('journalctl -q -b -u counts');
+  assert.match(said, /goes on from pkram:workload\/counts, as process \d+/);
+  await vm.check(until(saved + 3));
   const all = await numbers();
   assert.deepEqual(
     all,

@@ -98,7 +98,9 @@ test('settings that do not apply any more are named', () => {
     SystemCallFilter: '',
     PrivateDevices: 'no',
   };
-  const { notes } = dropIn(unit(SIMPLE, set), TIDEOVER, groupsOf);
+  const { notes, text } = dropIn(unit(SIMPLE, set), TIDEOVER, groupsOf);
   assert.match(notes.at(-1)!, /: PrivateTmp, ProtectSystem$/);
   assert.equal(notes.length, 3);
+  // Else they would give it a mount namespace of its own.
+  assert.match(text, /\nPrivateTmp=no\nProtectSystem=no\n$/);
 });
