@@ -8,7 +8,7 @@ import { type Criu, fetchCriu } from '../../../lab/criu.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { storeToJson } from '../../../src/image/json.ts';
 import { MemoryStore } from '../../../src/image/store.ts';
-import { isRaw } from '../../../src/image/types.ts';
+import { isRaw, typeOfFile } from '../../../src/image/types.ts';
 import { isRoot, rootTest as test } from '../root.ts';
 import { Bench, field, free, idsBelow, killTree } from './target.ts';
 
@@ -181,7 +181,12 @@ for (const [name, saver, restorer] of [
   });
 }
 
-test('crit shows every file of a checkpoint, as it is shown here', async (t) => {
+/** Kinds of images that CRIU does not have: their magics begin with TD. */
+function isOurs(file: string): boolean {
+  return typeOfFile(file)!.magic >>> 16 === 0x5444;
+}
+
+test('crit shows every file of a checkpoint that CRIU has too, as it is shown here', async (t) => {
   const target = new Bench();
   t.after(() => target.dispose());
   const pid = target.start(target.compile('more'));
@@ -191,7 +196,9 @@ test('crit shows every file of a checkpoint, as it is shown here', async (t) => 
   const draft = json.draft();
   storeToJson(openDirectory(target.image), draft);
   draft.commit();
-  const files = readdirSync(target.image).filter((file) => !isRaw(file) && !file.startsWith('tideover.'));
+  const files = readdirSync(target.image).filter(
+    (file) => !isRaw(file) && !file.startsWith('tideover.') && !isOurs(file),
+  );
   assert.ok(files.length > 30, `${files.length} files`);
   const plain = (text: string) => JSON.parse(text.replaceAll('\\n', ''));
   for (const [i, theirs] of debian.decode(files.map((file) => join(target.image, file))).entries()) {
