@@ -11,7 +11,16 @@
  */
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_PATH, O_RDONLY, open_how, RESOLVE_IN_ROOT } from '../abi/fcntl.ts';
+import {
+  AT_EMPTY_PATH,
+  AT_FDCWD,
+  AT_NO_AUTOMOUNT,
+  O_CLOEXEC,
+  O_PATH,
+  O_RDONLY,
+  open_how,
+  RESOLVE_IN_ROOT,
+} from '../abi/fcntl.ts';
 import * as abi from '../abi/mount.ts';
 import { CLONE_NEWNS } from '../abi/sched.ts';
 import { S_IFDIR, S_IFMT } from '../abi/stat.ts';
@@ -188,7 +197,7 @@ function reachable(mounts: readonly Mount[], root: Root): Mount[] {
 /** The id of the mount that a path leads to, or -1. */
 function mountAt(path: string): number {
   try {
-    return Number(attributes(AT_FDCWD, path).stx_mnt_id);
+    return Number(attributes(AT_FDCWD, path, AT_NO_AUTOMOUNT).stx_mnt_id);
   } catch {
     return -1;
   }
@@ -599,7 +608,8 @@ class Making {
 
 /** One more mount of what a path shows, without what is mounted below it. */
 function copy(dfd: number, filename: string): number {
-  return open_tree({ dfd, filename, flags: abi.OPEN_TREE_CLONE | abi.OPEN_TREE_CLOEXEC | AT_EMPTY_PATH });
+  const flags = abi.OPEN_TREE_CLONE | abi.OPEN_TREE_CLOEXEC | AT_EMPTY_PATH | AT_NO_AUTOMOUNT;
+  return open_tree({ dfd, filename, flags });
 }
 
 function copyOf({ mountpoint }: MountEntry, path: string): number {

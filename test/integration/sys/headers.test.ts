@@ -78,7 +78,7 @@ const headers: readonly Header[] = [
     // include/linux/splice.h and struct file_handle of include/linux/fs.h: the C library declares them again.
     without: ['SPLICE_F_MOVE', 'SPLICE_F_NONBLOCK', 'SPLICE_F_MORE', 'SPLICE_F_GIFT', 'MAX_HANDLE_SZ', 'file_handle'],
   },
-  { module: 'fs', includes: ['linux/fs.h'] },
+  { module: 'fs', includes: ['linux/fs.h', 'linux/fiemap.h'] },
   { module: 'futex', includes: ['linux/futex.h'] },
   { module: 'inet_diag', includes: ['linux/inet_diag.h'] },
   { module: 'io_uring', includes: ['linux/io_uring.h'], without: ['SIZEOF_CQE', 'SIZEOF_SQE', 'SQE_FLAGS_AT'] },
@@ -94,7 +94,8 @@ const headers: readonly Header[] = [
   { module: 'kexec', includes: ['linux/kexec.h'] },
   { module: 'mman', includes: ['linux/mman.h', 'linux/memfd.h'] },
   { module: 'loop', includes: ['linux/loop.h'] },
-  { module: 'mount', includes: ['linux/mount.h'] },
+  // Of the kernel's own linux/fs.h.
+  { module: 'mount', includes: ['linux/fcntl.h', 'linux/mount.h'], without: ['MNT_DETACH'] },
   {
     module: 'nf_tables',
     includes: ['linux/netlink.h', 'linux/netfilter.h', 'linux/netfilter/nfnetlink.h', 'linux/netfilter/nf_tables.h'],
