@@ -68,7 +68,16 @@ function why(vmcore: string): string {
 
 test('a NULL pointer in a module: log, reason and dump are on the disk', async () => {
   const disk = await crashDisk();
-  const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash');
+  const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash', {
+    async prepare(guest) {
+      const refused = await guest.run('tideover crash arm --kernel /tmp/vmlinuz --target /tmp/crash', {
+        timeout: LONG_MS,
+      });
+      assert.equal(refused.status, 3);
+      assert.match(refused.stderr.toString(), /\/tmp\/crash.*tmpfs, is on no disk/);
+      assert.equal(JSON.parse(await guest.check('tideover crash status --json')).armed, false);
+    },
+  });
   try {
     void vm
       .run('insmod /tmp/fault.ko; sysctl -w kernel.panic_on_oops=1; echo oops >/sys/module/fault/parameters/cause')
