@@ -1,5 +1,5 @@
 /**
- * `npm run demo`: the kernel of a virtual machine is changed under a database, a program and a shell, in front of the user's
+ * `npm run demo`: the kernel of a virtual machine is changed under a database and a shell, in front of the user's
  * eyes, while a client outside of the machine stays on one connection.
  */
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
@@ -35,22 +35,6 @@ tideover update resume --hold >/dev/null 2>&1
 tideover update resume --json >/tmp/resumed 2>/tmp/resume.log &
 `;
 
-/** Counts in one thread, and the seconds by a timer in another one. */
-const TICKER = `import { Worker, isMainThread, parentPort } from 'node:worker_threads';
-if (!isMainThread) {
-  let seconds = 0;
-  setInterval(() => parentPort.postMessage(++seconds), 1000);
-} else {
-  let count = 0;
-  let seconds = 0;
-  setInterval(() => count++, 20);
-  new Worker(import.meta.filename).on('message', (now) => {
-    if (now !== ++seconds) throw new Error('a second is missing');
-    console.log('process ' + process.pid + ': ' + seconds + ' seconds by its timer, ' + count + ' counted');
-  });
-}
-`;
-
 const begun = performance.now();
 const folder = temporaryFolder();
 let vm: Vm | undefined;
@@ -64,10 +48,9 @@ try {
   vm = await boot({ kernel: FROM, memory: 1280, cpus: 2, disks: [disk], ...root });
   await vm.check(MOUNT);
 
-  step('A database, a program with threads and timers, and a shell are started with tideover run');
+  step('A database and a shell are started with tideover run');
   const redis = 'redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save "" --dir /var';
   await vm.check(`tideover run -d redis -- ${redis}`, PATIENCE);
-  await vm.check('tideover run -d ticker -- node /var/ticker.mjs', PATIENCE);
   await vm.check('tideover run -dt shell -- sh -i', PATIENCE);
   await type(vm, 'answer=42');
   client = new Client(await vm.hostPort(6379));
@@ -111,7 +94,6 @@ async function machineDisk(): Promise<Disk> {
   copyFileSync(next.vmlinuz, join(stage, 'vmlinuz'));
   const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
   writeFileSync(join(stage, 'initrd'), Buffer.concat([await guestRoot(next, root), early]));
-  writeFileSync(join(stage, 'ticker.mjs'), TICKER);
   await run(['truncate', '-s', '1G', path]);
   await run(['mkfs.ext4', '-q', '-F', '-d', stage, path]);
   return { path, format: 'raw', serial: SERIAL };
@@ -155,27 +137,24 @@ interface State {
   readonly release: string;
   /** Of the processes below each init, in its own namespace. */
   readonly ids: Readonly<Record<string, string>>;
-  readonly ticker: string;
 }
 
 async function look(machine: Vm): Promise<State> {
   const ids: Record<string, string> = {};
-  for (const name of ['redis', 'ticker', 'shell']) {
+  for (const name of ['redis', 'shell']) {
     const find = `p=$(cat /run/tideover/workloads/${name}/pid); set -- $(cat /proc/$p/task/$p/children)`;
     ids[name] = (await machine.check(`${find}; sed -n 's/^NSpid:.*\\t//p' /proc/$1/status`)).trim();
   }
-  const ticker = (await machine.check('sleep 1; tail -n 1 /var/log/tideover/ticker.log')).trim();
-  return { release: (await machine.check('uname -r')).trim(), ids, ticker };
+  return { release: (await machine.check('uname -r')).trim(), ids };
 }
 
-function show({ release, ids, ticker }: State): void {
+function show({ release, ids }: State): void {
   say(`kernel:                   ${release}`);
   say(
     `process ids:              ${Object.entries(ids)
       .map(([name, id]) => `${name} ${id}`)
       .join(', ')} (in their namespaces)`,
   );
-  say(`the program says:         ${ticker}`);
 }
 
 /** Types a line into the shell. @returns the last line that it says */
