@@ -206,7 +206,7 @@ test('a pipe, a socket and a file that are not part of the image', async (t) => 
     [checkpoint, 3, /pipe:\[\d+\].*--external 'pipe:/],
     [all.slice(0, 7), 3, /--external 'pipe:/],
     [[...checkpoint, '--external', `pipe[${inode(into)}]`], 3, /--ext-unix-sk/],
-    [[...checkpoint, '--external', 'mnt[/]:x'], 3, /--external mnt/],
+    [[...checkpoint, '--external', 'net[1]:x'], 3, /--external net/],
     [[...checkpoint, '--external', 'nothing'], 2, /is not file\[MNT:INODE\]/],
     [all, 0, /^/],
   ] as const) {

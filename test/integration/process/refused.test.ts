@@ -39,9 +39,9 @@ const changes: readonly [file: string, from: RegExp, to: string, says: RegExp][]
   ['core-PID.img.json', /"mtype":"X86_64"/, '"mtype":"AARCH64"', /process PID: .*registers are of AARCH64/],
   [
     'ids-PID.img.json',
-    /"mnt_ns_id":\d+/,
-    '"mnt_ns_id":99',
-    /process PID: mnt namespace: the process had one of its own/,
+    /"user_ns_id":\d+/,
+    '"user_ns_id":99',
+    /process PID: user namespace: the process had one of its own/,
   ],
   [
     'mm-PID.img.json',
