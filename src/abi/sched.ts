@@ -24,7 +24,7 @@ export const CLONE_NEWUSER = 0x10000000;
 export const CLONE_NEWPID = 0x20000000;
 export const CLONE_NEWNET = 0x40000000;
 export const CLONE_IO = 0x80000000;
-/** clone3(2) only: above the 32 bits of clone(2)'s flags. */
+/** clone3(2) only: above the 32 bits of clone(2)'s flags, and of JavaScript's `|`. Flags with these are added. */
 export const CLONE_CLEAR_SIGHAND = 0x100000000;
 export const CLONE_INTO_CGROUP = 0x200000000;
 /** For unshare(2), setns(2) and clone3(2): it lies in the bits of clone(2)'s exit signal. */

@@ -188,7 +188,7 @@ interface Duty {
 function standBy(calls: number, duty: Duty): { readonly pid: number; end(): void } {
   const records = Math.ceil(((calls + 8) * batch_record.size) / PAGE) * PAGE;
   const layout: SlotLayout = { frame: 0, records, data: PAGE };
-  const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
+  const flags = CLONE_VM + CLONE_CLEAR_SIGHAND;
   const tracee = makeScratch(() => clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid, {
     address: ADDRESS,
     size: scratchSize(layout, 1),

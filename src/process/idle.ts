@@ -51,7 +51,7 @@ function code(): Uint8Array {
 
 /** @returns its process id; nobody traces it, and it ends with us */
 export function startIdle(): number {
-  const clone = () => clone3({ flags: CLONE_VM | CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid;
+  const clone = () => clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid;
   const tracee = makeScratch(clone, MEMORY);
   const { pid } = tracee;
   const region = new Region(4096);

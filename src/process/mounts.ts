@@ -102,14 +102,19 @@ export class SavedMounts {
    * @throws UnsupportedError for a mount that could not be made again
    */
   constructor(pid: number, own: ReadonlySet<Namespace>, options: SaveMountOptions) {
-    const { ns, fd, mounts } = look(pid);
+    const { ns, fd, mounts, covered } = look(pid);
     this.#ns = ns;
-    const outside = reachable(readMountinfo('self'), Root.ours);
+    const ours = readMountinfo('self');
+    const outside = reachable(ours, Root.ours);
+    const skipped = new Set(options.skippedMounts);
+    for (const each of covered) {
+      const seen = skipped.has(each.mountPoint) || [...ours, ...mounts].some((other) => sameSource(other, each));
+      if (MADE.has(each.type) && !seen) throw lost(pid, each);
+    }
     const proc = mounts.find(({ mountPoint, type }) => mountPoint === '/proc' && type === 'proc');
     this.root = new Root(fd, own.has('pid') && proc !== undefined && !outside.some((each) => sameSource(each, proc)));
     this.#outside = new Set(outside.map(deviceOf));
     const first = mounts.find(({ mountPoint }) => mountPoint === '/')!;
-    const skipped = new Set(options.skippedMounts);
     this.entries = mounts
       .filter(({ mountPoint }) => !skipped.has(mountPoint))
       .map((each) => {
@@ -163,8 +168,11 @@ export class SavedMounts {
   }
 }
 
-/** The mount namespace of a process, and mounts of it which paths lead to, each with a parent that is among them. */
-function look(pid: number): { ns: number; fd: number; mounts: Mount[] } {
+/**
+ * The mount namespace of a process; mounts of it which paths lead to, each with a parent that is among them; and those that others
+ * are mounted over.
+ */
+function look(pid: number): { ns: number; fd: number; mounts: Mount[]; covered: Mount[] } {
   const flags = O_RDONLY | O_CLOEXEC;
   const ns = openat({ dirfd: AT_FDCWD, pathname: `/proc/${pid}/ns/mnt`, flags, mode: 0 });
   const ourselves = place('/proc/thread-self');
@@ -174,8 +182,10 @@ function look(pid: number): { ns: number; fd: number; mounts: Mount[] } {
       return { list, fd: place('/') };
     });
     try {
-      const mounts = parseMountinfo(readFileSync(list, 'latin1'), `/proc/${pid}/mountinfo`);
-      return { ns, fd, mounts: reachable(mounts, new Root(fd)) };
+      const all = parseMountinfo(readFileSync(list, 'latin1'), `/proc/${pid}/mountinfo`);
+      const mounts = reachable(all, new Root(fd));
+      const ids = new Set(mounts.map(({ id }) => id));
+      return { ns, fd, mounts, covered: all.filter(({ id }) => !ids.has(id)) };
     } finally {
       close({ fd: list });
     }
@@ -228,6 +238,15 @@ function hidden(mountPoint: string): UnsupportedError {
     what: `mount ${mountPoint}`,
     why: 'it shows a part of a tmpfs which is mounted whole nowhere in the tree, so that its other files cannot be saved',
     remedy: `say that a restore will bring it: --external 'mnt[${mountPoint}]:KEY'`,
+  });
+}
+
+function lost(pid: number, { mountPoint, type }: Mount): UnsupportedError {
+  return new UnsupportedError({
+    what: `mount ${mountPoint}`,
+    pid,
+    why: `another one lies over it, and what is in it would be lost (${type})`,
+    remedy: `unmount it, or leave it out: --skip-mnt ${mountPoint}`,
   });
 }
 

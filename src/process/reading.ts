@@ -29,7 +29,7 @@ export function short(call: string, pid: number, got: number, length: number): S
 }
 
 /**
- * Pages here and there, read one behind the other by few calls: 8500 of them in 9 ms, where a pread(2) each takes 39. They were
+ * Pages here and there, read one behind the other by few calls: a pread(2) each took 39 ms for 8500 of them. They were
  * written since the parent of the image was made, and so belong to this process alone: see openMemory().
  */
 export class Scattered {

@@ -110,7 +110,7 @@ export function makeTracker(watched: readonly { readonly pid: number; readonly f
   const calls = Math.max(3, 2 * watched.length) + 8;
   const data = pages(watched.length * pollfd.size + PAGE);
   const layout: SlotLayout = { frame: 0, records: pages(calls * batch_record.size), data };
-  const flags = CLONE_VM | CLONE_CLEAR_SIGHAND;
+  const flags = CLONE_VM + CLONE_CLEAR_SIGHAND;
   const tracee = makeScratch(() => clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid, {
     address: ADDRESS,
     size: scratchSize(layout, 1),

@@ -320,10 +320,10 @@ function bare(task: ImageTask, tree: ImageTree, hole: { address: number }, trace
 function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
-      const flags = CLONE_VM | CLONE_CLEAR_SIGHAND | (inner ? CLONE_NEWPID : 0);
+      const flags = CLONE_VM + CLONE_CLEAR_SIGHAND + (inner ? CLONE_NEWPID : 0);
       // A sibling ends with our signal, and would be told of the end of our parent.
       const how = sibling
-        ? { flags: flags | CLONE_PARENT, exit_signal: 0 }
+        ? { flags: flags + CLONE_PARENT, exit_signal: 0 }
         : { flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL };
       return clone3({ ...how, set_tid: [pid] }).pid;
     } catch (error) {

@@ -25,7 +25,6 @@ export function unitFiles(program: string): ReadonlyMap<string, string> {
       HOLD,
       `[Unit]
 Description=Hold back packets of connections whose processes are restored later
-Documentation=man:tideover(8)
 DefaultDependencies=no
 Conflicts=shutdown.target
 RequiresMountsFor=/var/lib/tideover /usr
@@ -47,7 +46,6 @@ WantedBy=sysinit.target
       RESUME,
       `[Unit]
 Description=Make processes go on that were kept over a change of kernels
-Documentation=man:tideover(8)
 After=network.target ${HOLD}
 ${conditions()}
 # Says what is lost, where neither is there.

@@ -64,7 +64,7 @@ export function checkPidfds({ pidfds }: Saving, tree: ReadonlySet<number>): void
 
 /** A process that is gone when the restore is done. @returns its id */
 function shortLived(atEnd: (end: () => void) => void): number {
-  const { pid } = clone3({ flags: CLONE_VM | CLONE_CLEAR_SIGHAND, exit_signal: 0, pdeath_sig: SIGKILL });
+  const { pid } = clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: 0, pdeath_sig: SIGKILL });
   atEnd(() => {
     kill({ pid, sig: SIGKILL });
     wait4.attempt({ pid, wstatus: 0, options: __WALL, rusage: 0 });

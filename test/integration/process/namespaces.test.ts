@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -159,6 +159,18 @@ test('a mount that is left out, one that is brought, and one that nobody brings'
   const mounts = readMountinfo(pid);
   assert.ok(!mounts.some(({ mountPoint }) => mountPoint === left));
   assert.equal(readFileSync(`/proc/${pid}/root${brought}/log`, 'utf8'), target.log);
+});
+
+test('a tmpfs that another mount lies over is refused by its name, and left out where that is said', async (t) => {
+  const { target, init } = await startTree(t, 't', 'mounts');
+  const twice = join(target.folder, 'twice');
+  mkdirSync(twice);
+  target.shell(`nsenter -t ${init} -m sh -c 'for i in 1 2; do mount -t tmpfs none ${twice}; done'`);
+  const checkpoint = ['checkpoint', '-t', `${init}`, '-D', target.image, '-R'];
+  const { status, stderr } = target.tideover(...checkpoint);
+  assert.equal(status, 3, stderr);
+  assert.match(stderr, /mount \S+\/twice: another one lies over it, .*\(tmpfs\)/);
+  assert.equal(target.tideover(...checkpoint, '--skip-mnt', twice).status, 0);
 });
 
 test('a network device whose other end is outside, and rules for packets', async (t) => {
