@@ -75,6 +75,10 @@ const runs: Readonly<Record<string, readonly (readonly [shape: number, ...args: 
   ],
 };
 
+/** Those that arm a machine and save it look into no dump: crashcapture.test.ts. */
+const ARMING = new Set(['arm', 'disarm', 'save', 'setup', 'status', 'test']);
+const commands = crash.commands!.filter(({ name }) => !ARMING.has(name));
+
 interface Shape {
   readonly list?: Shape;
   readonly members?: ReadonlyMap<string, { readonly shape: Shape; readonly optional: boolean }>;
@@ -149,10 +153,10 @@ function namesOf({ list, members }: Shape): string[] {
 }
 
 test('each command is looked at', () => {
-  assert.deepEqual(Object.keys(runs).sort(), crash.commands!.map(({ name }) => name).sort());
+  assert.deepEqual(Object.keys(runs).sort(), commands.map(({ name }) => name).sort());
 });
 
-for (const { name, description = [] } of crash.commands!) {
+for (const { name, description = [] } of commands) {
   test(`crash ${name} --json is what its help says`, async () => {
     const shapes = shapesOf(description);
     const found = new Set<string>();
