@@ -13,6 +13,7 @@ import type { LazyMemory } from './lazy.ts';
 import { restoreMm } from './mm.ts';
 import { lend, type Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
+import { RingPointers } from './ringpointers.ts';
 import { isStray } from './sessions.ts';
 import { firstWithMemory } from './sharing.ts';
 import { attachSegments, segmentRanges } from './sysv.ts';
@@ -186,6 +187,7 @@ export class Spaces {
     const { pid } = leader.scratch;
     const later = this.#lazy?.register(leader, task, image.runs);
     const isEmpty = inherited.length === 0 && later === undefined;
+    const pointers = this.#pointers(task);
     const copying = isEmpty ? Copying.into(leader, ownVmas(task.mm!), image.runs) : undefined;
     const fill = (to: number, from: number, length: number): void => {
       if (copying !== undefined) copying.fill(to, from, length);
@@ -193,12 +195,28 @@ export class Spaces {
       else fillMemory(pid, to, from, length);
     };
     try {
-      eachPart(image, (to, from, length) => vdso.take(to, from, length, fill), later);
+      const take = (to: number, from: number, length: number): void => {
+        pointers.take(from, length);
+        vdso.take(to, from, length, fill);
+      };
+      eachPart(image, take, later);
+      for (const each of this.#restoring.tree.tasks) {
+        if (firstWithMemory(this.#restoring.tree.tasks, each) === task) pointers.moveRegisters(each);
+      }
+      pointers.demandFound(later !== undefined);
       vdso.place(leader, { start: address, end: address + size });
     } finally {
       copying?.[Symbol.dispose]();
       vdso[Symbol.dispose]();
     }
+  }
+
+  #pointers(task: ImageTask): RingPointers {
+    const rings = ownVmas(task.mm!).filter((vma) => isRing(vma, this.#restoring));
+    return new RingPointers(
+      task.pid,
+      rings.map(({ start, end, pgoff, shmid }) => ({ ...this.#restoring.ring(shmid), start, end, pgoff })),
+    );
   }
 
   #runsOf(task: ImageTask): PageRuns {

@@ -16,6 +16,7 @@ import { io_uring_enter, io_uring_register, io_uring_setup } from '../../sys/io_
 import { mmap, munmap } from '../../sys/memory.ts';
 import { eventfd2 } from '../../sys/poll.ts';
 import { viewMemory } from '../../sys/syscall.ts';
+import { ringOffsets } from '../ringpointers.ts';
 import { type FileKind, infoLine, type OpenFile, restoreOwner, saveOwner } from './file.ts';
 
 export type Ring = Value<typeof io_uring_file_entry>;
@@ -47,7 +48,9 @@ export const ioUring: FileKind = {
     const [sq_entries, cq_entries] = [number('SqMask') + 1, number('CqMask') + 1];
     const setup_flags = cq_entries === 2 * sq_entries ? 0 : abi.IORING_SETUP_CQSIZE;
     const fown = saveOwner(file);
-    const ring: Ring = { id: file.id, flags: file.flags, fown, sq_entries, cq_entries, setup_flags, sq_head, cq_head };
+    const size = { sq_entries, cq_entries, setup_flags };
+    const offsets = [...ringOffsets(size)];
+    const ring: Ring = { id: file.id, flags: file.flags, fown, ...size, sq_head, cq_head, offsets };
     saving.rings.set(file.stat.stx_ino, ring);
     return { ext: { id: file.id, fown } };
   },
