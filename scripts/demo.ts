@@ -66,8 +66,12 @@ try {
   await client.counted(40);
   const after = await look(vm);
   show(after);
-  say(`a variable of the shell:  ${await type(vm, 'echo answer=$answer')}`);
-  say(`keys of the database:     ${await client.check(KEYS)} of ${KEYS} are what they were`);
+  const answer = await ask(vm, 'answer');
+  if (answer !== '42') throw new Error(`the variable of the shell is ${answer}`);
+  say(`a variable of the shell:  answer=${answer}`);
+  const kept = await client.check(KEYS);
+  if (kept !== KEYS) throw new Error(`${KEYS - kept} of ${KEYS} keys are not what they were`);
+  say(`keys of the database:     ${kept} of ${KEYS} are what they were`);
   const { count, longest } = client.said;
   say(`the client outside:       one connection; it counted to ${count}, without a gap or anything twice`);
   say(`its longest wait:         ${(longest / 1000).toFixed(1)} s`);
@@ -157,16 +161,18 @@ function show({ release, ids }: State): void {
   );
 }
 
-/** Types a line into the shell. @returns the last line that it says */
-async function type(machine: Vm, line: string): Promise<string> {
-  const said = await machine.check(`(echo '${line}'; sleep 2) | tideover attach shell`, PATIENCE);
-  return (
-    said
-      .trim()
-      .split(/[\r\n]+/)
-      .filter((each) => !each.endsWith('# '))
-      .at(-1) ?? ''
-  );
+/** Types a line into the shell. */
+async function type(machine: Vm, line: string): Promise<void> {
+  await machine.check(`(echo '${line}'; sleep 1) | tideover attach shell`, PATIENCE);
+}
+
+/** @returns what a variable of the shell is */
+async function ask(machine: Vm, variable: string): Promise<string> {
+  await type(machine, `echo "it is <$${variable}>"`);
+  // In the log there is also what was typed.
+  const find = "grep -o '^it is <.*>' /var/log/tideover/shell.log";
+  const said = await machine.check(`for i in $(seq 300); do ${find} && exit; sleep 0.2; done; exit 1`, PATIENCE);
+  return said.slice('it is <'.length, said.lastIndexOf('>'));
 }
 
 function step(text: string): void {
