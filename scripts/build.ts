@@ -1,7 +1,8 @@
 /**
  * Builds dist/: the command line with koffi's .node beside it, and with `--library` also the library (JavaScript and
  * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
- * needed (docs/adr/0003); and once more it is all in one file, tideover-single.mjs, for guests and initramfs images.
+ * needed (docs/adr/0003). Each costs 0.6 ms, so that commands that are waited for most (src/cli/programs) are one file each,
+ * with copies of all they need. And once more it is all in one file, tideover-single.mjs, for guests and initramfs images.
  *
  * Programs run from dist/ and other builds write to it meanwhile. So a file appears whole, under its name, and before those
  * that import it; and chunks that nothing imports any more stay for an hour, or until the package is made (`--library`).
@@ -19,7 +20,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
-import { resolve } from 'node:path';
+import { basename, resolve } from 'node:path';
 import { type BuildOptions, build, type Plugin } from 'esbuild';
 
 const require = createRequire(import.meta.url);
@@ -40,14 +41,28 @@ const options = {
   logLevel: 'warning',
 } as const satisfies BuildOptions;
 
-/** Node's own modules are loaded when the code that needs them runs, not when the one file is linked: 8 ms, and see target. */
+/**
+ * Node's own modules are loaded when something of them is used, not when one file is linked: 15 ms, and see target. Functions are
+ * looked up when they are called; classes and constants where the code that imports them begins.
+ */
 const builtinsAtFirstUse: Plugin = {
   name: 'builtins at first use',
   setup(builder) {
     builder.onResolve({ filter: /^node:/ }, ({ path }) => ({ path, namespace: 'builtin' }));
-    builder.onLoad({ filter: /.*/, namespace: 'builtin' }, ({ path }) => ({
-      contents: `module.exports = process.getBuiltinModule('${path}');`,
-    }));
+    builder.onLoad({ filter: /.*/, namespace: 'builtin' }, async ({ path }) => {
+      const names = Object.entries((await import(path)) as object).filter(([name]) => name !== 'default');
+      const exports = names.map(([name, value]) => {
+        const isFunction = typeof value === 'function' && /^[a-z]/.test(name);
+        const taken = isFunction
+          ? `(...given) => load().${name}(...given)`
+          : `/* @__PURE__ */ (() => load().${name})()`;
+        return `export const ${name} = ${taken};`;
+      });
+      // Asking again for one that is loaded takes as long as a system call.
+      const load = `let loaded; const load = () => (loaded ??= process.getBuiltinModule('${path}'));`;
+      const whole = 'export default new Proxy({}, { get: (_, name) => load()[name] });';
+      return { contents: [load, ...exports, whole].join('\n') };
+    });
   },
 };
 
@@ -60,7 +75,32 @@ const processAsItIs: Plugin = {
   },
 };
 
+const programs = await build({
+  ...options,
+  entryPoints: ['checkpoint', 'dmesg', 'restore'].map((name) => `src/cli/programs/${name}.ts`),
+  outdir: 'dist',
+  entryNames: 'chunks/[name]-[hash]',
+  outExtension: { '.js': '.mjs' },
+  plugins: [processAsItIs, builtinsAtFirstUse],
+});
+
+// A thread would begin with the file that it is started from, which is a program.
+const threaded = programs.outputFiles.find(({ text }) => text.includes('node:worker_threads'));
+if (threaded !== undefined) throw new Error(`${threaded.path} has threads; it cannot be a program of its own`);
+
+/** Imports of src/cli/programs are of what was built of them. */
+const programsAsBuilt: Plugin = {
+  name: 'programs as built',
+  setup(builder) {
+    builder.onResolve({ filter: /^\.\/programs\// }, ({ path }) => {
+      const file = programs.outputFiles.find((output) => basename(output.path).startsWith(`${basename(path, '.ts')}-`));
+      return file && { path: `./chunks/${basename(file.path)}`, external: true };
+    });
+  },
+};
+
 const built = await Promise.all([
+  programs,
   build({
     ...options,
     entryPoints: [{ in: 'src/cli/main.ts', out: 'tideover' }],
@@ -68,11 +108,11 @@ const built = await Promise.all([
     outExtension: { '.js': '.mjs' },
     chunkNames: 'chunks/[name]-[hash]',
     splitting: true,
-    plugins: [processAsItIs],
+    plugins: [processAsItIs, programsAsBuilt],
   }),
   build({
     ...options,
-    entryPoints: ['src/cli/main.ts'],
+    entryPoints: ['src/cli/single.ts'],
     outfile: 'dist/tideover-single.mjs',
     plugins: [builtinsAtFirstUse],
   }),

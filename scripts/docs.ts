@@ -1,8 +1,9 @@
 /** Writes what is documented from the sources: docs/cli.md, docs/process.md, and the numbers of docs/state.md. Unit tests fail where they are stale. */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { criuGuide } from '../src/cli/criu/guide.ts';
+import { globalFlags } from '../src/cli/globals.ts';
 import { reference } from '../src/cli/reference.ts';
-import { globalFlags, tree } from '../src/cli/tree.ts';
+import { tree } from '../src/cli/tree.ts';
 import { summary } from '../test/state.ts';
 
 writeFileSync(new URL('../docs/cli.md', import.meta.url), reference(tree, globalFlags));

@@ -2,12 +2,12 @@
 import { wantsColor } from './color.ts';
 import type { Command } from './command.ts';
 import { failure } from './exit.ts';
+import { globalFlags } from './globals.ts';
 import { createIo, printFailure, printOutput, type Settings, type Streams } from './io.ts';
 import { parse } from './parse.ts';
-import { globalFlags, tree } from './tree.ts';
 
 /** @param argv without the names of Node and of the program */
-export async function main(argv: readonly string[], streams: Streams, program: Command = tree): Promise<number> {
+export async function main(argv: readonly string[], streams: Streams, program: Command): Promise<number> {
   const settings: Settings = { json: false, verbose: 0, quiet: false, color: 'auto' };
   const interrupts = new Interrupts();
   try {

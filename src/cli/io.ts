@@ -57,7 +57,7 @@ export interface Io {
 /** A stream of this process, or a test's. */
 export interface Sink {
   readonly isTTY?: boolean;
-  readonly columns?: number;
+  readonly columns?: number | undefined;
   write(text: string): unknown;
 }
 

@@ -64,13 +64,14 @@ export async function withKernel(
 /** Of a dump that was open before, people are told only of what is missing beyond what they know. */
 async function withGaps(io: Io, kernel: Kernel, use: (kernel: Kernel) => Output | Promise<Output>): Promise<Output> {
   const known = kernel.gaps.list.length;
-  const { json, text } = await use(kernel);
+  const output = await use(kernel);
   const missing = kernel.gaps.list;
-  if (missing.length === 0) return { json, text };
+  if (missing.length === 0) return output;
   const news = missing.slice(known);
   for (const each of news.slice(0, MAX_WARNINGS)) io.warn(each);
   if (news.length > MAX_WARNINGS) io.warn(`and ${news.length - MAX_WARNINGS} more things are missing`);
   const gap = { partial: true, missing };
+  const { json, text } = output;
   return { json: Array.isArray(json) ? [...json, gap] : { ...(json as object), ...gap }, text };
 }
 

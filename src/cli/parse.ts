@@ -30,8 +30,11 @@ export function parse(
   settings: Settings,
   look: HelpLook,
 ): Request {
+  const words = argv.map(levelOfVerbosity);
   let request: Request | undefined;
   let text = '';
+  // They are half of all options, and seldom given.
+  const isTakenBack = words.some((word) => word.startsWith('--no-'));
   const build = (declared: Command, parents: readonly string[]): Parser => {
     const parser = new Parser(declared.name || NAMELESS);
     const path = [...parents, declared.name];
@@ -49,9 +52,9 @@ export function parse(
     if (parents.length > 0 && ![declared.name, ...(declared.aliases ?? [])].some((name) => argv.includes(name))) {
       return parser;
     }
-    addFlags(parser, declared.flags ?? {}, values);
+    addFlags(parser, declared.flags ?? {}, values, isTakenBack);
     parser.optionsGroup('Global options:').commandsGroup('Help:');
-    addFlags(parser, globals, settings as unknown as Values);
+    addFlags(parser, globals, settings as unknown as Values, isTakenBack);
     parser.addHelpOption(new Option('-h, --help', 'show this help'));
     if (declared.commands) parser.helpCommand('help [command]', 'show the help of a command');
     if (parents.length === 0) parser.version(version(), '-V, --version', 'show the version');
@@ -74,7 +77,7 @@ export function parse(
   const getErrHasColors = getOutHasColors;
 
   try {
-    build(tree, []).parse(argv.map(levelOfVerbosity), { from: 'user' });
+    build(tree, []).parse(words, { from: 'user' });
   } catch (error) {
     if (!(error instanceof CommanderError)) throw error;
     if (error.exitCode === 0) return { kind: 'show', text };
@@ -136,7 +139,7 @@ export function defaultOf(flag: Flag): unknown {
 }
 
 /** Values are kept here and not by commander: a global option may stand before a command and after it. */
-function addFlags(parser: Parser, flags: Flags, values: Values): void {
+function addFlags(parser: Parser, flags: Flags, values: Values, isTakenBack: boolean): void {
   for (const [key, flag] of Object.entries(flags)) {
     const option = new Option(flagTerm(flag), flag.summary);
     if (flag.choices) option.choices(flag.choices);
@@ -148,6 +151,7 @@ function addFlags(parser: Parser, flags: Flags, values: Values): void {
       else if (flag.value) values[key] = [...(values[key] as string[]), value];
       else values[key] = (values[key] as number) + 1;
     });
+    if (!isTakenBack) continue;
     const negative = new Option(`--no-${flag.long}`).hideHelp();
     parser.addOption(negative);
     parser.on(`option:${negative.name()}`, () => {

@@ -1,5 +1,5 @@
 /** All commands of tideover. */
-import type { Command, Flags } from './command.ts';
+import type { Command } from './command.ts';
 import { attach } from './commands/attach.ts';
 import { check } from './commands/check.ts';
 import { checkpoint } from './commands/checkpoint.ts';
@@ -15,24 +15,6 @@ import { predump } from './commands/predump.ts';
 import { restore } from './commands/restore.ts';
 import { run } from './commands/run.ts';
 import { update } from './commands/update.ts';
-
-/** On every command, before it and after it. */
-export const globalFlags = {
-  json: { long: 'json', summary: 'print the result, or the error, as one JSON document on stdout' },
-  verbose: {
-    long: 'verbose',
-    short: 'v',
-    repeat: true,
-    summary: 'say more on stderr; -vv (or -v2) adds details and the stacks of errors',
-  },
-  quiet: { long: 'quiet', short: 'q', summary: 'say nothing on stderr but warnings and errors' },
-  color: {
-    long: 'color',
-    value: 'WHEN',
-    choices: ['auto', 'always', 'never'],
-    summary: 'colour: auto is on a terminal, and not if NO_COLOR is set',
-  },
-} as const satisfies Flags;
 
 export const tree: Command = {
   name: 'tideover',

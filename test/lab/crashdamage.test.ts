@@ -12,6 +12,7 @@ import { dumps } from '../../lab/dumps.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { writeNote } from '../../src/abi/elfnote.ts';
 import { main } from '../../src/cli/app.ts';
+import { tree } from '../../src/cli/tree.ts';
 import { readFiles } from '../../src/crash/kernel/files.ts';
 import { isGap } from '../../src/crash/kernel/gaps.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
@@ -106,7 +107,7 @@ async function crash(command: string, dump: Uint8Array, ...argv: string[]) {
   let [out, errors] = ['', ''];
   const stdout = { write: (text: string) => (out += text) };
   const stderr = { write: (text: string) => (errors += text) };
-  const exit = await main(['crash', command, path, ...argv, '--json'], { stdout, stderr, env: {} });
+  const exit = await main(['crash', command, path, ...argv, '--json'], { stdout, stderr, env: {} }, tree);
   return { exit, json: JSON.parse(out), errors };
 }
 
@@ -235,7 +236,10 @@ test('what a dump holds cannot steer a terminal', async () => {
     const stdout = { write: (text: string) => (out += text), isTTY: true, columns: 200 };
     const stderr = { write: (text: string) => (out += text), isTTY: true };
     const [command, ...flags] = argv;
-    assert.equal(await main(['crash', command!, path, ...flags, '--color', 'never'], { stdout, stderr, env: {} }), 0);
+    assert.equal(
+      await main(['crash', command!, path, ...flags, '--color', 'never'], { stdout, stderr, env: {} }, tree),
+      0,
+    );
     assert.ok(!/[\x1b\x07\x9b]/.test(out), `${argv}: ${JSON.stringify(/.*[\x1b\x07\x9b].*/.exec(out)?.[0])}`);
     assert.match(out, /name|red!!/);
   }

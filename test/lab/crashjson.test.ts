@@ -10,6 +10,7 @@ import { dumps } from '../../lab/dumps.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { main } from '../../src/cli/app.ts';
 import { crash } from '../../src/cli/commands/crash.ts';
+import { tree } from '../../src/cli/tree.ts';
 
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
@@ -164,7 +165,7 @@ for (const { name, description = [] } of commands) {
       let [text, errors] = ['', ''];
       const stdout = { write: (more: string) => (text += more) };
       const stderr = { write: (more: string) => (errors += more) };
-      const exit = await main(['crash', name, ...args, '--json'], { stdout, stderr, env: {} });
+      const exit = await main(['crash', name, ...args, '--json'], { stdout, stderr, env: {} }, tree);
       assert.equal(exit, 0, errors);
       const value = JSON.parse(text);
       compare(value, shapes[index] ?? assert.fail(`its help has no shape ${index}`), name);

@@ -12,6 +12,7 @@ import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
 import { fetchPrograms } from '../../lab/fetched.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { main } from '../../src/cli/app.ts';
+import { tree } from '../../src/cli/tree.ts';
 import { readFiles } from '../../src/crash/kernel/files.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { readMappings } from '../../src/crash/kernel/mappings.ts';
@@ -344,6 +345,6 @@ async function tideover(...argv: string[]): Promise<string> {
   let [out, errors] = ['', ''];
   const stdout = { write: (text: string) => (out += text) };
   const stderr = { write: (text: string) => (errors += text) };
-  assert.equal(await main(argv, { stdout, stderr, env: {} }), 0, errors);
+  assert.equal(await main(argv, { stdout, stderr, env: {} }, tree), 0, errors);
   return out;
 }

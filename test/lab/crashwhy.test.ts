@@ -9,6 +9,7 @@ import { after, test } from 'node:test';
 import { type Cause, type CrashDump, crashDump } from '../../lab/crashes.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import { main } from '../../src/cli/app.ts';
+import { tree } from '../../src/cli/tree.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
 import { compareStacks, compareTasks } from './truth.ts';
@@ -95,7 +96,7 @@ async function tideover(...argv: string[]): Promise<string> {
   let [out, errors] = ['', ''];
   const stdout = { write: (text: string) => (out += text) };
   const stderr = { write: (text: string) => (errors += text) };
-  assert.equal(await main(argv, { stdout, stderr, env: {} }), 0, errors);
+  assert.equal(await main(argv, { stdout, stderr, env: {} }, tree), 0, errors);
   return out;
 }
 

@@ -6,8 +6,9 @@ import { checkpoint } from '../../../src/cli/commands/checkpoint.ts';
 import { restore } from '../../../src/cli/commands/restore.ts';
 import { criuGuide } from '../../../src/cli/criu/guide.ts';
 import { type CriuOption, criuOptions, isGlobal, refuseUnbuilt } from '../../../src/cli/criu/options.ts';
+import { globalFlags } from '../../../src/cli/globals.ts';
 import { parse } from '../../../src/cli/parse.ts';
-import { globalFlags, tree } from '../../../src/cli/tree.ts';
+import { tree } from '../../../src/cli/tree.ts';
 
 /** What a command gets of a command line. */
 function flagsOf(words: readonly string[]): Record<string, unknown> {

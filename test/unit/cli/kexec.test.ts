@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { main } from '../../../src/cli/app.ts';
+import { tree } from '../../../src/cli/tree.ts';
 
 async function run(...args: string[]) {
   const got = { stdout: '', stderr: '' };
@@ -12,7 +13,7 @@ async function run(...args: string[]) {
       got[name] += text;
     },
   });
-  const exit = await main(['kexec', ...args], { stdout: stream('stdout'), stderr: stream('stderr'), env: {} });
+  const exit = await main(['kexec', ...args], { stdout: stream('stdout'), stderr: stream('stderr'), env: {} }, tree);
   return { exit, ...got };
 }
 

@@ -2,9 +2,10 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import { type Command, command } from '../../../src/cli/command.ts';
 import { UsageError } from '../../../src/cli/exit.ts';
+import { globalFlags } from '../../../src/cli/globals.ts';
 import type { Settings } from '../../../src/cli/io.ts';
 import { parse } from '../../../src/cli/parse.ts';
-import { globalFlags, tree } from '../../../src/cli/tree.ts';
+import { tree } from '../../../src/cli/tree.ts';
 
 const run = async () => ({ json: null, text: () => [] });
 

@@ -3,8 +3,9 @@ import { readFileSync } from 'node:fs';
 import test from 'node:test';
 import { type Command, command } from '../../../src/cli/command.ts';
 import { exitCodes } from '../../../src/cli/exit.ts';
+import { globalFlags } from '../../../src/cli/globals.ts';
 import { reference } from '../../../src/cli/reference.ts';
-import { globalFlags, tree } from '../../../src/cli/tree.ts';
+import { tree } from '../../../src/cli/tree.ts';
 
 test('docs/cli.md is what the command tree says; else run: node scripts/docs.ts', () => {
   const written = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');

@@ -71,14 +71,15 @@ async function shown(
   const { rawText, timeText } = await import('../../../crash/kernel/printk.ts');
   const date = ({ time }: LogRecord) =>
     clock === undefined ? undefined : new Date(Number((clock.boot + time) / 1_000_000n));
-  const json = log.map((record) => ({
-    seq: record.seq === undefined ? null : Number(record.seq),
-    time: Number(timeText(record.time)),
-    level: record.level,
-    facility: record.facility,
-    ...(clock !== undefined && { date: date(record)!.toISOString() }),
-    text: textOf(record.text),
-  }));
+  const json = () =>
+    log.map((record) => ({
+      seq: record.seq === undefined ? null : Number(record.seq),
+      time: Number(timeText(record.time)),
+      level: record.level,
+      facility: record.facility,
+      ...(clock !== undefined && { date: date(record)!.toISOString() }),
+      text: textOf(record.text),
+    }));
   const text = ({ paint }: View) =>
     log.flatMap((record) => {
       if (flags.raw) return [rawText(record)];
@@ -90,7 +91,12 @@ async function shown(
         .split('\n')
         .map((line) => `${level}[${time}] ${style === undefined ? line : paint(style, line)}`);
     });
-  return { json, text };
+  return {
+    get json() {
+      return json();
+    },
+    text,
+  };
 }
 
 /** @throws UsageError */
