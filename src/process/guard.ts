@@ -24,18 +24,33 @@ import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
 const PAGE = 4096;
 const ADDRESS = 0x1000_0000;
 
+/** What is written when processes go on, into a file that is empty where they do not. */
+export interface GoingNote {
+  /** Open for appending. Whoever waits for its lock, by flock(2), waits for the guard too. */
+  readonly fd: number;
+  /** @param pid of the root */
+  text(pid: number): string;
+}
+
 /**
  * Letting go of a tree takes as many calls as it has threads. If we end between the first and the last of them, those that were
  * let go of would go on without the others: they are killed.
  *
- * @param pids of processes that are stopped now, and are to go on all or none
+ * @param pids of processes that are stopped now, and are to go on all or none; the root is the first
+ * @param note descriptor of ours for a file that is emptied if they do not go on, when the root has ended: the init of a PID
+ *   namespace does so after all others in it
  * @returns takes the guard away
  */
-export function guardOver(pids: readonly number[]): () => void {
-  const { end } = standBy(pids.length, {
-    open: (remote) => pids.map((each) => remote.call(NR.pidfd_open, each, 0)),
-    act(remote, pidfds) {
+export function guardOver(pids: readonly number[], note?: number): () => void {
+  const notes = note === undefined ? [] : [note];
+  const { end } = standBy(pids.length + 2, {
+    open: (remote, us) => [...copies(notes)(remote, us), ...pids.map((each) => remote.call(NR.pidfd_open, each, 0))],
+    act(remote, opened) {
+      const pidfds = opened.slice(notes.length);
       for (const pidfd of pidfds) remote.attempt(NR.pidfd_send_signal, pidfd, SIGKILL, 0, 0);
+      if (note === undefined) return;
+      remote.attempt(NR.poll, remote.put(pollfd.write({ fd: pidfds[0]!, events: POLLIN, revents: 0 })), 1, -1);
+      remote.attempt(NR.ftruncate, opened[0]!, 0);
     },
   });
   return end;

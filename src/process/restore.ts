@@ -5,13 +5,14 @@
  *
  * The processes are tracees of this one until all of them are ready, and die with it: nothing half-restored stays.
  */
+import { writeSync } from 'node:fs';
 import { F_DUPFD } from '../abi/fcntl.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
-import { close, fcntl } from '../sys/files.ts';
+import { close, fcntl, ftruncate } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
@@ -19,7 +20,7 @@ import { enterTime } from './clocks.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { makeCgroupNamespace, prepareGroups } from './groupsettings.ts';
-import { guardOver } from './guard.ts';
+import { type GoingNote, guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
 import { makeMounts, type RestoreMountOptions } from './mounts.ts';
 import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
@@ -49,6 +50,8 @@ export interface RestoreOptions extends RestoreMountOptions {
   readonly lazyPages?: number | undefined;
   /** Called when all of them are ready and still stopped; if it throws, nothing of them stays. @param pid of the root */
   readonly beforeGoing?: ((pid: number) => void) | undefined;
+  /** Written when they go on: is there if and only if they do, however this process ends. */
+  readonly note?: GoingNote | undefined;
 }
 
 export interface RestoreResult {
@@ -76,6 +79,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const own = ownNamespaces(tree);
   const asBefore = reapOrphans();
   let namespaces: NewNamespaces | undefined;
+  const { note } = options;
+  let unguard: (() => void) | undefined;
   try {
     namespaces = new NewNamespaces(own);
     const { net_ns_id } = tree.tasks[0]!.ids ?? OURS;
@@ -139,16 +144,18 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       for (const process of processes) beginTimers(process);
       for (const process of processes) leave(process, performance.now() - began);
       clear(processes, tree, hole);
+      const pids = live.map(({ pid }) => pid);
+      unguard = live.length > 1 || note !== undefined ? guardOver(pids, note?.fd) : undefined;
       namespaces.outside(() => options.beforeGoing?.(made[0]!.pid));
-      const unguard = live.length > 1 ? guardOver(live.map(({ pid }) => pid)) : undefined;
-      try {
-        // From here on connections go on: whoever is ended now tells the other ends.
-        restoring.ready();
-        restoring[Symbol.dispose]();
-        for (const process of processes) letGo(process, options.stopped);
-      } finally {
-        unguard?.();
+      if (note !== undefined) {
+        ftruncate({ fd: note.fd, length: 0 });
+        writeSync(note.fd, note.text(made[0]!.pid));
       }
+      // From here on connections go on: whoever is ended now tells the other ends.
+      restoring.ready();
+      restoring[Symbol.dispose]();
+      for (const process of processes) letGo(process, options.stopped);
+      unguard?.();
     } finally {
       close({ fd: keep });
     }
@@ -159,7 +166,12 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     };
   } catch (error) {
     restoring.failed();
-    killMade(made, error);
+    try {
+      killMade(made, error);
+    } finally {
+      if (unguard !== undefined && note !== undefined) ftruncate({ fd: note.fd, length: 0 });
+      unguard?.();
+    }
     throw error;
   } finally {
     asBefore();

@@ -9,6 +9,7 @@ import { untilAddressed } from './addresses.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
+import { wentOnAs } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
 /**
@@ -98,8 +99,23 @@ async function goOnInTurn(name: string, tree: Waiting | undefined, patience: num
     return goOn(tree)!;
   }
   if (tree !== undefined || findWorkload(name)?.state.unit !== undefined) return untilStarted(name, patience);
-  const why = 'it is lost: the memory that it was in is gone, and there is no copy on a disk';
-  throw new UnsupportedError({ what: `tree ${name}`, why, remedy: 'start it anew' });
+  // By `tideover run`, or by a resume that was killed before it could write so.
+  const pid = wentOnAs(name);
+  if (pid !== undefined) return pid;
+  throw new UnsupportedError({ what: `tree ${name}`, why: LOST, remedy: 'start it anew' });
+}
+
+export const LOST = 'it is lost: the memory that it was in is gone, and there is no copy on a disk';
+
+/**
+ * Names of trees that an update took out of its kernel, and that are nowhere in this one.
+ *
+ * @param isHere whether one waits, or has gone on
+ */
+export function lostTrees(record: UpdateRecord, isHere: (name: string) => boolean): string[] {
+  const { state, trees } = record;
+  if (!UNFINISHED.includes(state) || (state === 'jumping' && record.bootId === bootId())) return [];
+  return trees.filter(({ name, restored }) => restored === undefined && !isHere(name)).map(({ name }) => name);
 }
 
 /** Waits until a service has been restored by its own start. @returns its process id */

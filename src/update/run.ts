@@ -7,6 +7,7 @@ import type { ImageStore } from '../image/store.ts';
 import { restore } from '../process/restore.ts';
 import { launch, placeInit } from './launch.ts';
 import type { Place } from './medium.ts';
+import type { Turn } from './turn.ts';
 import {
   type Checkpoint,
   checkpointName,
@@ -37,6 +38,8 @@ export interface RunOptions {
   readonly unit: string | undefined;
   /** Where preserved memory is. */
   readonly place: Place | undefined;
+  /** That of this workload. */
+  readonly turn: Turn;
   /** Around the store of an image that is restored: tells of progress. */
   readonly watch?: (store: ImageStore) => ImageStore;
   warn(text: string): void;
@@ -103,6 +106,7 @@ function goOn(of: RunOptions, known: WorkloadState | undefined, checkpoint: Chec
       shellJob: false,
       sibling: of.sibling,
       beforeGoing: (root) => rememberWorkload(name, root, state),
+      note: of.turn.note,
     });
     return { pid, log: state.log, logFrom, restored: checkpointName(checkpoint) };
   } finally {

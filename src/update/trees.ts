@@ -12,6 +12,7 @@ import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
 import { runWorkload } from './run.ts';
 import { copyOf, dropSpilled, spilledTrees } from './spill.ts';
+import { isSpent, type Kept, type Turn, takeTurn } from './turn.ts';
 import {
   type Checkpoint,
   findWorkload,
@@ -102,8 +103,18 @@ export interface Waiting {
   readonly where: Checkpoint;
 }
 
-/** Trees in preserved memory, and those that are on the disk alone. */
+/** Trees in preserved memory, and those that are on the disk alone. What a tree has gone on from is removed. */
 export function waitingTrees(): Waiting[] {
+  return foundTrees().filter((each) => !isSpent(keptOf(each)));
+}
+
+function keptOf(waiting: Waiting): Kept {
+  const { name, where } = waiting;
+  const node = where.kind === 'node' ? where.node : isWorkload(waiting) ? nodeOfWorkload(name) : `${TREES}${name}`;
+  return { name, node, place: findMemory() };
+}
+
+function foundTrees(): Waiting[] {
   const inMemory = preservedTrees();
   const names = new Set(inMemory.map(({ name }) => name));
   const onDisk = spilledTrees().filter((name) => !names.has(name));
@@ -149,14 +160,15 @@ export function goOn(waiting: Waiting): number | undefined {
     return undefined;
   }
   const copy = copyOf(name);
-  const pid = isWorkload(waiting) ? startWorkload(name) : restored(waiting);
+  using turn = takeTurn(keptOf(waiting));
+  const pid = isWorkload(waiting) ? startWorkload(name, turn) : restored(waiting, turn);
   drop([waiting]);
   if (copy !== undefined) rmSync(copy, { recursive: true, force: true });
   return pid;
 }
 
 /** As `tideover run NAME` does. */
-function startWorkload(name: string): number {
+function startWorkload(name: string, turn: Turn): number {
   const warn = (text: string) => process.emitWarning(text);
   const of = {
     name,
@@ -167,12 +179,12 @@ function startWorkload(name: string): number {
     sibling: false,
     unit: undefined,
   };
-  return runWorkload({ ...of, place: findMemory(), warn }).pid;
+  return runWorkload({ ...of, place: findMemory(), turn, warn }).pid;
 }
 
-function restored(waiting: Waiting): number {
+function restored(waiting: Waiting, { note }: Turn): number {
   using image = openTree(waiting);
-  return restore(image, { stopped: false, shellJob: false }).pid;
+  return restore(image, { stopped: false, shellJob: false, note }).pid;
 }
 
 /** Unit of systemd that restores a tree by itself when it starts; undefined where none does. */

@@ -61,8 +61,11 @@ export const run = command({
     const { supervised } = await import('../criu/run.ts');
     const { placeOf } = await import('../medium.ts');
     const { untilAddressed } = await import('../../update/addresses.ts');
-    const { preservedCheckpoint } = await import('../../update/workload.ts');
+    const { demandName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
+    const { takeTurn } = await import('../../update/turn.ts');
+    demandName(name);
     const place = placeOf(undefined);
+    const turn = takeTurn({ name, node: nodeOfWorkload(name), place });
     const checkpoint = preservedCheckpoint(place, name);
     if (checkpoint !== undefined) await untilAddressed(place, checkpoint, NETWORK_MS);
     const result = await supervised(io, { label: 'restore', progressFile: undefined }, (watch) =>
@@ -75,10 +78,12 @@ export const run = command({
         sibling: notify !== undefined,
         unit: notify === undefined ? undefined : unitOf(readProcText('/proc/self/cgroup')),
         place,
+        turn,
         watch: (store) => watchStore(store, watch),
         warn: (text) => io.warn(text),
       }),
     );
+    turn[Symbol.dispose]();
     const { pid, log, restored } = result;
     io.info(
       `${name} ${restored === undefined ? 'runs' : `goes on from ${restored}`}, as process ${pid}; its output: ${log}`,

@@ -186,20 +186,26 @@ async function changeKernel(io: Io, flags: Request): Promise<Output> {
 async function showStatus(svg: string | undefined): Promise<Output> {
   const { readRecord } = await import('../../update/record.ts');
   const { waitingTrees } = await import('../../update/trees.ts');
-  const { checkpointName } = await import('../../update/workload.ts');
+  const { checkpointName, findWorkload } = await import('../../update/workload.ts');
+  const { lostTrees, LOST } = await import('../../update/resume.ts');
+  const { wentOnAs } = await import('../../update/turn.ts');
   const record = readRecord();
   const waiting = waitingTrees().map(({ name, where }) => ({ name, where: checkpointName(where) }));
+  const isHere = (name: string) =>
+    waiting.some((each) => each.name === name) || (wentOnAs(name) ?? findWorkload(name)?.pid) !== undefined;
+  const lost = record === undefined ? [] : lostTrees(record, isHere);
   const { timelineOf, timelineSvg } = await import('../../update/timeline.ts');
   const { writeFileSync } = await import('node:fs');
   const timeline = record && timelineOf(record);
   if (record !== undefined && svg !== undefined) writeFileSync(svg, timelineSvg(record));
   return {
-    json: { record: record ?? null, waiting, timeline: timeline ?? null },
+    json: { record: record ?? null, waiting, lost, timeline: timeline ?? null },
     text: (view) => [
       ...(record === undefined ? ['there has been no update'] : recordLines(record, timeline!, view)),
       ...waiting.map(({ name, where }) => `waits to be restored: ${name}, in ${where}`),
+      ...lost.map((name) => `${name}: ${LOST}`),
     ],
-    exit: waiting.length === 0 ? 0 : 4,
+    exit: waiting.length === 0 && lost.length === 0 ? 0 : 4,
   };
 }
 

@@ -11,12 +11,14 @@ import { AT_FDCWD, O_NOCTTY, O_RDWR } from '../../../src/abi/fcntl.ts';
 import { TIOCGPTPEER, TIOCSPTLCK, TIOCSWINSZ } from '../../../src/abi/termios.ts';
 import { ioctl, openat } from '../../../src/sys/files.ts';
 import { readStatus } from '../../../src/sys/stat.ts';
+import { takeTurn } from '../../../src/update/turn.ts';
 import {
   findWorkload,
   forgetWorkload,
   holdWorkload,
   logOf,
   nodeOfWorkload,
+  preservedCheckpoint,
   releaseWorkload,
 } from '../../../src/update/workload.ts';
 import { rootTest as test } from '../root.ts';
@@ -76,6 +78,7 @@ class Bench {
     }
     forgetWorkload(this.name);
     rmSync(logOf(this.name), { force: true });
+    rmSync(`/run/tideover/turns/${this.name}`, { force: true });
     rmSync(this.folder, { recursive: true });
   }
 }
@@ -164,6 +167,117 @@ test('a checkpoint that cannot be restored: fail, or start anew and leave it alo
   assert.equal(again.status, 0);
   assert.match(again.stderr, /is left alone/);
   assert.equal(again.stdout, 'a third time\n');
+});
+
+/** Ends this process at a point of `tideover run`: as the note is made, when it is written, before the checkpoint is removed. */
+const KILLED = `
+import fs from 'node:fs';
+import { syncBuiltinESMExports } from 'node:module';
+const [point, source, ...args] = process.argv.slice(1);
+const die = () => process.kill(process.pid, 'SIGKILL');
+const { writeSync } = fs;
+fs.writeSync = (fd, data) => {
+  const isNote = typeof data === 'string' && data.includes('"from"');
+  if (isNote && point === 'before') die();
+  const written = writeSync(fd, data);
+  if (isNote && point === 'written') die();
+  return written;
+};
+syncBuiltinESMExports();
+const { Pkram } = await import(source + '/pkram/pkram.ts');
+const { remove } = Pkram.prototype;
+Pkram.prototype.remove = function (...of) {
+  if (point === 'remove') die();
+  return remove.apply(this, of);
+};
+process.argv.splice(1, process.argv.length, source + '/cli/main.ts', ...args);
+await import(source + '/cli/main.ts');
+`;
+
+/** Whether there is a checkpoint, when whoever was killed leaves it alone for certain. */
+function isFound({ name, environment }: Bench): boolean {
+  const place = { kind: 'file', path: environment.TIDEOVER_PKRAM } as const;
+  using _ = takeTurn({ name, node: nodeOfWorkload(name), place });
+  return preservedCheckpoint(place, name) !== undefined;
+}
+
+for (const [point, goesOn] of [
+  ['before', false],
+  ['written', false],
+  ['remove', true],
+] as const) {
+  test(`kill -9 of run at the point "${point}": it ${goesOn ? 'goes on and has no' : 'does not go on and has its'} checkpoint`, async (t) => {
+    const work = bench(t);
+    work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+    await work.says(/\n3\n/);
+    await work.save();
+    const source = new URL('../../../src', import.meta.url).pathname;
+    const run = ['--input-type=module', '-e', KILLED, point, source, 'run', '-d', work.name];
+    const child = spawn(process.execPath, run, { stdio: 'ignore', env: work.environment });
+    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL']);
+    assert.equal(isFound(work), !goesOn);
+    assert.equal(work.pid !== undefined, goesOn);
+    const again = work.tideover('run', '-d', work.name);
+    assert.equal(again.status, goesOn ? 3 : 0, again.stderr);
+    if (goesOn) assert.match(again.stderr, /runs already, as process/);
+    const before = counted(work.log);
+    await work.says(new RegExp(`\n${before + 3}\n`));
+    counted(work.log);
+    // Where it ends now it does not begin again from there.
+    process.kill(work.pid!, 'SIGKILL');
+    while (work.pid !== undefined) await setTimeout(5);
+    assert.match(work.tideover('run', '-d', work.name).stderr, /nothing of it is preserved/);
+  });
+}
+
+const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
+
+test(`kill -9 at ${KILLS} moments of run: it goes on, or its checkpoint is there`, async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', 'sleep 1000 & sleep 1000');
+  await work.save();
+  const started = performance.now();
+  work.done('run', '-d', work.name);
+  const duration = performance.now() - started;
+  await work.save();
+  let ran = 0;
+  for (let round = 0; round < KILLS; round++) {
+    const child = work.begin(['run', '-d', work.name]);
+    const ended = once(child, 'exit');
+    await setTimeout(duration * (0.5 + (0.7 * round) / KILLS));
+    child.kill('SIGKILL');
+    await ended;
+    const found = isFound(work);
+    assert.equal(work.pid === undefined, found);
+    if (found) continue;
+    ran++;
+    await work.save();
+  }
+  t.diagnostic(`${ran} times it ran, ${KILLS - ran} times it waited`);
+  work.done('run', '-d', work.name);
+});
+
+test('of several at once one goes on from the checkpoint, and the others say that it runs', async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+  await work.says(/\n3\n/);
+  await work.save();
+  const runs = [1, 2, 3].map(() => work.begin(['run', '-d', work.name]));
+  const said = await Promise.all(
+    runs.map(async (child) => {
+      let stderr = '';
+      child.stderr!.on('data', (data) => {
+        stderr += data;
+      });
+      const [code] = await once(child, 'close');
+      return { code, stderr };
+    }),
+  );
+  assert.deepEqual(said.map(({ code }) => code).sort(), [0, 3, 3], JSON.stringify(said));
+  for (const { code, stderr } of said) if (code !== 0) assert.match(stderr, /runs already/);
+  const before = counted(work.log);
+  await work.says(new RegExp(`\n${before + 5}\n`));
+  counted(work.log);
 });
 
 test('in the foreground: output, exit code and signals', async (t) => {
