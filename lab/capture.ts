@@ -45,6 +45,8 @@ export async function dumpsOn(
 ): Promise<{ readonly path: string; readonly files: string[] }[]> {
   const into = join(folder, 'crash');
   mkdirSync(folder, { recursive: true });
+  // What was synced may be in the journal only, of which debugfs knows nothing.
+  await run(['/sbin/e2fsck', '-p', '-E', 'journal_only', disk.path]);
   // It makes the folder `crash` in the other one.
   await run(['/sbin/debugfs', '-R', `rdump /crash ${folder}`, disk.path]);
   return readdirSync(into).map((name) => ({ path: join(into, name), files: readdirSync(join(into, name)).sort() }));

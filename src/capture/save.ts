@@ -57,8 +57,9 @@ export async function save(orders: Orders, tell: (line: string) => void): Promis
       // zstd and zlib leave buffers to the garbage collector: 30 MB more than LZO.
       const form = isEarly || orders.compress === 'snappy' ? orders : { ...orders, compress: 'lzo' as const };
       if (form.compress !== orders.compress) tell(`there is little memory: pages are compressed with ${form.compress}`);
-      await put('vmcore', () => store.dump('vmcore', VMCORE, form, tell));
-      if (!isEarly) await putWhy();
+      const saving = put('vmcore', () => store.dump('vmcore', VMCORE, form, tell));
+      // It may have room where the dump has none.
+      await (isEarly ? saving : saving.finally(putWhy));
       await store.close();
       return { where: place.text, files, failures };
     } catch (error) {

@@ -68,8 +68,14 @@ function deviceOf({ text, device }: DirectoryPlace | BlockPlace): Promise<string
 // --- file systems --------------------------------------------------------------------------------------------------
 
 function mountedStore(folder: string): Store {
-  mkdirSync(folder, { recursive: true, mode: 0o700 });
-  syncFolder(dirname(folder));
+  try {
+    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    syncFolder(dirname(folder));
+  } catch (error) {
+    // The kernel that follows may lie on it, and is read from a mount of its own.
+    umount2({ target: MOUNT_POINT, flags: 0 });
+    throw error;
+  }
   return {
     async write(name, bytes) {
       const file = new OutputFile(join(folder, name));
