@@ -2,6 +2,7 @@
  * Workloads: trees of processes that are started so that they can be kept (tideover run), under a name.
  *
  *     /run/tideover/workloads/NAME/pid          the init of its PID namespace, as this system numbers it
+ *     /run/tideover/turns/NAME                 see turn.ts
  *     /var/lib/tideover/workloads/NAME.json     what it takes to restore it and to look after it; outlives the kernel
  *     /var/lib/tideover/init-DIGEST             that init's program; see src/asm/init.ts
  *     /var/log/tideover/NAME.log                what it writes

@@ -201,34 +201,31 @@ function isFound({ name, environment }: Bench): boolean {
   return preservedCheckpoint(place, name) !== undefined;
 }
 
-for (const [point, goesOn] of [
-  ['before', false],
-  ['written', false],
-  ['remove', true],
-] as const) {
-  test(`kill -9 of run at the point "${point}": it ${goesOn ? 'goes on and has no' : 'does not go on and has its'} checkpoint`, async (t) => {
-    const work = bench(t);
-    work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
-    await work.says(/\n3\n/);
-    await work.save();
-    const source = new URL('../../../src', import.meta.url).pathname;
+test('kill -9 of run before, in and after the moment when it goes on: its checkpoint is there, there, and not', async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+  await work.says(/\n3\n/);
+  await work.save();
+  const source = new URL('../../../src', import.meta.url).pathname;
+  for (const [point, goesOn] of [
+    ['before', false],
+    ['written', false],
+    ['remove', true],
+  ] as const) {
     const run = ['--input-type=module', '-e', KILLED, point, source, 'run', '-d', work.name];
     const child = spawn(process.execPath, run, { stdio: 'ignore', env: work.environment });
-    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL']);
-    assert.equal(isFound(work), !goesOn);
-    assert.equal(work.pid !== undefined, goesOn);
-    const again = work.tideover('run', '-d', work.name);
-    assert.equal(again.status, goesOn ? 3 : 0, again.stderr);
-    if (goesOn) assert.match(again.stderr, /runs already, as process/);
-    const before = counted(work.log);
-    await work.says(new RegExp(`\n${before + 3}\n`));
-    counted(work.log);
-    // Where it ends now it does not begin again from there.
-    process.kill(work.pid!, 'SIGKILL');
-    while (work.pid !== undefined) await setTimeout(5);
-    assert.match(work.tideover('run', '-d', work.name).stderr, /nothing of it is preserved/);
-  });
-}
+    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'], point);
+    assert.equal(isFound(work), !goesOn, point);
+    assert.equal(work.pid !== undefined, goesOn, point);
+  }
+  assert.match(work.tideover('run', '-d', work.name).stderr, /runs already, as process/);
+  await work.says(new RegExp(`\n${counted(work.log) + 3}\n`));
+  counted(work.log);
+  // Where it ends now it does not begin again from there.
+  process.kill(work.pid!, 'SIGKILL');
+  while (work.pid !== undefined) await setTimeout(5);
+  assert.match(work.tideover('run', '-d', work.name).stderr, /nothing of it is preserved/);
+});
 
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 6;
 
