@@ -1,6 +1,6 @@
 /**
- * `npm run demo`: the kernel of a virtual machine is changed under a database and a shell, in front of the user's
- * eyes, while a client outside of the machine stays on one connection.
+ * `npm run demo`: the kernel of a virtual machine is changed under a database, a program and a shell, in front of the
+ * user's eyes, while a client outside of the machine stays on one connection.
  */
 import { copyFileSync, mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -35,6 +35,22 @@ tideover update resume --hold >/dev/null 2>&1
 tideover update resume --json >/tmp/resumed 2>/tmp/resume.log &
 `;
 
+/** Counts in one thread, and the seconds by a timer in another one. */
+const TICKER = `import { Worker, isMainThread, parentPort } from 'node:worker_threads';
+if (!isMainThread) {
+  let seconds = 0;
+  setInterval(() => parentPort.postMessage(++seconds), 1000);
+} else {
+  let count = 0;
+  let seconds = 0;
+  setInterval(() => count++, 20);
+  new Worker(import.meta.filename).on('message', (now) => {
+    if (now !== ++seconds) throw new Error('a second is missing');
+    console.log('process ' + process.pid + ': ' + seconds + ' seconds by its timer, ' + count + ' counted');
+  });
+}
+`;
+
 const begun = performance.now();
 const folder = temporaryFolder();
 let vm: Vm | undefined;
@@ -48,9 +64,10 @@ try {
   vm = await boot({ kernel: FROM, memory: 1280, cpus: 2, disks: [disk], ...root });
   await vm.check(MOUNT);
 
-  step('A database and a shell are started with tideover run');
+  step('A database, a program with threads and timers, and a shell are started with tideover run');
   const redis = 'redis-server --port 6379 --bind 0.0.0.0 --protected-mode no --save "" --dir /var';
   await vm.check(`tideover run -d redis -- ${redis}`, PATIENCE);
+  await vm.check('tideover run -d ticker -- node /var/ticker.mjs', PATIENCE);
   await vm.check('tideover run -dt shell -- sh -i', PATIENCE);
   await type(vm, 'answer=42');
   client = new Client(await vm.hostPort(6379));
@@ -96,6 +113,7 @@ async function machineDisk(): Promise<Disk> {
   const [stage, path] = [join(folder, 'stage'), join(folder, 'disk')];
   mkdirSync(stage);
   copyFileSync(next.vmlinuz, join(stage, 'vmlinuz'));
+  writeFileSync(join(stage, 'ticker.mjs'), TICKER);
   const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
   writeFileSync(join(stage, 'initrd'), Buffer.concat([await guestRoot(next, root), early]));
   await run(['truncate', '-s', '1G', path]);
@@ -141,24 +159,31 @@ interface State {
   readonly release: string;
   /** Of the processes below each init, in its own namespace. */
   readonly ids: Readonly<Record<string, string>>;
+  /** What the program says next. */
+  readonly ticker: string;
 }
 
 async function look(machine: Vm): Promise<State> {
   const ids: Record<string, string> = {};
-  for (const name of ['redis', 'shell']) {
+  for (const name of ['redis', 'ticker', 'shell']) {
     const find = `p=$(cat /run/tideover/workloads/${name}/pid); set -- $(cat /proc/$p/task/$p/children)`;
     ids[name] = (await machine.check(`${find}; sed -n 's/^NSpid:.*\\t//p' /proc/$1/status`)).trim();
   }
-  return { release: (await machine.check('uname -r')).trim(), ids };
+  const lines = '$(wc -l </var/log/tideover/ticker.log)';
+  const more = `n=${lines}; for i in $(seq 600); do [ ${lines} -gt $n ] && exit; sleep 0.2; done; exit 1`;
+  await machine.check(more, PATIENCE);
+  const ticker = (await machine.check('tail -n 1 /var/log/tideover/ticker.log')).trim();
+  return { release: (await machine.check('uname -r')).trim(), ids, ticker };
 }
 
-function show({ release, ids }: State): void {
+function show({ release, ids, ticker }: State): void {
   say(`kernel:                   ${release}`);
   say(
     `process ids:              ${Object.entries(ids)
       .map(([name, id]) => `${name} ${id}`)
       .join(', ')} (in their namespaces)`,
   );
+  say(`the program says:         ${ticker}`);
 }
 
 /** Types a line into the shell. */
