@@ -12,6 +12,8 @@ export const CONTROLS = /[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u
  * others go through here before they are shown. Escape sequences vanish, other controls become visible as \xNN.
  */
 export function printable(text: string): string {
+  // Most have none, and a sequence begins with one.
+  if (text.search(CONTROLS) < 0) return text;
   return text.replace(SEQUENCES, '').replace(CONTROLS, (control) => {
     const code = control.charCodeAt(0);
     return code < 0x100 ? `\\x${code.toString(16).padStart(2, '0')}` : `\\u${code.toString(16)}`;

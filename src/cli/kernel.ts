@@ -1,9 +1,11 @@
 /** What the commands that look into a crashed kernel share. */
 import type { Btf, Member } from '../crash/kernel/btf.ts';
 import type { Kernel } from '../crash/kernel/kernel.ts';
+import type { ReadableKernel } from '../crash/kernel/readable.ts';
 import type { SymbolPlace } from '../crash/kernel/symbols.ts';
 import type { Task } from '../crash/kernel/tasks.ts';
 import type { AddressSpace } from '../crash/memory.ts';
+import type { PageSource } from '../crash/source.ts';
 import { filesOf, openDumpAt } from './dump.ts';
 import { UsageError } from './exit.ts';
 import type { Io, Output } from './io.ts';
@@ -45,24 +47,54 @@ export const dumpExits = {
  * What is missing is added to the result: to an object `partial: true` and `missing`, a list of texts; to a list such an object
  * as its last element. People are warned of it.
  */
-export async function withKernel(
+export function withKernel(
+  io: Io,
+  path: string,
+  flags: InputFlags,
+  use: (kernel: Kernel) => Output | Promise<Output>,
+): Promise<Output> {
+  return withDump(
+    io,
+    path,
+    flags,
+    async (source) => new (await import('../crash/kernel/kernel.ts')).Kernel(source),
+    use,
+  );
+}
+
+/** The same for what needs no symbols or types. */
+export function withReadableKernel(
+  io: Io,
+  path: string,
+  flags: InputFlags,
+  use: (kernel: ReadableKernel) => Output | Promise<Output>,
+): Promise<Output> {
+  const open = async (source: PageSource) => new (await import('../crash/kernel/readable.ts')).ReadableKernel(source);
+  return withDump(io, path, flags, open, use);
+}
+
+async function withDump<K extends ReadableKernel>(
   io: Io,
   path: string,
   { more, ram }: InputFlags,
-  use: (kernel: Kernel) => Output | Promise<Output>,
+  open: (source: PageSource) => Promise<K>,
+  use: (kernel: K | Kernel) => Output | Promise<Output>,
 ): Promise<Output> {
   if (io.kernel !== undefined) return withGaps(io, io.kernel, use);
-  const { Kernel } = await import('../crash/kernel/kernel.ts');
   const source = await openDumpAt(filesOf([path, ...more], { ram }));
   try {
-    return await withGaps(io, new Kernel(source), use);
+    return await withGaps(io, await open(source), use);
   } finally {
     source.close();
   }
 }
 
 /** Of a dump that was open before, people are told only of what is missing beyond what they know. */
-async function withGaps(io: Io, kernel: Kernel, use: (kernel: Kernel) => Output | Promise<Output>): Promise<Output> {
+async function withGaps<K extends ReadableKernel>(
+  io: Io,
+  kernel: K,
+  use: (kernel: K) => Output | Promise<Output>,
+): Promise<Output> {
   const known = kernel.gaps.list.length;
   const output = await use(kernel);
   const missing = kernel.gaps.list;

@@ -12,18 +12,14 @@ import { elf_prstatus } from '../../abi/elfcore.ts';
 import { readNotes } from '../../abi/elfnote.ts';
 import { NT_PRSTATUS } from '../../abi/ptrace.ts';
 import { FormatError, HoleError } from '../../errors.ts';
-import { kernelSpace } from '../kernelspace.ts';
 import { AddressSpace } from '../memory.ts';
-import type { PageSource } from '../source.ts';
-import { type Vmcoreinfo, vmcoreinfoOf } from '../vmcoreinfo.ts';
 import { Btf } from './btf.ts';
-import { Gaps } from './gaps.ts';
 import { Kallsyms } from './kallsyms.ts';
 import { list } from './lists.ts';
-import { VirtualMemory } from './memory.ts';
 import { type Module, readModules } from './modules.ts';
 import { ORC_ENTRY_SIZE, Orc, OrcFormat, type OrcTable } from './orc.ts';
 import { PerCpu } from './percpu.ts';
+import { ReadableKernel } from './readable.ts';
 import { Symbols } from './symbols.ts';
 import { isGone, readTask, readTasks, sleepingRegisters, type Task } from './tasks.ts';
 import { Types } from './types.ts';
@@ -41,24 +37,7 @@ export interface Cpu {
   readonly registers: (Registers & { readonly user: boolean }) | undefined;
 }
 
-export class Kernel {
-  readonly source: PageSource;
-  readonly info: Vmcoreinfo;
-  readonly memory: VirtualMemory;
-  readonly gaps = new Gaps();
-
-  /** @throws FormatError where the dump has no VMCOREINFO, or one without what leads to the page tables */
-  constructor(source: PageSource) {
-    const info = vmcoreinfoOf(source.notes);
-    if (info === undefined) {
-      const expected = 'a VMCOREINFO note';
-      throw new FormatError({ file: source.file, field: 'notes', expected, found: 'none' });
-    }
-    this.source = source;
-    this.info = info;
-    this.memory = new VirtualMemory(kernelSpace(source, info));
-  }
-
+export class Kernel extends ReadableKernel {
   /** The kernel's own symbols. */
   get kallsyms(): Kallsyms {
     return this.#once('kallsyms', () => {

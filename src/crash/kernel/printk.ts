@@ -72,6 +72,8 @@ function readRing(memory: VirtualMemory, info: Vmcoreinfo, ring: bigint, gaps: G
   const state = offset('prb_desc.state_var');
   const [begin, next] = [offset('prb_data_blk_lpos.begin'), offset('prb_data_blk_lpos.next')];
   const lengthAt = offset('printk_info.text_len');
+  const [seqAt, timeAt] = [offset('printk_info.seq'), offset('printk_info.ts_nsec')];
+  const callerAt = offset('printk_info.caller_id');
 
   const record = (id: bigint): LogRecord | undefined => {
     const index = id % BigInt(count);
@@ -91,12 +93,12 @@ function readRing(memory: VirtualMemory, info: Vmcoreinfo, ring: bigint, gaps: G
       text = memory.read(data + BigInt(from), Math.max(0, Math.min(entry.getUint16(lengthAt, true), to - from)));
     }
     return {
-      seq: entry.getBigUint64(offset('printk_info.seq'), true),
-      time: entry.getBigUint64(offset('printk_info.ts_nsec'), true),
+      seq: entry.getBigUint64(seqAt, true),
+      time: entry.getBigUint64(timeAt, true),
       // u16 text_len; u8 facility; u8 flags:5, level:3
       facility: entry.getUint8(lengthAt + 2),
       level: entry.getUint8(lengthAt + 3) >> 5,
-      caller: callerOf(entry.getUint32(offset('printk_info.caller_id'), true)),
+      caller: callerOf(entry.getUint32(callerAt, true)),
       text,
     };
   };

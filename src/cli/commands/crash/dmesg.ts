@@ -2,6 +2,7 @@
 import { textOf } from '../../../abi/text.ts';
 import type { Clock } from '../../../crash/kernel/identity.ts';
 import type { LogRecord } from '../../../crash/kernel/printk.ts';
+import type { ReadableKernel } from '../../../crash/kernel/readable.ts';
 import type { PstoreRecord } from '../../../crash/pstore.ts';
 import type { EccResult } from '../../../crash/ramoops.ts';
 import { count } from '../../../image/count.ts';
@@ -9,7 +10,7 @@ import type { Style } from '../../color.ts';
 import { command } from '../../command.ts';
 import { UsageError } from '../../exit.ts';
 import type { Io, Output, View } from '../../io.ts';
-import { dumpExits, inputFlags, vmcore, withKernel } from '../../kernel.ts';
+import { dumpExits, inputFlags, vmcore, withKernel, withReadableKernel } from '../../kernel.ts';
 import { printable } from '../../text.ts';
 
 /** By level, as dmesg(1) colours them: emergency, alert and critical, error, warning. */
@@ -51,12 +52,16 @@ export const dmesg = command({
       if (flags.ctime) io.warn('the time of day is not in what pstore keeps; times are since boot');
       return shown(left, undefined, flags);
     }
+    const { readLog } = await import('../../../crash/kernel/printk.ts');
+    const logOf = ({ memory, info, gaps }: ReadableKernel) => readLog(memory, info, gaps);
+    if (!flags.ctime) {
+      return withReadableKernel(io, path as string, flags, (kernel) => shown(logOf(kernel), undefined, flags));
+    }
     return withKernel(io, path as string, flags, async (kernel) => {
-      const { readLog } = await import('../../../crash/kernel/printk.ts');
       const { readClock } = await import('../../../crash/kernel/identity.ts');
-      const log = readLog(kernel.memory, kernel.info, kernel.gaps);
-      const clock = flags.ctime ? readClock(kernel) : undefined;
-      if (flags.ctime && clock === undefined) io.warn('the time of day is not in the dump; times are since boot');
+      const log = logOf(kernel);
+      const clock = readClock(kernel);
+      if (clock === undefined) io.warn('the time of day is not in the dump; times are since boot');
       return shown(log, clock, flags);
     });
   },
