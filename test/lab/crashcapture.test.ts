@@ -73,11 +73,19 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
   const disk = await crashDisk();
   const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash', {
     async prepare(guest) {
-      const refused = await guest.run('tideover crash arm --kernel /tmp/vmlinuz --target /tmp/crash', {
-        timeout: LONG_MS,
-      });
-      assert.equal(refused.status, 3);
-      assert.match(refused.stderr.toString(), /\/tmp\/crash.*tmpfs, is on no disk/);
+      const refused = async (args: string, why: RegExp) => {
+        const { status, stderr } = await guest.run(`tideover crash arm --kernel /tmp/vmlinuz ${args}`, {
+          timeout: LONG_MS,
+        });
+        assert.equal(status, 3);
+        assert.match(stderr.toString(), why);
+      };
+      await refused('--target /tmp/crash', /\/tmp\/crash.*tmpfs, is on no disk/);
+      await guest.check('echo extra_modules nonesuch >/tmp/crash.conf');
+      await refused(
+        '--config /tmp/crash.conf --target /mnt/data/crash',
+        /kernel module nonesuch of kernel 6\.12.*neither as a module nor built in/,
+      );
       assert.equal(JSON.parse(await guest.check('tideover crash status --json')).armed, false);
     },
   });
