@@ -213,8 +213,8 @@ test('kill -9 of run before, in and after the moment when it goes on: its checkp
     ['remove', true],
   ] as const) {
     const run = ['--input-type=module', '-e', KILLED, point, source, 'run', '-d', work.name];
-    const child = spawn(process.execPath, run, { stdio: 'ignore', env: work.environment });
-    assert.deepEqual(await once(child, 'exit'), [null, 'SIGKILL'], point);
+    const { signal, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8', env: work.environment });
+    assert.equal(signal, 'SIGKILL', `${point}: ${stderr}`);
     assert.equal(isFound(work), !goesOn, point);
     assert.equal(work.pid !== undefined, goesOn, point);
   }
