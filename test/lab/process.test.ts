@@ -131,6 +131,9 @@ async function end(vm: Vm, group: string): Promise<Record<string, string>> {
   return Object.fromEntries(lines.map(([, name, last, faults]) => [name, `${last}${faults && `: ${faults}`}`]));
 }
 
+/** Node has rings of io_uring, which 7.2 lays out otherwise than 6.1. */
+const WITH_NODE = [...PROGRAMS, 'timers'];
+
 const ALL_WELL = { state: 'ok', tree: 'ok', more: 'ok', clock: 'ok' };
 
 /** CRIU does not keep that an eventfd is a semaphore, that SIGTRAP is ignored, nor that a timerfd that has gone off will again. */
@@ -181,7 +184,7 @@ test('6.1: checkpoint, death and restore; and images for 7.2, by tideover and by
   const vm = await guest('6.1', ['nf_tables']);
   try {
     await vm.copyIn(join(folder, 'criu'), '/tmp/criu');
-    await start(vm, 'a', 5000, PROGRAMS);
+    await start(vm, 'a', 5000, WITH_NODE);
     await save(vm, 'a');
     await start(vm, 'c', 6000, PROGRAMS);
     const criu = '/tmp/criu/ld-linux-x86-64.so.2 --library-path /tmp/criu /tmp/criu/criu dump -v4 -o dump.log';
@@ -191,7 +194,7 @@ test('6.1: checkpoint, death and restore; and images for 7.2, by tideover and by
     );
     await vm.copyOut('/tmp/groups.tar', join(folder, 'groups.tar'));
     await restore(vm, 'a');
-    assert.deepEqual(await end(vm, 'a'), ALL_WELL);
+    assert.deepEqual(await end(vm, 'a'), { ...ALL_WELL, timers: 'ok' });
     await checkWork(vm);
   } finally {
     await vm.close();
@@ -208,7 +211,7 @@ test('7.2: what 6.1 saved goes on, by tideover and by CRIU 3.17, and is saved ag
     await vm.check('rm -r /tmp/p/a.image');
     await save(vm, 'a');
     await restore(vm, 'a');
-    assert.deepEqual(await end(vm, 'a'), ALL_WELL);
+    assert.deepEqual(await end(vm, 'a'), { ...ALL_WELL, timers: 'ok' });
     assert.deepEqual(withoutCrius(await end(vm, 'c')), ALL_WELL);
     await start(vm, 'b', 8000, PROGRAMS);
     await save(vm, 'b');
