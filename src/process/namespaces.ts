@@ -64,13 +64,17 @@ export class Namespaces {
     return new Set(NAMES.filter((name) => this.has(name)));
   }
 
-  /** @throws UnsupportedError for a process of the tree that is in others than its root, or has its children in others */
+  /**
+   * @throws UnsupportedError for a process of the tree that is in others than its root, or has its children in others; SyscallError
+   * ENOENT for one that is just ending, and has lost them
+   */
   check(pid: number | string): void {
     const links = linksOf(pid);
     for (const name of NAMES) {
       const forChildren = name === 'pid' || name === 'time' ? link(pid, `${name}_for_children`) : links[name];
       const same = links[name] === this.#links[name];
       if (same && forChildren === links[name]) continue;
+      if (link(pid, 'uts') === '' && this.#links.uts !== '') throw ending(pid);
       throw new UnsupportedError({
         what: `${name} namespace`,
         pid: Number.parseInt(`${pid}`, 10),
@@ -225,6 +229,11 @@ function link(pid: number | string, name: string): string {
     if (error instanceof SyscallError && error.errno === Errno.ENOENT) return '';
     throw error;
   }
+}
+
+/** A process that exits has no namespaces any more before it is a zombie. */
+function ending(pid: number | string): SyscallError {
+  return new SyscallError('readlink', `readlink(/proc/${pid}/ns/uts)`, Errno.ENOENT);
 }
 
 function refused(pid: number, name: Namespace): UnsupportedError {
