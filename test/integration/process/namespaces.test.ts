@@ -20,14 +20,9 @@ async function startTree(
   program = 'namespaces',
 ): Promise<{ target: Bench; init: number }> {
   const target = new Bench();
-  const inits: number[] = [];
-  t.after(async () => {
-    for (const init of [...inits, ...initsOf(target)]) kill(init);
-    await target.dispose();
-  });
+  t.after(() => target.dispose());
   target.start(target.compile(program), [letters]);
   const init = Number(/init (\d+)/.exec(await target.says('ready'))![1]);
-  inits.push(init);
   return { target, init };
 }
 

@@ -1,6 +1,16 @@
 /** Programs to be checkpointed, each in a folder of its own with its output in `log`, and the tideover that does it. */
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
-import { closeSync, existsSync, mkdirSync, mkdtempSync, openSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
@@ -109,6 +119,7 @@ export class Bench {
   /** Ends what is left, and removes the folder. */
   async dispose(): Promise<void> {
     for (const pid of this.#pids) killTree(pid);
+    for (const pid of runningFrom(this.folder)) killTree(pid);
     for (const child of this.#children) if (child.exitCode === null && child.signalCode === null) child.kill('SIGKILL');
     for (let i = 0; i < 5; i++) {
       try {
@@ -119,6 +130,18 @@ export class Bench {
       }
     }
   }
+}
+
+/** Processes whose program is in a folder: also those that have lost the parent that was started. */
+function runningFrom(folder: string): number[] {
+  const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
+  return pids.map(Number).filter((pid) => {
+    try {
+      return readlinkSync(`/proc/${pid}/exe`).startsWith(`${folder}/`);
+    } catch {
+      return false;
+    }
+  });
 }
 
 /** Kills a process and all below it, if they are there. */
