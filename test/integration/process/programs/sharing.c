@@ -27,6 +27,7 @@ static const int kinds[KINDS] = {
 	CLONE_VM, CLONE_VM | CLONE_SIGHAND, CLONE_FILES, CLONE_FS, CLONE_FILES | CLONE_FS,
 	CLONE_VM | CLONE_FS, CLONE_VM | CLONE_FILES | CLONE_FS | CLONE_SIGHAND,
 };
+/* go[0]: how far the sharers may go. go[1]: the frames are there. */
 static volatile int stage[KINDS], *go;
 static char stacks[KINDS][16384] __attribute__((aligned(16)));
 static int step[2];
@@ -80,7 +81,7 @@ int main(void)
 			pages[3 * 4096] = 'Z';
 			wait_for(1);
 			for (int i = 0; i < PAGES; i++) frames[i] = frame(pages + i * 4096);
-			*go = 2;
+			go[1] = 1;
 			wait_for(100);
 			_exit(pages[4096] == 'X' && pages[2 * 4096] == 0 && pages[3 * 4096] == 'Z' && pages[4 * 4096] == 'e' ? 7 : 8);
 		}
@@ -100,12 +101,12 @@ int main(void)
 	*go = 1;
 	/* the first of the sharers waits for 1 too, and answers at once */
 	CHECK(read(step[0], &byte, 1) == 1);
-	while (*go < 2) usleep(1000);
+	while (!go[1]) usleep(1000);
 	int shared = 0;
 	for (int i = 0; i < PAGES - 8; i++) shared += frames[i] != 0 && frames[i] == frame(pages + i * 4096);
 	CHECK(shared == PAGES - 8 - 3);
 	CHECK(pages[4096] == 'b' && pages[2 * 4096] == 'c' && pages[(PAGES - 1) * 4096] == 0);
-	/* sharers one after the other; the first two steps are done */
+	/* sharers one after the other; the first step is done */
 	int depth = 0, before = 0;
 	char at[4096], now[4096];
 	CHECK(getcwd(at, sizeof at));
