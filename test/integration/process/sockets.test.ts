@@ -132,7 +132,8 @@ test('connections go on where tideover is killed while it saves them', async () 
       const tideover = bench.begin(
         ...['checkpoint', '-t', `${pid}`, '-D', `${bench.image}-${i}`, '--tcp-established', '--leave-stopped'],
       );
-      while (!/^State:\s+t/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) await setTimeout(1);
+      // Stopped for good when that was all over between two looks.
+      while (!/^State:\s+t/im.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) await setTimeout(1);
       await setTimeout(100 * Math.random());
       tideover.kill('SIGKILL');
       // It may have been about to stop the process.
