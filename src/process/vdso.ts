@@ -95,13 +95,16 @@ export function outsideVdso(stopped: Tracee, vdso: () => Range | undefined, time
     const before = tracee.registers.bytes;
     tracee = tracee.aMomentLater(moment, timeout);
     // Asked to stop before a processor was free for it, it stops where it was.
-    if (Buffer.compare(before, tracee.registers.bytes) === 0) moment = Math.min(2 * moment, 10_000_000);
+    if (Buffer.compare(before, tracee.registers.bytes) === 0) moment = Math.min(2 * moment, 50_000_000);
   }
   return tracee;
 }
 
-/** In milliseconds, where processors are scarce. Else it takes some tenths: a loop that asks for the time is outside for a fifth. */
-const PATIENCE = 500;
+/**
+ * In milliseconds, where processors are scarce or emulated. Else it takes some tenths: a loop that asks for the time is outside for
+ * a fifth. Steps (PTRACE_SINGLESTEP) would always lead out, but a thread dies of their SIGTRAP when its tracer is killed.
+ */
+const PATIENCE = 5000;
 
 function isInside({ registers }: Tracee, vdso: () => Range | undefined): boolean {
   // In a system call: its process need not be looked at.

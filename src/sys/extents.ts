@@ -5,7 +5,6 @@ import * as abi from '../abi/fiemap.ts';
 import { FS_IOC_FIEMAP } from '../abi/fs.ts';
 import { UnsupportedError } from '../errors.ts';
 import { ioctl } from './files.ts';
-import { readProcText } from './proc.ts';
 
 /** A piece of a file: `length` bytes from `start` of the file stand at `at` of the disk. */
 export interface Extent {
@@ -70,9 +69,4 @@ export function extentsOf(path: string): { readonly device: string; readonly ext
   }
   if (covered < size || size === 0) refuse('it has holes, or is empty');
   return { device, extents };
-}
-
-/** In bytes, of a block device. */
-export function diskSize(path: string): number {
-  return Number(readProcText(`/sys/class/block/${basename(realpathSync(path))}/size`)) * 512;
 }

@@ -93,7 +93,7 @@ const makers: Partial<Record<FindingKind, Maker>> = {
   nmi: (facts, message) => {
     const frames = interruptedFrames(facts.crash);
     return {
-      finding: cause('nmi', `an NMI ended the kernel (${message})${onTop(frames)}`),
+      finding: cause('nmi', `an NMI ended the kernel (${message})${cpuWasIn(frames, facts.crash)}`),
       frames: calledPanic(facts.crash),
     };
   },
@@ -300,6 +300,8 @@ function byTask(crash: CrashSite | undefined): string {
   return crash === undefined ? '' : `, in task ${taskText(crash.task)} on CPU ${crash.cpu}`;
 }
 
-function onTop([at]: readonly CallFrame[]): string {
-  return at === undefined ? '' : `; the CPU was in ${frameText(at)}`;
+/** What it did when it was interrupted. */
+function cpuWasIn([at]: readonly CallFrame[], crash: CrashSite | undefined): string {
+  if (at !== undefined) return `; the CPU was in ${frameText(at)}`;
+  return crash?.end === 'user' ? `; the CPU was in user mode, in task ${taskText(crash.task)}` : '';
 }
