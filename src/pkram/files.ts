@@ -6,6 +6,7 @@
 import * as fs from 'node:fs';
 import { basename, resolve } from 'node:path';
 import { AT_FDCWD, SEEK_DATA, SEEK_HOLE } from '../abi/fcntl.ts';
+import { decodeDevice, encodeDevice } from '../abi/kdev_t.ts';
 import { S_IFBLK, S_IFCHR, S_IFIFO, S_IFSOCK } from '../abi/stat.ts';
 import { bytesOf, textOf } from '../abi/text.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
@@ -105,7 +106,8 @@ class Saver {
       const names = fs.readdirSync(nameOf(from), { encoding: 'buffer' }).map(textOf).sort();
       for (const name of names) this.#walk(`${from}/${name}`, path === '.' ? name : `${path}/${name}`);
     } else {
-      const rdev = [major(stat.rdev), minor(stat.rdev)] as const;
+      const { major, minor } = decodeDevice(Number(stat.rdev));
+      const rdev = [major, minor] as const;
       this.#write(type === 'character' || type === 'block' ? { ...record, rdev } : record);
     }
   }
@@ -175,7 +177,7 @@ export function restoreFiles(
 function create(path: string, record: FileRecord, pages: PageTaker): void {
   const name = nameOf(path);
   const node = (type: number, [high, low]: readonly [number, number] = [0, 0]) =>
-    mknodat({ dirfd: AT_FDCWD, pathname: path, mode: type | 0o600, dev: makedev(high, low) });
+    mknodat({ dirfd: AT_FDCWD, pathname: path, mode: type | 0o600, dev: encodeDevice(high, low) });
   switch (record.type) {
     case 'directory':
       if (!fs.lstatSync(name, { throwIfNoEntry: false })?.isDirectory()) fs.mkdirSync(name, 0o700);
@@ -291,20 +293,6 @@ function typeOf(stat: fs.BigIntStats): FileType {
   if (stat.isFIFO()) return 'fifo';
   if (stat.isSocket()) return 'socket';
   return stat.isCharacterDevice() ? 'character' : 'block';
-}
-
-/** makedev(3): minor in bits 0-7 and 20-31, major in bits 8-19 and, for libc, 32-43. */
-function major(dev: bigint): number {
-  return Number(((dev >> 8n) & 0xfffn) | ((dev >> 32n) & 0xfffff000n));
-}
-
-function minor(dev: bigint): number {
-  return Number((dev & 0xffn) | ((dev >> 12n) & 0xffffff00n));
-}
-
-/** As the kernel's new_encode_dev() has it, which is what mknodat takes: 32 bits. */
-function makedev(high: number, low: number): number {
-  return ((low & 0xff) | (high << 8) | ((low & ~0xff) << 12)) >>> 0;
 }
 
 function changing(path: string): never {

@@ -21,6 +21,7 @@ import {
   open_how,
   RESOLVE_IN_ROOT,
 } from '../abi/fcntl.ts';
+import { internalDevice } from '../abi/kdev_t.ts';
 import * as abi from '../abi/mount.ts';
 import { CLONE_NEWNS } from '../abi/sched.ts';
 import { S_IFDIR, S_IFMT } from '../abi/stat.ts';
@@ -294,9 +295,8 @@ const SUPER: Readonly<Record<string, number>> = {
   lazytime: abi.MS_LAZYTIME,
 };
 
-/** CRIU's number of a device: new_encode_dev() is another one. */
 function deviceOf({ major, minor }: Mount): number {
-  return ((major << 20) | minor) >>> 0;
+  return internalDevice(major, minor);
 }
 
 function entryOf(each: Mount): MountEntry {

@@ -3,6 +3,7 @@
 import { rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, O_RDONLY } from '../abi/fcntl.ts';
+import { encodeDevice, internalDevice } from '../abi/kdev_t.ts';
 import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { memfd_inode_entry, pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
@@ -258,16 +259,16 @@ export class Saving {
     const key = `${stat.stx_dev_major}:${stat.stx_dev_minor}:${stat.stx_ino}`;
     let ghost = this.ghosts.get(key);
     if (ghost === undefined) {
-      const dev = (stat.stx_dev_major << 20) | stat.stx_dev_minor;
+      const dev = internalDevice(stat.stx_dev_major, stat.stx_dev_minor);
       ghost = {
         id: this.ghosts.size + 1,
         entry: {
-          ...{ uid: stat.stx_uid, gid: stat.stx_gid, mode: stat.stx_mode, dev: dev >>> 0, ino: stat.stx_ino },
+          ...{ uid: stat.stx_uid, gid: stat.stx_gid, mode: stat.stx_mode, dev, ino: stat.stx_ino },
           atim: { tv_sec: BigInt(stat.stx_atime.tv_sec), tv_usec: Math.floor(stat.stx_atime.tv_nsec / 1000) },
           mtim: { tv_sec: BigInt(stat.stx_mtime.tv_sec), tv_usec: Math.floor(stat.stx_mtime.tv_nsec / 1000) },
           ...(kind === S_IFREG ? { chunks: true, size: stat.stx_size } : {}),
           ...(kind === S_IFLNK ? { symlnk_target: targetOf(file.at) } : {}),
-          ...(kind === S_IFCHR ? { rdev: (stat.stx_rdev_major << 8) | stat.stx_rdev_minor } : {}),
+          ...(kind === S_IFCHR ? { rdev: encodeDevice(stat.stx_rdev_major, stat.stx_rdev_minor) } : {}),
         },
         pieces: kind === S_IFREG ? readPieces(file.at, stat.stx_size) : [],
       };

@@ -15,6 +15,7 @@ import {
   O_RDONLY,
   O_WRONLY,
 } from '../abi/fcntl.ts';
+import { encodeDevice } from '../abi/kdev_t.ts';
 import { S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
 import { timespec } from '../abi/time.ts';
 import { FormatError } from '../errors.ts';
@@ -163,7 +164,7 @@ export function restoreContent(store: ImageStore, file: string, fd: number): voi
 function make(entry: TarHeader, path: string, content: Uint8Array): void {
   const { type, mode, linkname, major, minor } = entry;
   const node = (kind: number) => {
-    const dev = type === '6' ? 0 : ((minor & 0xfff00) << 12) | (major << 8) | (minor & 0xff);
+    const dev = type === '6' ? 0 : encodeDevice(major, minor);
     mknodat({ dirfd: AT_FDCWD, pathname: path, mode: kind | (mode & 0o7777), dev });
   };
   if (type === '0') writeFile(entry, path, content);

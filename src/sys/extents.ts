@@ -3,6 +3,7 @@ import { closeSync, openSync, realpathSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import * as abi from '../abi/fiemap.ts';
 import { FS_IOC_FIEMAP } from '../abi/fs.ts';
+import { decodeDevice } from '../abi/kdev_t.ts';
 import { UnsupportedError } from '../errors.ts';
 import { ioctl } from './files.ts';
 
@@ -34,7 +35,7 @@ export function extentsOf(path: string): { readonly device: string; readonly ext
     throw new UnsupportedError({ what: path, why, remedy });
   };
   const { size, dev } = statSync(path);
-  const [major, minor] = [(dev >>> 8) & 0xfff, (dev & 0xff) | ((dev >>> 12) & 0xfff00)];
+  const { major, minor } = decodeDevice(dev);
   const number = `/sys/dev/block/${major}:${minor}`;
   let device: string;
   try {

@@ -1,6 +1,7 @@
 /** Watches of files: inotify(7). The kernel tells a file by its handle, from which comes a path. */
 import { AT_FDCWD, file_handle, O_CLOEXEC, O_DIRECTORY, O_NONBLOCK, O_PATH, O_RDONLY } from '../../abi/fcntl.ts';
 import { IN_DONT_FOLLOW } from '../../abi/inotify.ts';
+import { internalDevice } from '../../abi/kdev_t.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import { FormatError, UnsupportedError } from '../../errors.ts';
 import type { inotify_wd_entry } from '../../image/messages/descriptors.ts';
@@ -114,7 +115,7 @@ function words(bytes: Uint8Array): bigint[] {
   return Array.from({ length: whole.length / 8 }, (_, i) => whole.readBigUInt64LE(8 * i));
 }
 
-/** Where a file is that is told by its handle. @param device as the kernel numbers it: 12 bits of major, 20 of minor */
+/** Where a file is that is told by its handle. @param device see internalDevice() */
 function pathOf(
   saving: Saving,
   file: OpenFile,
@@ -129,7 +130,7 @@ function pathOf(
   const points =
     saving.mounts?.entries.filter(({ root_dev }) => root_dev === device).map(({ mountpoint }) => mountpoint) ??
     readMountinfo('self')
-      .filter(({ major, minor }) => major === device >>> 20 && minor === (device & 0xfffff))
+      .filter(({ major, minor }) => internalDevice(major, minor) === device)
       .map(({ mountPoint }) => mountPoint);
   for (const mountPoint of points) {
     const flags = O_RDONLY | O_DIRECTORY | O_CLOEXEC;

@@ -16,6 +16,7 @@ import {
   O_PATH,
   O_RDWR,
 } from '../../abi/fcntl.ts';
+import { decodeDevice, encodeDevice } from '../../abi/kdev_t.ts';
 import { POLLHUP } from '../../abi/poll.ts';
 import { S_IFCHR, S_IFMT, type Statx } from '../../abi/stat.ts';
 import { viewOf } from '../../abi/struct.ts';
@@ -166,15 +167,10 @@ function common(stat: Statx) {
   };
 }
 
-/** new_encode_dev() of include/linux/kdev_t.h, which /proc/PID/stat has too. */
-function encodeDevice(major: number, minor: number): number {
-  return ((minor & 0xff) | (major << 8) | ((minor & ~0xff) << 12)) >>> 0;
-}
-
 /** The index of a slave by the number that /proc/PID/stat has, or undefined for another terminal. */
 function indexOf(device: number): number | undefined {
-  const major = (device >>> 8) & 0xfff;
-  return isSlave(major) ? ((major - SLAVE_MAJOR) << 8) | (device & 0xff) | ((device >>> 12) & 0xfff00) : undefined;
+  const { major, minor } = decodeDevice(device);
+  return isSlave(major) ? ((major - SLAVE_MAJOR) << 8) | minor : undefined;
 }
 
 /** hung_up_tty_ioctl() of drivers/tty/tty_io.c. */

@@ -10,6 +10,7 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { requirePackages } from '../../../lab/packages.ts';
 import { Errno, errnoMessage } from '../../../src/abi/errno.ts';
+import { decodeDevice, encodeDevice } from '../../../src/abi/kdev_t.ts';
 import type { Fields, Struct } from '../../../src/abi/struct.ts';
 import { NR } from '../../../src/abi/unistd.ts';
 
@@ -206,8 +207,11 @@ const headers: readonly Header[] = [
   { module: 'wait', includes: ['linux/wait.h'] },
 ];
 
-/** Without a header of user space: e820 is the kernel's own. Errors and system calls have tests of their own below. */
-const others = new Set(['e820', 'errno', 'elfheaders', 'elfnote', 'struct', 'printable', 'text', 'unistd']);
+/**
+ * Without a header of user space: e820 is the kernel's own. Errors, numbers of devices and system calls have tests of
+ * their own below.
+ */
+const others = new Set(['e820', 'errno', 'elfheaders', 'elfnote', 'kdev_t', 'struct', 'printable', 'text', 'unistd']);
 
 /** Missing in the headers of Linux 6.1, which Debian 12 installs. A struct that is missing is missing with its fields. */
 const newer = new RegExp(
@@ -266,6 +270,25 @@ test('src/abi/errno.ts has the numbers and texts of the C library', () => {
   const theirs = execFileSync(join(folder, 'errno'), { encoding: 'utf8', env: { LC_ALL: 'C' } });
   const ours = Object.entries(Errno).filter(([name]) => name !== 'ENOTSUPP');
   assert.equal(theirs, ours.map(([name, number]) => `${name} ${number} ${errnoMessage(number)}\n`).join(''));
+});
+
+test('src/abi/kdev_t.ts encodes numbers of devices as makedev(3) and mknod(2) do', () => {
+  const devices = [0, 1, 8, 136, 0xfff].flatMap((major) => [0, 3, 255, 256, 0xfffff].map((minor) => [major, minor]));
+  const lines = devices.map(
+    ([major, minor]) => `  printf("%llu\\n", (unsigned long long)makedev(${major}, ${minor}));`,
+  );
+  const [source, program] = [join(folder, 'device.c'), join(folder, 'device')];
+  writeFileSync(source, `#include <stdio.h>\n#include <sys/sysmacros.h>\nint main(void) {\n${lines.join('\n')}\n}\n`);
+  execFileSync('gcc', ['-o', program, source]);
+  const theirs = execFileSync(program, { encoding: 'utf8' }).trim().split('\n').map(Number);
+  assert.deepEqual(
+    devices.map(([major, minor]) => encodeDevice(major!, minor!)),
+    theirs,
+  );
+  assert.deepEqual(
+    theirs.map(decodeDevice),
+    devices.map(([major, minor]) => ({ major, minor })),
+  );
 });
 
 test('src/abi/unistd.ts has the numbers of asm/unistd_64.h', () => {
