@@ -98,6 +98,14 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     moveUp(partial, path);
   };
 
+  const clear = () => {
+    for (const fd of open) fs.closeSync(fd);
+    open.clear();
+    reserved.clear();
+    for (const file of imageFiles(partial)) fs.unlinkSync(join(partial, file));
+    files.length = 0;
+  };
+
   const abort = () => {
     for (const fd of open) fs.closeSync(fd);
     open.clear();
@@ -117,7 +125,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   };
 
   try {
-    return draftOn({ create, reserve, commit, abort, keep }, info);
+    return draftOn({ create, reserve, clear, commit, abort, keep }, info);
   } catch (error) {
     abort();
     throw error;

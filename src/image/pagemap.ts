@@ -88,10 +88,16 @@ function pagemapRun(reader: Reader, run: (vaddr: number, nrPages: number, flags:
   run(vaddr, seen & (1 << 5) ? nrPages : compat, flags);
 }
 
-/** Writes a pagemap run by run, in ascending order of addresses. */
+/** Of entries that wait to be handed on, in bytes. */
+const ROOM = 32 << 10;
+/** Size and message: a size, four tags and four numbers of up to 64 bits. */
+const MAX_RUN = 4 + 4 * (1 + 10);
+
+/** Writes a pagemap run by run, in ascending order of addresses. A process can have hundreds of thousands, and stands still. */
 export class PagemapWriter {
   readonly #writer: ImageWriter<never, { pages_id: number }>;
-  readonly #entry = new Uint8Array(48);
+  readonly #bytes = new Uint8Array(ROOM);
+  #at = 0;
 
   /** @param pagesId the N of pages-N.img */
   constructor(sink: Sink, pagesId: number) {
@@ -101,31 +107,40 @@ export class PagemapWriter {
 
   /** @param nrPages in pages of 4096 bytes */
   run(vaddr: number, nrPages: number, flags: number): void {
+    if (this.#at > ROOM - MAX_RUN) this.#flush();
+    const bytes = this.#bytes;
+    const begin = this.#at + 4;
     // The order of the fields is that of their numbers; in_parent (3) is not written any more.
-    let at = this.#number(0, 0x08, vaddr);
-    at = this.#number(at, 0x10, Math.min(nrPages, 0xffff_ffff));
-    at = this.#number(at, 0x20, flags);
-    at = this.#number(at, 0x28, nrPages);
-    this.#writer.u32(at);
-    this.#writer.raw(this.#entry.subarray(0, at));
+    let at = putNumber(bytes, begin, 0x08, vaddr);
+    at = putNumber(bytes, at, 0x10, Math.min(nrPages, 0xffff_ffff));
+    at = putNumber(bytes, at, 0x20, flags);
+    at = putNumber(bytes, at, 0x28, nrPages);
+    bytes[this.#at] = at - begin;
+    this.#at = at;
   }
 
   close(): void {
+    this.#flush();
     this.#writer.close();
   }
 
-  #number(at: number, tag: number, value: number): number {
-    if (!(value >= 0 && Number.isSafeInteger(value)))
-      throw new RangeError(`pagemap_entry: ${value} does not fit uint64`);
-    const bytes = this.#entry;
-    let next = at;
-    bytes[next++] = tag;
-    let rest = value;
-    while (rest > 0x7f) {
-      bytes[next++] = (rest % 0x80) | 0x80;
-      rest = Math.floor(rest / 0x80);
-    }
-    bytes[next++] = rest;
-    return next;
+  #flush(): void {
+    this.#writer.raw(this.#bytes.subarray(0, this.#at));
+    // The upper bytes of a size stay zero.
+    this.#bytes.fill(0);
+    this.#at = 0;
   }
+}
+
+/** A field and its value as a varint. @returns where the next one begins */
+function putNumber(bytes: Uint8Array, at: number, tag: number, value: number): number {
+  if (!(value >= 0 && Number.isSafeInteger(value))) throw new RangeError(`pagemap_entry: ${value} does not fit uint64`);
+  let next = at;
+  bytes[next++] = tag;
+  let rest = value;
+  for (; rest > 0x7fff_ffff; rest = Math.floor(rest / 0x80)) bytes[next++] = (rest % 0x80) | 0x80;
+  let low = rest | 0;
+  for (; low > 0x7f; low >>>= 7) bytes[next++] = (low & 0x7f) | 0x80;
+  bytes[next++] = low;
+  return next;
 }

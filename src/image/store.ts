@@ -61,6 +61,8 @@ export interface ImageDraft {
    * SyscallError ENOSPC where there is no room.
    */
   reserve?(file: string, size: number): void;
+  /** Takes away what was written so far, where that can be done: all of it is written once more. */
+  clear?(): void;
   /** All files are written: writes what stands behind them. Nothing that is left to be done needs room. */
   seal(): void;
   /** Makes what was written the image, sealed or not. */
@@ -75,6 +77,7 @@ export interface ImageDraft {
 export interface Backend {
   create(file: string, size: number | undefined): Sink;
   reserve?(file: string, size: number): void;
+  clear?(): void;
   commit(): void;
   abort(): void;
   keep(): string;
@@ -120,10 +123,20 @@ export function draftOn(backend: Backend, info: ImageInfo | undefined, sumsFile 
     if (!sealed) whole(backend.create(sumsFile, undefined), sums.text(sumsFile));
     sealed = true;
   };
-  if (info !== undefined) whole(create(INFO_FILE), infoText(info));
+  const begin = () => {
+    if (info !== undefined) whole(create(INFO_FILE), infoText(info));
+  };
+  const clear = () => {
+    backend.clear!();
+    sums.clear();
+    sealed = false;
+    begin();
+  };
+  begin();
   return {
     create,
     ...(backend.reserve === undefined ? {} : { reserve: (file, size) => backend.reserve!(file, size) }),
+    ...(backend.clear === undefined ? {} : { clear }),
     seal,
     commit() {
       seal();

@@ -29,7 +29,7 @@ export interface Memory {
 
 /** Writes a pagemap whose contents will stand in pages-N.img. */
 export function writePagemap(
-  draft: ImageDraft,
+  draft: Pick<ImageDraft, 'create'>,
   memory: Pick<Memory, 'name' | 'runs' | 'unchanged'>,
   pagesId: number,
 ): void {
@@ -210,6 +210,7 @@ export class ProcessMemory implements Memory {
       });
       flush();
     } finally {
+      scattered?.[Symbol.dispose]();
       if (fd >= 0) close({ fd });
     }
   }

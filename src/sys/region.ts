@@ -5,7 +5,7 @@
  */
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { mmap, mprotect, munmap } from './memory.ts';
-import { type Address, callableAt, viewMemory } from './syscall.ts';
+import { type Address, callableAt, type NativeFunction, viewMemory } from './syscall.ts';
 
 export class Region {
   readonly address: Address;
@@ -43,10 +43,7 @@ export class Region {
  *
  * @param parameters how many 64-bit integers the code takes, after the C convention
  */
-export function mapCode(
-  code: Uint8Array,
-  parameters: number,
-): { address: Address; call: (...args: (number | bigint)[]) => number } {
+export function mapCode(code: Uint8Array, parameters: number): { address: Address; call: NativeFunction } {
   const region = new Region(code.length);
   region.bytes.set(code);
   mprotect({ addr: region.address, len: region.size, prot: PROT_READ | PROT_EXEC });

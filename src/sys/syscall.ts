@@ -223,7 +223,8 @@ function inArena(bytes: Uint8Array, nuls = 0): Address {
 
 // --- koffi ---------------------------------------------------------------------------------------------------------
 
-type NativeFunction = ((...args: (number | bigint)[]) => number) & { async(...args: unknown[]): void };
+/** A function in machine code; `async` calls it on another thread, with a callback (error, result) behind the arguments. */
+export type NativeFunction = ((...args: (number | bigint)[]) => number) & { async(...args: unknown[]): void };
 
 /** The part of koffi's interface that is used here. */
 interface Koffi {
@@ -335,7 +336,7 @@ export function viewMemory(at: Address, length: number): Uint8Array {
 }
 
 /** A callable for machine code at an address, after the C convention with 64-bit integers. */
-export function callableAt(at: Address, parameters: number): (...args: (number | bigint)[]) => number {
+export function callableAt(at: Address, parameters: number): NativeFunction {
   native ??= loadNative();
   return functionAt(native.koffi, at, parameters);
 }

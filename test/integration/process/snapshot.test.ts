@@ -86,19 +86,65 @@ signal.pause()
 print('ok' if hashlib.sha256(memory).digest() == before else 'faults', flush=True)
 `;
 
+test('flags that change all the time are those of the moment at which the program stood still', async (t) => {
+  const target = bench(t);
+  const pid = target.start('python3', ['-c', TOGGLES]);
+  await target.says('ready');
+  for (let round = 0; round < 3; round++) await target.moveOn(pid);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+/** Changes the flags of a large mapping and looks whether it has them, until it is told to end. */
+const TOGGLES = `
+import ctypes, mmap, signal
+wanted = []
+signal.signal(signal.SIGTERM, lambda *_: wanted.append('end'))
+memory = mmap.mmap(-1, 48 << 20, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+memory.madvise(mmap.MADV_NOHUGEPAGE)
+memory.write(b'x' * len(memory))
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+def isLeftOut():
+    with open('/proc/self/smaps') as maps:
+        found = False
+        for line in maps:
+            if line.startswith(f'{address:x}-'): found = True
+            if found and line.startswith('VmFlags'): return 'dd' in line.split()
+print('ready', flush=True)
+right = True
+while right and not wanted:
+    memory.madvise(mmap.MADV_DONTDUMP)
+    right = isLeftOut() is True
+    memory.madvise(mmap.MADV_DODUMP)
+    right = isLeftOut() is False and right
+print('ok' if right else 'faults', flush=True)
+`;
+
 test('flags of mappings that change before a process stops are not those that it is taken to have', async (t) => {
   const target = bench(t);
   const pid = target.start('python3', ['-c', ADVISES]);
   await target.says('ready');
-  const foresight = new Foresight();
+  const foresight = new Foresight(true);
   foresight.note(pid, readFlaggedMaps(pid));
   const foreseen = foresight.mappings(pid)!;
   assert.deepEqual(foreseen, readFlaggedMaps(pid));
   assert.ok(foresight.sizeOf(pid)! > 40 << 20);
   assert.ok(foresight.wasRight(pid, pid));
+  const asking = new Foresight(false);
+  t.after(() => asking[Symbol.dispose]());
+  asking.note(pid, foreseen);
+  assert.deepEqual(asking.mappings(pid), foreseen);
+  asking.ask();
+  assert.ok(asking.wereRight());
   process.kill(pid, 'SIGUSR1');
   await target.says('advised');
   assert.ok(!foresight.wasRight(pid, pid));
+  const late = new Foresight(false);
+  t.after(() => late[Symbol.dispose]());
+  late.note(pid, foreseen);
+  late.mappings(pid);
+  late.ask();
+  assert.ok(!late.wereRight());
   // What is locked is not foreseen at all.
   process.kill(pid, 'SIGUSR2');
   await target.says('locked');
