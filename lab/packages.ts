@@ -30,6 +30,9 @@ const packagesFor = {
   servers: ['memcached', 'nginx', 'postgresql', 'redis-server'],
   /** what the demo keeps */
   database: ['redis-server'],
+  /** servers that guests save to */
+  'ssh server': ['openssh-client', 'openssh-server'],
+  'nfs server': ['nfs-ganesha', 'nfs-ganesha-vfs'],
   /** what makes containers */
   containers: ['runc'],
   /** to compare our codecs with */

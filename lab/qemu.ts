@@ -15,8 +15,8 @@ export interface Machine {
   readonly disks?: readonly Disk[];
   /** False for a guest without a network card. */
   readonly network?: boolean;
-  /** A TCP port of the host's loopback, which the guest reaches as HOST_SERVICE. */
-  readonly hostService?: number;
+  /** TCP ports at which the guest reaches HOST, and the ports of the host's loopback that they lead to. */
+  readonly hostPorts?: Readonly<Record<number, number>>;
   /** False for a guest whose agent has the second serial port only. */
   readonly virtioPort?: boolean;
   /** True for a guest that starts again from its firmware when it resets; otherwise a reset ends QEMU. */
@@ -36,15 +36,15 @@ export type Port = 'console' | 'serial' | 'port' | 'qmp';
 
 const firmware = '/usr/share/OVMF';
 
-/** Address and port. */
-export const HOST_SERVICE = '10.0.2.100:80';
+/** The host, as the guest sees its services. */
+export const HOST = '10.0.2.100';
 
 /**
  * Arguments for a machine whose files stand in `folder`, which is QEMU's working directory.
  * @param terminal the console is this process's terminal, with ^A x to leave
  */
 export function qemuArguments(machine: Machine, load: Load | undefined, terminal: boolean): string[] {
-  const { memory = 512, cpus = 1, disks = [], network = true, virtioPort = true, hostService } = machine;
+  const { memory = 512, cpus = 1, disks = [], network = true, virtioPort = true, hostPorts = {} } = machine;
   const socket = (id: Port) => ['-chardev', `socket,id=${id},path=${id}`];
   const args = ['-name', 'tideover-lab', '-no-user-config', '-nodefaults', '-display', 'none'];
   args.push('-machine', 'q35', ...accelerator().arguments, '-m', `${memory}`, '-smp', `${cpus}`);
@@ -60,8 +60,10 @@ export function qemuArguments(machine: Machine, load: Load | undefined, terminal
   args.push('-device', 'virtio-rng-pci', '-device', 'pvpanic-pci', '-action', 'panic=none');
   // restrict: the guest reaches nothing but what is forwarded to it. No boot ROM: nothing boots from this card.
   // By a command, because only then QEMU connects anew for each connection of the guest's.
-  const service = hostService && `,guestfwd=tcp:${HOST_SERVICE}-cmd:/bin/busybox nc 127.0.0.1 ${hostService}`;
-  const net = `user,id=net,restrict=on${service ?? ''}`;
+  const services = Object.entries(hostPorts).map(
+    ([port, own]) => `,guestfwd=tcp:${HOST}:${port}-cmd:/bin/busybox nc 127.0.0.1 ${own}`,
+  );
+  const net = `user,id=net,restrict=on${services.join('')}`;
   if (network) args.push('-netdev', net, '-device', 'virtio-net-pci,netdev=net,romfile=');
   if (machine.firmware === 'uefi') {
     args.push('-drive', `if=pflash,format=raw,readonly=on,file=${firmware}/OVMF_CODE_4M.fd`);

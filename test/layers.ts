@@ -12,6 +12,7 @@ const levels: readonly (readonly string[])[] = [
   ['abi'],
   ['mem', 'asm', 'sys', 'image'],
   ['pkram', 'process', 'kexec', 'crash'],
+  ['target'],
   ['hibernate', 'capture'],
   ['update'],
   ['cli', 'server'],

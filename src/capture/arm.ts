@@ -14,8 +14,8 @@ import { type KernelFiles, loadCaptureKernel } from '../kexec/kexec.ts';
 import { requireKexecLoad, status, unload } from '../kexec/load.ts';
 import { systemImage } from '../kexec/system.ts';
 import { readProcText } from '../sys/proc.ts';
+import { type FoundPlace, findPlace, type Place } from '../target/place.ts';
 import { findNext, type NextKernel } from './next.ts';
-import { findPlace, type Place } from './place.ts';
 import type { CrashSettings } from './settings.ts';
 
 /** What the capture kernel is told, as JSON in its initramfs. */
@@ -59,7 +59,8 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
   const image = readKernel(kernel);
   const release = image.version.split(' ')[0]!;
   const found = [];
-  for (const target of settings.targets) found.push(await findPlace(target));
+  const wanted = { purpose: 'saving a crash dump to', sshKey: settings.sshKey };
+  for (const target of settings.targets) found.push(await findPlace(target, wanted));
   const places = found.map(({ place }) => place);
   const isBoot = [settings.finalAction, settings.failureAction].includes('boot');
   const following = isBoot ? findNext(kernel, settings.nextInitrd ?? installedInitrd(release)) : undefined;
@@ -75,24 +76,15 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
   };
   const made = environment({
     release,
-    system: systemImage({ programs: programsFor(orders) }),
+    system: systemImage({ programs: [...shellFor(orders), ...new Set(found.flatMap(({ programs }) => programs))] }),
     modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
     args: ['crash', 'save'],
     // Of its heap's youngest part Node keeps 48 MiB otherwise.
     nodeOptions: ['--max-semi-space-size=1'],
-    files: filesFor(orders, settings),
+    files: filesFor(orders, found),
   });
-  const used = image.size + 2 * made.initrd.length + (made.pram?.length ?? 0);
-  const free = reserved - used;
-  if (free < RUNNING) {
-    const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
-    throw new UnsupportedError({
-      what: 'arming a capture kernel',
-      why: `crashkernel= has reserved ${mib(reserved)}; ${mib(used)} are for kernel and system and ${mib(RUNNING)} to run in: ${mib(RUNNING - free)} are missing`,
-      remedy: `boot with crashkernel=${Math.ceil((used + RUNNING) / 2 ** 24) * 16}M`,
-    });
-  }
+  const free = requireRoom(reserved, image.size + 2 * made.initrd.length + (made.pram?.length ?? 0));
   const files: KernelFiles = {
     kernel,
     initrds: [],
@@ -100,10 +92,26 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     environment: made,
   };
   loadCaptureKernel(files);
-  const armed: Armed = { kernel, release, targets: settings.targets, reserved, free };
+  const armed: Armed = { kernel, release, targets: places.map(({ text }) => text), reserved, free };
   mkdirSync(dirname(STATE_FILE), { recursive: true });
   writeFileSync(STATE_FILE, JSON.stringify(armed));
   return armed;
+}
+
+/**
+ * @param reserved bytes of crashkernel= @param used by kernel, initramfs and system
+ * @returns bytes that are left to run in
+ * @throws UnsupportedError that says how much is missing
+ */
+export function requireRoom(reserved: number, used: number): number {
+  const free = reserved - used;
+  if (free >= RUNNING) return free;
+  const mib = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
+  throw new UnsupportedError({
+    what: 'arming a capture kernel',
+    why: `crashkernel= has reserved ${mib(reserved)}; ${mib(used)} are for kernel and system and ${mib(RUNNING)} to run in: ${mib(RUNNING - free)} are missing`,
+    remedy: `boot with crashkernel=${Math.ceil((used + RUNNING) / 2 ** 24) * 16}M`,
+  });
 }
 
 export function disarm(): void {
@@ -149,35 +157,17 @@ export function captureCommandLine(running: string, append: readonly string[]): 
 
 const SHELLS = ['/bin/busybox', '/bin/sh'];
 
-function programsFor({ places, finalAction, failureAction }: Orders): string[] {
+function shellFor({ finalAction, failureAction }: Orders): string[] {
   const isShell = [finalAction, failureAction].includes('shell');
-  const shell = isShell ? SHELLS.filter((path) => existsSync(path)).slice(0, 1) : [];
-  if (!places.some(({ kind }) => kind === 'ssh')) return shell;
-  if (existsSync('/usr/bin/ssh')) return [...shell, '/usr/bin/ssh'];
-  throw new UnsupportedError({
-    what: 'saving a crash dump by ssh',
-    why: 'there is no /usr/bin/ssh',
-    remedy: 'install openssh-client',
-  });
+  return isShell ? SHELLS.filter((path) => existsSync(path)).slice(0, 1) : [];
 }
 
-function filesFor(orders: Orders, { sshKey }: CrashSettings): CpioEntry[] {
-  const folder = (name: string): CpioEntry => ({ name, mode: 0o40700 });
-  const files = [folder('etc/tideover'), { name: ORDERS_FILE.slice(1), mode: 0o600, data: JSON.stringify(orders) }];
-  if (!orders.places.some(({ kind }) => kind === 'ssh')) return files;
-  if (!existsSync(sshKey)) {
-    throw new UnsupportedError({
-      what: 'saving a crash dump by ssh',
-      why: `there is no key ${sshKey}`,
-      remedy: `make one (ssh-keygen -f ${sshKey} -N '') and take it to the other machine, or name another: sshkey in crash.conf`,
-    });
-  }
-  const hosts = ['/root/.ssh/known_hosts', '/etc/ssh/ssh_known_hosts'].filter((path) => existsSync(path));
-  const known = Buffer.concat(hosts.map((path) => readFileSync(path)));
-  return [
-    ...files,
-    folder('root/.ssh'),
-    { name: 'root/.ssh/key', mode: 0o600, data: readFileSync(sshKey) },
-    { name: 'root/.ssh/known_hosts', mode: 0o600, data: known },
+/** The orders, and what the places need. One that several of them need is there once. */
+function filesFor(orders: Orders, found: readonly FoundPlace[]): CpioEntry[] {
+  const own: CpioEntry[] = [
+    { name: 'etc/tideover', mode: 0o40700 },
+    { name: ORDERS_FILE.slice(1), mode: 0o600, data: JSON.stringify(orders) },
   ];
+  const all = [...own, ...found.flatMap(({ files }) => files)];
+  return [...new Map(all.map((entry) => [entry.name, entry])).values()];
 }

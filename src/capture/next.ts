@@ -11,8 +11,8 @@ import { reuseCommandLine } from '../kexec/commandline.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
 import { umount2 } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
-import { type DirectoryPlace, type FoundPlace, findDirectory } from './place.ts';
-import { MOUNT_POINT, mountDirectory } from './store.ts';
+import { MOUNT_POINT, mountDirectory } from '../target/mount.ts';
+import { type DirectoryPlace, type FoundPlace, findDirectory } from '../target/place.ts';
 
 /** A file on a disk that the capture kernel can mount. */
 interface FileOnDisk {
@@ -32,7 +32,7 @@ export interface NextKernel {
 export function findNext(kernel: string, initrd: string | undefined): { next: NextKernel; found: FoundPlace[] } {
   const files = [kernel, initrd].filter((path) => path !== undefined);
   const found = files.map((path) => {
-    if (existsSync(path)) return findDirectory(dirname(path));
+    if (existsSync(path)) return findDirectory(dirname(path), `starting ${path} after a crash`);
     throw new UnsupportedError({
       what: 'starting a kernel after a crash',
       why: `there is no ${path}`,

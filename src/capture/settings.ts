@@ -119,7 +119,7 @@ export function parseSettings(text: string, file: string): CrashSettings {
         throw new FormatError({ file, field: `line ${i + 1}`, expected: 'a key of crash.conf', found: key });
     }
   }
-  const full = (target: string) => (/^ssh:[^:]+$/.test(target) ? `${target}:${path}` : target);
+  const full = (target: string) => (/^ssh:[^:/]+$/.test(target) ? `${target}:${path}` : target);
   return { ...defaults, ...found, targets: targets.length === 0 ? [path] : targets.map(full) };
 }
 

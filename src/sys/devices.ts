@@ -20,6 +20,12 @@ export function networkDevice(name: string): string {
   return realpathSync(`/sys/class/net/${name}`);
 }
 
+/** `card`, or what the kernel calls another one: `vlan`, `bond`, `bridge`, `wlan`; `virtual` where it does not say. */
+export function interfaceKind(name: string): string {
+  const kind = /^DEVTYPE=(.*)$/m.exec(readFileSync(`/sys/class/net/${name}/uevent`, 'latin1'))?.[1];
+  return kind ?? (networkDevice(name).startsWith('/sys/devices/virtual/') ? 'virtual' : 'card');
+}
+
 /** @param folder in /sys/devices */
 export function deviceChain(folder: string): DeviceChain {
   const modules = new Set<string>();

@@ -4,18 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { createWriteStream, mkdirSync, readdirSync, readFileSync } from 'node:fs';
-import { createServer } from 'node:http';
-import type { AddressInfo } from 'node:net';
-import { dirname, join } from 'node:path';
-import { pipeline } from 'node:stream/promises';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
 import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from '../../lab/capture.ts';
 import type { Disk, OwnDisk } from '../../lab/disk.ts';
 import { faultModule } from '../../lab/fault/build.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
-import { HOST_SERVICE } from '../../lab/qemu.ts';
+import { HOST } from '../../lab/qemu.ts';
+import { httpServer, sshServer } from '../../lab/servers.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
@@ -33,20 +31,22 @@ interface Armed {
   readonly memory?: number;
   readonly crashMemory?: number;
   readonly disks?: readonly Disk[];
-  readonly hostService?: number;
+  readonly hostPorts?: Readonly<Record<number, number>>;
+  readonly programs?: readonly string[];
+  readonly modules?: readonly string[];
   /** What is done in the guest before it is armed. */
   readonly prepare?: (vm: Vm) => Promise<void>;
 }
 
 async function armedGuest(name: KernelName, disk: OwnDisk, args: string, options: Armed = {}): Promise<Vm> {
-  const { memory = 1024, crashMemory = CRASH_MEMORY, disks = [], prepare, hostService } = options;
+  const { memory = 1024, crashMemory = CRASH_MEMORY, disks = [], prepare, modules = [], ...machine } = options;
   const kernel = await kernelNamed(name);
   const vm = await boot({
     kernel,
     memory,
     disks: [disk, ...disks],
-    ...(hostService !== undefined && { hostService }),
-    spareModules: captureModules,
+    ...machine,
+    spareModules: [...captureModules, ...modules],
     append: `crashkernel=${crashMemory}M`,
   });
   try {
@@ -64,6 +64,13 @@ async function armedGuest(name: KernelName, disk: OwnDisk, args: string, options
   }
 }
 
+async function refused(guest: Vm, args: string, why: RegExp): Promise<void> {
+  const command = `tideover crash arm --kernel /tmp/vmlinuz ${args}`;
+  const { status, stderr } = await guest.run(command, { timeout: LONG_MS });
+  assert.equal(status, 3);
+  assert.match(stderr.toString(), why);
+}
+
 /** What our own reader makes of a dump. */
 function why(vmcore: string): string {
   return execFileSync(join(import.meta.dirname, '../../bin/tideover'), ['crash', 'why', vmcore], { encoding: 'utf8' });
@@ -73,16 +80,10 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
   const disk = await crashDisk();
   const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash', {
     async prepare(guest) {
-      const refused = async (args: string, why: RegExp) => {
-        const { status, stderr } = await guest.run(`tideover crash arm --kernel /tmp/vmlinuz ${args}`, {
-          timeout: LONG_MS,
-        });
-        assert.equal(status, 3);
-        assert.match(stderr.toString(), why);
-      };
-      await refused('--target /tmp/crash', /\/tmp\/crash.*tmpfs, is on no disk/);
+      await refused(guest, '--target /tmp/crash', /\/tmp\/crash.*tmpfs, is on no disk/);
       await guest.check('echo extra_modules nonesuch >/tmp/crash.conf');
       await refused(
+        guest,
         '--config /tmp/crash.conf --target /mnt/data/crash',
         /kernel module nonesuch of kernel 6\.12.*neither as a module nor built in/,
       );
@@ -111,20 +112,53 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
   }
 });
 
-/** Takes what is PUT to it. */
-async function httpServer(into: string) {
-  const server = createServer(async (request, response) => {
-    const path = join(into, request.url!);
-    mkdirSync(dirname(path), { recursive: true });
-    await pipeline(request, createWriteStream(path)).catch(() => {});
-    response.statusCode = request.method === 'PUT' && request.complete ? 201 : 400;
-    response.end();
+test('a server that has no room for the dump keeps log and reason, and by ssh another takes all', async () => {
+  const [received, stored] = [join(folder, 'http'), join(folder, 'ssh')];
+  const web = await httpServer(received, { isFull: (path) => path.endsWith('/vmcore') });
+  const shell = await sshServer();
+  const disk = await crashDisk(512, ['/usr/bin/ssh']);
+  const ssh = `ssh:${HOST}:${stored}`;
+  const vm = await armedGuest('7.2', disk, '--config /tmp/crash.conf', {
+    hostPorts: { 80: web.port, 22: shell.port },
+    programs: ['ssh', 'ssh-keygen'],
+    modules: ['8021q'],
+    async prepare(guest) {
+      await guest.copyIn(shell.key, '/tmp/key');
+      const settings = {
+        kernel: '/tmp/vmlinuz',
+        sshkey: '/tmp/key',
+        final_action: 'poweroff',
+        failure_action: 'poweroff',
+      };
+      const lines = [...Object.entries(settings), ['target', `http://me:secret@${HOST}/crash`], ['target', ssh]];
+      await guest.check('cat >/tmp/crash.conf', { input: lines.map((words) => `${words.join(' ')}\n`).join('') });
+      await refused(guest, '--config /tmp/crash.conf', /the key of 10\.0\.2\.100 is in none of/);
+      await guest.check(`mkdir -p ~/.ssh && echo '${HOST} ${shell.hostKey}' >~/.ssh/known_hosts`);
+      await guest.check('modprobe 8021q && ip link add link eth0 name eth0.5 type vlan id 5');
+      await guest.check('ip address add 10.9.0.1/24 dev eth0.5 && ip link set eth0.5 up');
+      await refused(guest, '--target nfs:10.9.0.2:/crash', /eth0\.5, which is no network card but of the kind vlan/);
+      await refused(guest, '--target http://127.0.0.1/', /127\.0\.0\.1 is this machine itself/);
+    },
   });
-  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
-  // A guest that does not start leaves it open.
-  server.unref();
-  return { port: (server.address() as AddressInfo).port, close: () => server.close() };
-}
+  try {
+    assert.doesNotMatch(await vm.check('tideover crash status'), /secret/);
+    void vm.run('tideover crash test --yes').catch(() => {});
+    await vm.exited;
+    assert.match(vm.console.text, /PUT .*\/vmcore: 507 Insufficient Storage.*tideover: saved to ssh:/s);
+    const [dump] = readdirSync(stored);
+    assert.deepEqual(readdirSync(join(received, 'crash', dump!)).sort(), ['vmcore-dmesg.txt', 'why.txt']);
+    const at = (name: string) => join(stored, dump!, name);
+    assert.deepEqual(readdirSync(join(stored, dump!)).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+    assert.equal(statSync(at('vmcore')).mode & 0o777, 0o600);
+    assert.match(readFileSync(at('vmcore-dmesg.txt'), 'utf8'), /sysrq/i);
+    assert.match(why(at('vmcore')), /sysrq/i);
+  } finally {
+    await vm.close();
+    web.close();
+    shell.close();
+    disk.remove();
+  }
+});
 
 const inFull = full ? test : () => {};
 
@@ -132,8 +166,8 @@ inFull('a disk that is full keeps the log and no half file, and all goes to a se
   const received = join(folder, 'received');
   const server = await httpServer(received);
   const disk = await crashDisk(64);
-  const vm = await armedGuest('7.2', disk, `--target /mnt/data/crash --target http://${HOST_SERVICE}/crash`, {
-    hostService: server.port,
+  const vm = await armedGuest('7.2', disk, `--target /mnt/data/crash --target http://${HOST}/crash`, {
+    hostPorts: { 80: server.port },
   });
   try {
     const fill = (name: string, more = '') => `dd if=/dev/zero of=/mnt/data/${name} bs=64k ${more}`;

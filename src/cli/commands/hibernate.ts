@@ -37,6 +37,20 @@ const stage = command({
   },
 });
 
+const remote = command({
+  name: 'remote',
+  summary: 'For the command that saves or restores: a file on an HTTP server',
+  description: [
+    'Answers on stdout what is asked on stdin, as an SFTP server does, for one file that lies on an HTTP server in pieces of 2 MiB.',
+  ],
+  async run() {
+    const { serveHttpFile } = await import('../../target/bridge.ts');
+    const { append } = await import('../../crash/io/output.ts');
+    await serveHttpFile(process.stdin as AsyncIterable<Buffer>, (bytes) => append(1, bytes));
+    return { json: {}, text: () => [] };
+  },
+});
+
 const check = command({
   name: 'check',
   summary: 'Say whether this machine can hibernate, and what is missing',
@@ -102,7 +116,7 @@ export const hibernate: Command = command({
       'dump which all tideover crash commands read, and crash(8) too.',
     'With --json: {"outcome": "tested" or "resumed", "bytes", "seconds"}, of the image and of writing or restoring it.',
   ],
-  commands: [check, setup, stage],
+  commands: [check, setup, stage, remote],
   flags: {
     to: {
       long: 'to',

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { captureCommandLine } from '../../../src/capture/arm.ts';
-import { contentOf } from '../../../src/capture/identity.ts';
+import { captureCommandLine, requireRoom } from '../../../src/capture/arm.ts';
 import { defaults, parseSettings } from '../../../src/capture/settings.ts';
 import { FormatError } from '../../../src/errors.ts';
+import { contentOf } from '../../../src/target/identity.ts';
 
 test('the keys of kdump.conf mean what they mean there', () => {
   const text = `
@@ -62,4 +62,12 @@ test('file systems are known by their identifiers', () => {
   head.writeUInt16LE(0xef53, 1024 + 56);
   head.fill(0xab, 1024 + 104, 1024 + 120);
   assert.equal(contentOf(head), `ext:${'ab'.repeat(16)}`);
+});
+
+test('where crashkernel= is too small, it is said how much is missing', () => {
+  assert.equal(requireRoom(192 << 20, 100 << 20), 92 << 20);
+  assert.throws(
+    () => requireRoom(128 << 20, 100 << 20),
+    /reserved 128 MiB; 100 MiB .* 20 MiB are missing.*crashkernel=160M/s,
+  );
 });

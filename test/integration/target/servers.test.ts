@@ -1,0 +1,98 @@
+/** Files that go to servers, as another kernel sends them: to sshd, over HTTP and over HTTPS. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Readable } from 'node:stream';
+import { after, test } from 'node:test';
+import { httpServer, sshServer } from '../../../lab/servers.ts';
+import { put } from '../../../src/target/http.ts';
+import { putBySsh } from '../../../src/target/ssh.ts';
+import { rootTest } from '../root.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'tideover-target-'));
+after(() => rmSync(folder, { recursive: true }));
+
+const content = Buffer.alloc(3 << 20, 'not much of it');
+
+/** A stream that fails before its end. */
+function broken(): Readable {
+  return Readable.from(
+    (async function* () {
+      yield content;
+      throw new Error('filtering the dump ended with 1');
+    })(),
+  );
+}
+
+rootTest('by ssh a file has its name when it is whole, and is for root alone', async () => {
+  const server = await sshServer();
+  try {
+    const known = join(folder, 'known_hosts');
+    writeFileSync(known, `storage ${server.hostKey}\n`);
+    const keys = { key: server.key, known };
+    const login = { user: 'root', alias: 'storage', server: '127.0.0.1', port: server.port };
+    const to = join(folder, "ssh's folder");
+    await putBySsh(login, to, 'vmcore', Readable.from([content]), keys);
+    assert.deepEqual(readFileSync(join(to, 'vmcore')), content);
+    assert.equal(statSync(join(to, 'vmcore')).mode & 0o777, 0o600);
+    await assert.rejects(putBySsh(login, to, 'half', broken(), keys), /filtering the dump ended with 1/);
+    assert.ok(!readdirSync(to).includes('half'));
+    await assert.rejects(
+      putBySsh({ ...login, alias: 'another' }, to, 'vmcore', Readable.from([content]), keys),
+      /ssh to another ended with 255/,
+    );
+    await assert.rejects(
+      putBySsh(login, '/proc/no/folder', 'vmcore', Readable.from([content, content]), keys),
+      /ssh to storage ended with 1/,
+    );
+  } finally {
+    server.close();
+  }
+});
+
+const byName = { server: '127.0.0.1' };
+
+test('over HTTP too; a server that has no room is told from one that is gone', async () => {
+  const server = await httpServer(folder, { isFull: (path) => path.startsWith('/full/') });
+  const url = `http://me:secret@storage.example:${server.port}`;
+  try {
+    await put(byName, `${url}/http/vmcore`, Readable.from([content, content]));
+    assert.deepEqual(readFileSync(join(folder, 'http/vmcore')), Buffer.concat([content, content]));
+    await put(byName, `${url}/http/log`, Readable.from([content]), { length: content.length });
+    assert.deepEqual(readFileSync(join(folder, 'http/log')), content);
+    await assert.rejects(put(byName, `${url}/http/half`, broken()), /filtering the dump ended with 1/);
+    assert.ok(!existsSync(join(folder, 'http/half')));
+    const endless = Readable.from(
+      (async function* () {
+        for (;;) yield content;
+      })(),
+    );
+    const full = new RegExp(`^Error: PUT http://storage.example:${server.port}/full/vmcore: 507 Insufficient Storage$`);
+    await assert.rejects(put(byName, `${url}/full/vmcore`, endless), full);
+  } finally {
+    server.close();
+  }
+  await assert.rejects(put(byName, `${url}/http/vmcore`, Readable.from([content])), /ECONNREFUSED/);
+});
+
+test('over HTTPS to a server that this machine trusts, and to no other', async () => {
+  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
+  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  const subject = ['-subj', '/CN=storage.example', '-addext', 'subjectAltName=DNS:storage.example'];
+  execFileSync('openssl', [...request, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' });
+  const server = await httpServer(folder, {
+    tls: { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') },
+  });
+  try {
+    const to = (name: string) => `https://${name}:${server.port}/https/vmcore`;
+    await assert.rejects(put(byName, to('storage.example'), Readable.from([content])), /self-signed certificate/);
+    const ca = readFileSync(cert);
+    await assert.rejects(put(byName, to('another.example'), Readable.from([content]), { ca }), /altnames/);
+    await put(byName, to('storage.example'), Readable.from([content]), { ca });
+    assert.deepEqual(readFileSync(join(folder, 'https/vmcore')), content);
+  } finally {
+    server.close();
+  }
+});
