@@ -2,16 +2,16 @@
  * Arming at each start: a service of systemd, a rule of udev that arms again when processors or memory come and go, for the
  * headers of the dump list them (docs/adr/0006), and a hook that does so when the running kernel's package is replaced.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, mkdirSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { attemptSystemctl, installFiles, runsSystemd, type SystemFile } from '../sys/systemd.ts';
 import { SETTINGS_FILE } from './settings.ts';
 
 const UNIT = 'tideover-crash.service';
 const AGAIN = `systemctl --no-block try-reload-or-restart ${UNIT}`;
 
 /** Paths and contents. @param program of tideover, as systemd starts it */
-export function setupFiles(program: string): ReadonlyMap<string, { readonly text: string; readonly mode: number }> {
+export function setupFiles(program: string): ReadonlyMap<string, SystemFile> {
   const unit = `[Unit]
 Description=Capture kernel that saves a dump when this one dies
 Documentation=man:kdump.conf(5)
@@ -67,23 +67,19 @@ failure_action reboot
  * @returns paths that were written, or removed with `remove`
  */
 export function setUp(program: string, { remove, root = '/' }: { remove: boolean; root?: string }): string[] {
+  // What systemd does not take is no failure: the files are there.
   const systemctl = (...args: string[]) => {
-    if (existsSync('/run/systemd/system') && root === '/') spawnSync('systemctl', args, { stdio: 'ignore' });
+    if (runsSystemd() && root === '/') attemptSystemctl(...args);
   };
-  if (remove) systemctl('disable', UNIT);
-  const changed: string[] = [];
-  for (const [path, { text, mode }] of setupFiles(program)) {
-    const at = join(root, path);
-    if (path === SETTINGS_FILE && (remove || existsSync(at))) continue;
-    if (remove && !existsSync(at)) continue;
-    changed.push(path);
-    if (remove) rmSync(at);
-    else {
-      mkdirSync(dirname(at), { recursive: true });
-      writeFileSync(at, text, { mode });
-    }
-  }
+  const isThere = (path: string) => existsSync(join(root, path));
+  const changed = [...setupFiles(program)].filter(([path]) =>
+    remove ? path !== SETTINGS_FILE && isThere(path) : path !== SETTINGS_FILE || !isThere(path),
+  );
+  if (remove) {
+    systemctl('disable', UNIT);
+    for (const [path] of changed) rmSync(join(root, path));
+  } else installFiles(changed, root);
   systemctl('daemon-reload');
   if (!remove) systemctl('enable', UNIT);
-  return changed;
+  return changed.map(([path]) => path);
 }

@@ -2,8 +2,8 @@
  * What a machine needs before it can hibernate: the kernel that restores it lies in the initramfs of the normal boot, with its
  * own initramfs and system, and a script that looks for an image before file systems are mounted (initramfs-tools(7)).
  */
-import { chmodSync, copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { copyFileSync, existsSync, mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
 import { readMachine } from '../kexec/machine.ts';
@@ -14,6 +14,7 @@ import type { Answer } from '../sys/probe/answer.ts';
 import { no, yes } from '../sys/probe/answer.ts';
 import { kexecJump, kexecLoad, kexecSetting, lockdown } from '../sys/probe/kexec.ts';
 import { devMem } from '../sys/probe/preserve.ts';
+import { installFiles } from '../sys/systemd.ts';
 import { helperEnvironment } from './helper.ts';
 import { placeOf } from './place.ts';
 
@@ -41,9 +42,7 @@ export function hibernationRequirements(): Requirement[] {
           `crashkernel= has reserved ${mib(largest)} of ${mib(LEAST_REGION)}`,
           `boot with crashkernel=${LEAST_REGION >> 20}M`,
         );
-  const hook = existsSync(join('/', HOOK))
-    ? yes(`/${HOOK} is there`)
-    : no(`/${HOOK} is missing`, 'run: tideover hibernate setup');
+  const hook = existsSync(HOOK) ? yes(`${HOOK} is there`) : no(`${HOOK} is missing`, 'run: tideover hibernate setup');
   return [
     { what: 'kexec jump', answer: kexecJump() },
     { what: 'kexec_load', answer: kexecLoad() },
@@ -55,8 +54,8 @@ export function hibernationRequirements(): Requirement[] {
   ];
 }
 
-const HOOK = 'etc/initramfs-tools/hooks/tideover';
-const SCRIPT = 'etc/initramfs-tools/scripts/local-premount/tideover';
+const HOOK = '/etc/initramfs-tools/hooks/tideover';
+const SCRIPT = '/etc/initramfs-tools/scripts/local-premount/tideover';
 
 /**
  * Writes what the initramfs is to have. The initramfs itself is made by update-initramfs(8), afterwards.
@@ -88,14 +87,14 @@ export function setUp(
   writeFileSync(join(prepared, 'initrd'), initrd, { mode: 0o600 });
   writeFileSync(join(prepared, 'extents'), JSON.stringify(place.extents ?? null));
   writeFileSync(join(prepared, 'sector'), `${(place.extents?.[0]?.at ?? 0) / 512}\n`);
-  const scripts = { [HOOK]: hookScript(), [SCRIPT]: bootScript() };
-  for (const [path, text] of Object.entries(scripts)) {
-    const at = join(root, path);
-    mkdirSync(dirname(at), { recursive: true });
-    writeFileSync(at, text);
-    chmodSync(at, 0o755);
-  }
-  return [PREPARED, ...Object.keys(scripts).map((path) => `/${path}`)];
+  const scripts = new Map(
+    Object.entries({ [HOOK]: hookScript(), [SCRIPT]: bootScript() }).map(([path, text]) => [
+      path,
+      { text, mode: 0o755 },
+    ]),
+  );
+  installFiles(scripts, root);
+  return [PREPARED, ...scripts.keys()];
 }
 
 /** Run by mkinitramfs(8). */

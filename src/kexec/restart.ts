@@ -1,10 +1,10 @@
 /** From the running kernel into the one that is loaded, orderly or at once. */
 import { spawnSync } from 'node:child_process';
-import { existsSync } from 'node:fs';
 import { MS_RDONLY, MS_REMOUNT } from '../abi/mount.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 import { mount, sync } from '../sys/mount.ts';
 import { readMountinfo } from '../sys/mountinfo.ts';
+import { runsSystemd } from '../sys/systemd.ts';
 import { start, status } from './load.ts';
 
 export interface RestartOptions {
@@ -33,7 +33,7 @@ export function restart({ now, warn, lastly = () => {} }: RestartOptions): void 
       remedy: 'load one with: tideover kexec load',
     });
   }
-  if (!now && existsSync('/run/systemd/system')) {
+  if (!now && runsSystemd()) {
     lastly(true);
     const { status: exit, error } = spawnSync('systemctl', ['kexec'], { stdio: ['ignore', 2, 2] });
     if (exit === 0) return;

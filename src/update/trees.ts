@@ -1,5 +1,4 @@
 /** The process trees that an update keeps: found, looked at, frozen into preserved memory, and made to go on. */
-import { spawnSync } from 'node:child_process';
 import { rmSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
@@ -8,6 +7,7 @@ import { type CheckpointOptions, checkpoint, examine, refuseOneself } from '../p
 import { infoHere } from '../process/info.ts';
 import { restore } from '../process/restore.ts';
 import { readStat } from '../sys/stat.ts';
+import { attemptSystemctl } from '../sys/systemd.ts';
 import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
 import { runWorkload } from './run.ts';
@@ -197,11 +197,11 @@ function isWorkload({ name, where }: Waiting): boolean {
 }
 
 function startUnit(unit: string): void {
-  spawnSync('systemctl', ['reset-failed', unit], { stdio: 'ignore' });
-  const { status, stderr } = spawnSync('systemctl', ['start', unit], { encoding: 'utf8' });
-  if (status === 0) return;
+  attemptSystemctl('reset-failed', unit);
+  const why = attemptSystemctl('start', unit);
+  if (why === undefined) return;
   const remedy = `journalctl -u ${unit}`;
-  throw new UnsupportedError({ what: `service ${unit}`, why: `it did not start: ${stderr.trim()}`, remedy });
+  throw new UnsupportedError({ what: `service ${unit}`, why: `it did not start: ${why}`, remedy });
 }
 
 /** Keeps `tideover run` from restoring workloads before it is time. */

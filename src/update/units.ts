@@ -2,10 +2,9 @@
  * What the next system does by itself, where it has systemd: packets of kept connections are held back before the network is up,
  * services go on by their own start, everything else when the machine has its addresses.
  */
-import { spawnSync } from 'node:child_process';
-import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
-import { UnsupportedError } from '../errors.ts';
+import { attemptSystemctl, installFiles, type SystemFile, systemctl } from '../sys/systemd.ts';
 import { PARAMETER } from './medium.ts';
 import { RECORD_FILE } from './record.ts';
 import { spillOf } from './workload.ts';
@@ -18,12 +17,9 @@ const RESUME = 'tideover-resume.service';
 const conditions = () =>
   `ConditionKernelCommandLine=|${PARAMETER}\nConditionDirectoryNotEmpty=|${dirname(spillOf('x'))}`;
 
-/** Files of systemd.unit(5) by their names. @param program how tideover is started */
-export function unitFiles(program: string): ReadonlyMap<string, string> {
-  return new Map([
-    [
-      HOLD,
-      `[Unit]
+/** Paths and contents, as of systemd.unit(5). @param program how tideover is started */
+export function unitFiles(program: string): ReadonlyMap<string, SystemFile> {
+  const hold = `[Unit]
 Description=Hold back packets of connections whose processes are restored later
 DefaultDependencies=no
 Conflicts=shutdown.target
@@ -40,11 +36,8 @@ ExecStart=${program} update resume --hold
 
 [Install]
 WantedBy=sysinit.target
-`,
-    ],
-    [
-      RESUME,
-      `[Unit]
+`;
+  const resume = `[Unit]
 Description=Make processes go on that were kept over a change of kernels
 After=network.target ${HOLD}
 ${conditions()}
@@ -60,18 +53,20 @@ ExecStart=${program} update resume
 
 [Install]
 WantedBy=multi-user.target
-`,
-    ],
+`;
+  return new Map([
+    [`${FOLDER}/${HOLD}`, { text: hold, mode: 0o644 }],
+    [`${FOLDER}/${RESUME}`, { text: resume, mode: 0o644 }],
   ]);
 }
 
 /** Writes and enables the units. @returns their files */
 export function installUnits(program: string): string[] {
   const files = unitFiles(program);
-  for (const [name, text] of files) writeFileSync(`${FOLDER}/${name}`, text);
+  installFiles(files);
   systemctl('daemon-reload');
-  systemctl('enable', ...files.keys());
-  return [...files.keys()].map((name) => `${FOLDER}/${name}`);
+  systemctl('enable', HOLD, RESUME);
+  return [...files.keys()];
 }
 
 /** Disables and removes them. */
@@ -83,16 +78,6 @@ export function removeUnits(): void {
 
 /** Whether the next system will do it. */
 export function unitsInstalled(): boolean {
+  const isEnabled = (name: string) => attemptSystemctl('is-enabled', '--quiet', name) === undefined;
   return [HOLD, RESUME].every((name) => existsSync(`${FOLDER}/${name}`) && isEnabled(name));
-}
-
-function isEnabled(name: string): boolean {
-  return spawnSync('systemctl', ['is-enabled', '--quiet', name], { stdio: 'ignore' }).status === 0;
-}
-
-function systemctl(...args: string[]): void {
-  const { status, stderr, error } = spawnSync('systemctl', args, { encoding: 'utf8' });
-  if (status === 0) return;
-  const why = error?.message ?? stderr.trim();
-  throw new UnsupportedError({ what: `systemctl ${args.join(' ')}`, why, remedy: 'see the journal' });
 }

@@ -9,12 +9,12 @@
  * Each step knows how it is undone. Until the last tree is written all are only stopped, and go on by themselves; those that were
  * ended are restored here.
  */
-import { existsSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { UnsupportedError } from '../errors.ts';
 import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
+import { runsSystemd } from '../sys/systemd.ts';
 import { findMemory, openMedium, returnMemory } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
 import {
@@ -88,7 +88,7 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
       remedy: 'tideover update resume, or give it up: tideover update abort --drop',
     });
   }
-  if (existsSync('/run/systemd/system') && !unitsInstalled()) {
+  if (runsSystemd() && !unitsInstalled()) {
     const why = 'the next system would not restore anything: its units are not installed';
     throw new UnsupportedError({ what: 'update', why, remedy: 'install them: tideover update setup' });
   }

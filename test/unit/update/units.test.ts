@@ -4,8 +4,12 @@ import { unitFiles } from '../../../src/update/units.ts';
 
 test('units: packets are held back before the network, processes go on after it, and only where there are any', () => {
   const files = unitFiles('/usr/bin/tideover');
-  assert.deepEqual([...files.keys()], ['tideover-hold.service', 'tideover-resume.service']);
-  for (const text of files.values()) {
+  assert.deepEqual(
+    [...files.keys()],
+    ['/etc/systemd/system/tideover-hold.service', '/etc/systemd/system/tideover-resume.service'],
+  );
+  for (const { text, mode } of files.values()) {
+    assert.equal(mode, 0o644);
     const sections = [...text.matchAll(/^\[(\w+)\]$/gm)].map(([, name]) => name);
     assert.deepEqual(sections, ['Unit', 'Service', 'Install']);
     const conditions = text
@@ -18,7 +22,7 @@ test('units: packets are held back before the network, processes go on after it,
       'ConditionDirectoryNotEmpty=|/var/lib/tideover/spill',
     ]);
   }
-  const [hold, resume] = [...files.values()] as [string, string];
+  const [hold, resume] = [...files.values()].map(({ text }) => text) as [string, string];
   assert.match(hold, /^Before=network-pre\.target /m);
   assert.match(hold, /^ExecStart=\/usr\/bin\/tideover update resume --hold$/m);
   assert.match(resume, /^After=network\.target tideover-hold\.service$/m);
