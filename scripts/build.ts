@@ -2,7 +2,8 @@
  * Builds dist/: the command line with koffi's .node beside it, and with `--library` also the library (JavaScript and
  * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
  * needed (docs/adr/0003). Each costs 0.6 ms, so that commands that are waited for most (src/cli/programs) are one file each,
- * with copies of all they need. And once more it is all in one file, tideover-single.mjs, for guests and initramfs images.
+ * with copies of all they need. And once more it is all in one file, tideover-single.mjs, for guests and initramfs images; what a
+ * capture kernel needs of it is in tideover-capture.mjs.
  *
  * Programs run from dist/ and other builds write to it meanwhile. So a file appears whole, under its name, and before those
  * that import it; and chunks that nothing imports any more stay for an hour, or until the package is made (`--library`).
@@ -114,6 +115,12 @@ const built = await Promise.all([
     ...options,
     entryPoints: ['src/cli/single.ts'],
     outfile: 'dist/tideover-single.mjs',
+    plugins: [builtinsAtFirstUse],
+  }),
+  build({
+    ...options,
+    entryPoints: ['src/cli/capture.ts'],
+    outfile: 'dist/tideover-capture.mjs',
     plugins: [builtinsAtFirstUse],
   }),
 ]);

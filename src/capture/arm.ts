@@ -12,7 +12,7 @@ import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
 import { type KernelFiles, loadCaptureKernel } from '../kexec/kexec.ts';
 import { requireKexecLoad, status, unload } from '../kexec/load.ts';
-import { systemImage } from '../kexec/system.ts';
+import { CAPTURE_BUNDLE, systemImage } from '../kexec/system.ts';
 import { readProcText } from '../sys/proc.ts';
 import { type FoundPlace, findPlace, type Place } from '../target/place.ts';
 import { findNext, type NextKernel } from './next.ts';
@@ -43,6 +43,9 @@ export interface Armed {
  * way. Measured: see docs/crash.md.
  */
 const RUNNING = 48 * 2 ** 20;
+
+/** Options for Node there: of its heap's youngest part it keeps 48 MiB otherwise. */
+export const SMALL_NODE = ['--max-semi-space-size=1'];
 
 /** @param append further words for the capture kernel's command line @throws UnsupportedError before anything is loaded */
 export async function arm(settings: CrashSettings, append: readonly string[] = []): Promise<Armed> {
@@ -79,9 +82,9 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     system: systemImage({ programs: [...shellFor(orders), ...new Set(found.flatMap(({ programs }) => programs))] }),
     modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
+    program: CAPTURE_BUNDLE,
     args: ['crash', 'save'],
-    // Of its heap's youngest part Node keeps 48 MiB otherwise.
-    nodeOptions: ['--max-semi-space-size=1'],
+    nodeOptions: SMALL_NODE,
     files: filesFor(orders, found),
   });
   const free = requireRoom(reserved, image.size + 2 * made.initrd.length + (made.pram?.length ?? 0));
@@ -126,8 +129,8 @@ export function armedWith(): Armed | undefined {
   return JSON.parse(readFileSync(STATE_FILE, 'utf8')) as Armed;
 }
 
-/** The running kernel's file. */
-function installedKernel(): string {
+/** The running kernel's file. @throws UnsupportedError where it is in none of the usual places */
+export function installedKernel(): string {
   const release = runningRelease();
   const places = [`/boot/vmlinuz-${release}`, `/lib/modules/${release}/vmlinuz`, `/boot/${release}/vmlinuz`];
   const found = places.find((path) => existsSync(path));
@@ -139,7 +142,7 @@ function installedKernel(): string {
   });
 }
 
-function installedInitrd(release: string): string | undefined {
+export function installedInitrd(release: string): string | undefined {
   return [`/boot/initrd.img-${release}`, `/boot/initramfs-${release}.img`].find((path) => existsSync(path));
 }
 

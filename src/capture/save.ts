@@ -4,7 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { Kernel } from '../crash/kernel/kernel.ts';
-import { rawText, readLog } from '../crash/kernel/printk.ts';
+import { type LogRecord, rawText, readLog } from '../crash/kernel/printk.ts';
 import { openDumpFiles } from '../crash/open.ts';
 import { availableMemory } from '../sys/meminfo.ts';
 import type { Orders } from './arm.ts';
@@ -22,7 +22,7 @@ export interface Saved {
 
 /** @param tell for the console */
 export async function save(orders: Orders, tell: (line: string) => void): Promise<Saved> {
-  const log = logOf(VMCORE, tell);
+  const log = logOr(tell);
   const folder = `${orders.host}-${dateText(new Date())}`;
   const files: string[] = [];
   const failures: string[] = [];
@@ -70,18 +70,26 @@ export async function save(orders: Orders, tell: (line: string) => void): Promis
   return { where: undefined, files, failures };
 }
 
-/** What vmcore-dmesg prints, or why there is none. */
-function logOf(vmcore: string, tell: (line: string) => void): string {
+/** The log of the kernel that died. @throws what opening a dump does */
+export function deadLog(): LogRecord[] {
+  const source = openDumpFiles([VMCORE]);
   try {
-    const source = openDumpFiles([vmcore]);
-    try {
-      const kernel = new Kernel(source);
-      return readLog(kernel.memory, kernel.info, kernel.gaps)
-        .map((record) => `${rawText(record)}\n`)
-        .join('');
-    } finally {
-      source.close();
-    }
+    const kernel = new Kernel(source);
+    return readLog(kernel.memory, kernel.info, kernel.gaps);
+  } finally {
+    source.close();
+  }
+}
+
+/** What vmcore-dmesg prints. */
+export function logText(log: readonly LogRecord[]): string {
+  return log.map((record) => `${rawText(record)}\n`).join('');
+}
+
+/** The same, or why there is none. */
+function logOr(tell: (line: string) => void): string {
+  try {
+    return logText(deadLog());
   } catch (error) {
     tell(`the log cannot be read: ${(error as Error).message}`);
     return `the log cannot be read: ${(error as Error).message}\n`;

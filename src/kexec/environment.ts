@@ -31,6 +31,8 @@ export interface EnvironmentRequest {
   readonly modules: readonly string[];
   /** What is loaded too where modules say that they are for it: `fs-ext4`, a modalias. */
   readonly aliases?: readonly string[];
+  /** Its program; the whole command line where not given. */
+  readonly program?: string;
   /** Words for tideover: `['crash', 'save']`. */
   readonly args: readonly string[];
   /** Options for Node. */
@@ -156,7 +158,7 @@ function initProgram(modules: readonly string[], inPlace: boolean, request: Envi
       nr: NR.execve,
       args: [
         NODE,
-        ['node', ...(request.nodeOptions ?? []), BUNDLE, ...request.args],
+        ['node', ...(request.nodeOptions ?? []), request.program ?? BUNDLE, ...request.args],
         ['PATH=/usr/bin', 'HOME=/root', 'TERM=linux', 'MALLOC_ARENA_MAX=1'],
       ],
       orSay: `tideover: cannot start ${NODE}\n`,

@@ -4,7 +4,7 @@
  *
  *     usr/bin/node             without symbols
  *     usr/bin, usr/lib ...     programs and libraries
- *     opt/tideover             the command line in one file, koffi
+ *     opt/tideover             the command line in one file, what a capture kernel needs of it in another, koffi
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -21,7 +21,7 @@ import {
   utimesSync,
   writeFileSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { readElf } from '../mem/elf.ts';
 import { closure, mergedPath, stripped } from './closure.ts';
@@ -31,7 +31,7 @@ export interface SystemRequest {
   readonly cache?: string;
   /** The node that goes into it; this one where not given. */
   readonly node?: string;
-  /** Folder with tideover-single.mjs and koffi.node; the installed one where not given. */
+  /** Folder with the programs and koffi.node; the installed one where not given. */
   readonly bundle?: string;
   /** Paths of further programs and files of this machine. */
   readonly programs?: readonly string[];
@@ -39,7 +39,10 @@ export interface SystemRequest {
 
 /** As the kernel's own initramfs sees it. */
 export const NODE = '/usr/bin/node';
-export const BUNDLE = '/opt/tideover/tideover-single.mjs';
+const FOLDER = '/opt/tideover';
+export const BUNDLE = join(FOLDER, 'tideover-single.mjs');
+/** The commands that follow a panic: it takes a third of the memory. */
+export const CAPTURE_BUNDLE = join(FOLDER, 'tideover-capture.mjs');
 
 const CACHE = '/var/lib/tideover';
 const MONTH = 30 * 24 * 3600_000;
@@ -50,14 +53,14 @@ export function systemImage(request: SystemRequest = {}): string {
   const koffi = join(bundle, 'koffi.node');
   const place = (path: string) => {
     if (path === node) return NODE;
-    return path === koffi ? join(dirname(BUNDLE), 'koffi.node') : mergedPath(path);
+    return path === koffi ? join(FOLDER, 'koffi.node') : mergedPath(path);
   };
   const content = (path: string) => {
     const bytes = readFileSync(path);
     return path === node ? stripped(readElf(bytes, path)) : bytes;
   };
   const files = new Map(closure([node, koffi, ...programs]).map((path) => [place(path), path]));
-  files.set(BUNDLE, join(bundle, 'tideover-single.mjs'));
+  for (const program of [BUNDLE, CAPTURE_BUNDLE]) files.set(program, join(bundle, basename(program)));
   const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
   const hash = createHash('sha256').update('1');
   for (const [to, path] of sorted) hash.update(JSON.stringify([to, sha256(content(path))]));

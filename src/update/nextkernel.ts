@@ -32,6 +32,10 @@ export class NextKernel {
     this.#files = { kernel, initrds: this.initrds, commandLine };
   }
 
+  get commandLine(): string {
+    return this.#files.commandLine;
+  }
+
   /** Whether it could be loaded now. @throws UnsupportedError, FormatError as `kexec load` */
   check(): void {
     planKernel(this.#files);

@@ -4,6 +4,7 @@
  *
  *     planned -> loaded -> frozen -> jumping | next kernel: restoring -> done
  *          \________\_________\_________\__ failed                \______ incomplete: some trees wait in preserved memory
+ *                                                | old kernel again: restoring -> back
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
@@ -23,6 +24,8 @@ export type UpdateState =
   | 'restoring'
   | 'done'
   | 'incomplete'
+  /** The next kernel panicked; all that could goes on under the old one. */
+  | 'back'
   /** Before the jump; everything is as it was. */
   | 'failed';
 
@@ -60,6 +63,15 @@ export interface UpdateRecord {
   /** Why it failed, and what was undone. */
   readonly error?: string;
   readonly undone?: readonly string[];
+  /** Why the next kernel panicked before it had restored everything: see guard.ts. */
+  readonly back?: Back;
+}
+
+export interface Back {
+  readonly why: string;
+  /** The end of its log, and from when the old kernel has a disk, the file that it is in. */
+  readonly log?: string;
+  readonly file?: string;
 }
 
 export interface Step {

@@ -6,6 +6,7 @@ import { UnsupportedError } from '../errors.ts';
 import { holdConnections } from '../process/held.ts';
 import { bootId } from '../sys/machine.ts';
 import { untilAddressed } from './addresses.ts';
+import { armGuard, cameBack, disarmGuard } from './guard.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
@@ -13,11 +14,13 @@ import { wentOnAs } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
 /**
- * Holds back the packets of all connections of preserved trees. To be called before the network is up.
+ * Arms the way back, and holds back the packets of all connections of preserved trees. To be called before the network is up.
  *
+ * @param warn told why there is no way back
  * @returns how many trees there are
  */
-export function holdAll(): number {
+export function holdAll(warn: (text: string) => void): number {
+  guard(warn);
   const trees = waitingTrees();
   for (const tree of trees) {
     using image = openTree(tree);
@@ -40,8 +43,10 @@ export interface Resumed {
  * are restored by systemd as it starts them; they are waited for.
  *
  * @param patience how long to wait for the addresses of connections, and for services, in ms
+ * @param warn told why there is no way back from this kernel
  */
-export async function resume(patience: number): Promise<Resumed> {
+export async function resume(patience: number, warn: (text: string) => void): Promise<Resumed> {
+  guard(warn);
   const waiting = new Map(waitingTrees().map((tree) => [tree.name, tree]));
   let record = readRecord();
   // Services may have been restored by their start already; and where there is neither memory nor a copy, trees are lost.
@@ -68,12 +73,19 @@ export async function resume(patience: number): Promise<Resumed> {
     if (record !== undefined) record = writeRecord({ ...record, state: 'incomplete' });
     return { record, restored, failed, returned: 0 };
   }
+  disarmGuard();
   dropRecord();
   const { returned } = await returnMemory(findMemory(), false);
   if (record !== undefined) {
-    record = concludeRecord({ ...record, state: 'done', steps: [...record.steps, { name: 'done', at: Date.now() }] });
+    const state = record.back === undefined ? 'done' : 'back';
+    record = concludeRecord({ ...record, state, steps: [...record.steps, { name: 'done', at: Date.now() }] });
   }
   return { record, restored, failed, returned };
+}
+
+function guard(warn: (text: string) => void): void {
+  const why = armGuard();
+  if (why !== undefined) warn(`if this kernel panics now, what waits is lost: ${why}`);
 }
 
 const UNFINISHED: readonly UpdateState[] = ['jumping', 'restoring', 'incomplete'];
@@ -90,7 +102,7 @@ function begun(record: UpdateRecord): UpdateRecord {
   }
   const kernel = { name: 'kernel', at: Date.now() - 1000 * uptime() };
   const more = [...(state === 'jumping' ? [kernel] : []), { name: 'restore', at: Date.now() }];
-  return writeRecord({ ...record, state: 'restoring', steps: [...steps, ...more] });
+  return writeRecord(cameBack({ ...record, state: 'restoring', steps: [...steps, ...more] }));
 }
 
 async function goOnInTurn(name: string, tree: Waiting | undefined, patience: number): Promise<number> {

@@ -26,6 +26,7 @@ const NAMES: Readonly<Record<string, string>> = {
   spill: 'copy to the disk',
   settle: 'settle the kernel',
   jump: 'end the trees, jump',
+  back: 'go back',
   kernel: 'kernel and system start',
   restore: 'restore',
 };

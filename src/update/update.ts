@@ -15,6 +15,7 @@ import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { runsSystemd } from '../sys/systemd.ts';
+import { disarmGuard, dropGuard, prepareGuard, whyNoGuard } from './guard.ts';
 import { findMemory, openMedium, returnMemory } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
 import {
@@ -56,6 +57,8 @@ export interface Plan {
   readonly memory: number;
   /** What is good to know beforehand. */
   readonly warnings: readonly string[];
+  /** Whether a panic of the next kernel before everything is restored leads back to this one. */
+  readonly guarded: boolean;
 }
 
 /** What update() needs of the program around it. */
@@ -99,10 +102,14 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   demandRoom(memory);
   const folder = spillFolder(wanted, memory);
   const from = readMachine().kernel.release;
+  const noGuard = whyNoGuard(next.commandLine);
+  const unguarded =
+    noGuard === undefined ? [] : [`if the next kernel panics, nothing leads back to this one: ${noGuard}`];
+  const plan = { next, memory, guarded: noGuard === undefined };
   const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
-  if (folder !== undefined) return { next, record: { ...common, spill: folder }, memory, warnings: [] };
+  if (folder !== undefined) return { ...plan, record: { ...common, spill: folder }, warnings: unguarded };
   const warning = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
-  return { next, record: common, memory, warnings: [warning] };
+  return { ...plan, record: common, warnings: [warning, ...unguarded] };
 }
 
 /** @throws UnsupportedError where the trees do not fit into memory once more */
@@ -164,11 +171,14 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
     {
       name: 'load',
       run() {
+        if (plan.guarded) prepareGuard();
+        else dropGuard();
         next.load();
         write('loaded');
       },
       undo() {
         unloadNext();
+        dropGuard();
         return 'the next kernel was unloaded';
       },
     },
@@ -255,6 +265,7 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   const waiting = waitingTrees();
   if (giveUp) {
     drop(waiting);
+    disarmGuard();
     if (record !== undefined) concludeRecord({ ...record, state: 'failed', error: 'it was given up' });
     await returnMemory(findMemory(), false);
     return waiting.map(({ name }) => `${name} was given up`);
@@ -269,6 +280,7 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   }
   unseal();
   unloadNext();
+  dropGuard();
   const undone = ['the next kernel was unloaded'];
   const restored = putBack(record);
   if (restored !== undefined) undone.push(restored);
@@ -277,4 +289,4 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   return undone;
 }
 
-const CONCLUDED: readonly UpdateState[] = ['done', 'failed'];
+const CONCLUDED: readonly UpdateState[] = ['done', 'back', 'failed'];

@@ -4,7 +4,7 @@ import { execFileSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
-import type { KernelName } from '../../lab/kernels.ts';
+import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { requirePackages } from '../../lab/packages.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
@@ -37,9 +37,10 @@ export async function untilKeptListens(vm: Vm): Promise<void> {
   await vm.check(look, SLOW);
 }
 
-/** Changes the kernel, and returns when the next one is there. */
-export async function change(vm: Vm, name: KernelName, given: string): Promise<void> {
-  const { vmlinuz, initrdOptions, release } = await nextKernel(vm, name);
+/** Changes the kernel, and returns when the next one is there, or another one that it ends in. */
+export async function change(vm: Vm, name: KernelName, given: string, endsIn = name): Promise<void> {
+  const { vmlinuz, initrdOptions } = await nextKernel(vm, name);
+  const { release } = await kernel(endsIn);
   const before = vm.agent.greeting;
   const options = `--kernel ${vmlinuz} ${initrdOptions} ${given}`;
   const failed = vm.check(`tideover update ${options}`, SLOW).then(
@@ -54,13 +55,13 @@ export async function change(vm: Vm, name: KernelName, given: string): Promise<v
   assert.equal(first.release, release);
 }
 
-/** Waits for the end of the update. @returns the process id of the only tree */
-export async function restoredPid(vm: Vm): Promise<number> {
+/** Waits for the end of the update, in a state. @returns the process id of the only tree */
+export async function restoredPid(vm: Vm, state = 'done'): Promise<number> {
   const file = '/var/lib/tideover/update.json';
-  const ended = `grep -Eqs '"state": "(done|incomplete)"' ${file}`;
+  const ended = `grep -Eqs '"state": "(done|back|incomplete)"' ${file}`;
   await vm.check(`for i in $(seq 600); do ${ended} && exit; sleep 1; done; cat ${file}; exit 1`, SLOW);
   const record = JSON.parse(await vm.check(`cat ${file}`));
-  assert.equal(record.state, 'done', JSON.stringify(record));
+  assert.equal(record.state, state, JSON.stringify(record));
   return record.trees[0].newPid;
 }
 

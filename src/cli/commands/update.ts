@@ -1,11 +1,12 @@
 import { count } from '../../image/count.ts';
-import type { UpdateRecord } from '../../update/record.ts';
+import type { Back, UpdateRecord } from '../../update/record.ts';
 import type { Timeline } from '../../update/timeline.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { type ExitCode, UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
 import { byteSize } from '../progress.ts';
 import { table } from '../table.ts';
+import { back } from './update/back.ts';
 
 const requestFlags = {
   kernel: { long: 'kernel', value: 'FILE', summary: 'the next kernel: bzImage (vmlinuz) or vmlinux' },
@@ -88,7 +89,7 @@ const setup = command({
     'Installs tideover-hold.service, which holds back packets before the network is up, and tideover-resume.service.',
   ],
   flags: { remove: { long: 'remove', summary: 'take them away again' } },
-  run: (_, { flags }) => setUp(flags.remove),
+  run: (io, { flags }) => setUp(io, flags.remove),
 });
 
 const resume = command({
@@ -119,7 +120,7 @@ export const update: Command = command({
     'The trees are written into preserved memory, the next kernel is started, and they go on there: the same process ids in their ' +
       'namespaces, memory, files and TCP connections. If anything fails before the jump, they go on here.',
   ],
-  commands: [plan, run, statusCommand, abort, resume, setup],
+  commands: [plan, run, statusCommand, abort, resume, back, setup],
   flags: requestFlags,
   exits: {
     1: 'A failure; everything is as it was.',
@@ -209,13 +210,14 @@ async function showStatus(svg: string | undefined): Promise<Output> {
   };
 }
 
-function recordLines({ from, to, state, error, trees }: UpdateRecord, timeline: Timeline, view: View): string[] {
+function recordLines({ from, to, state, error, trees, back }: UpdateRecord, timeline: Timeline, view: View): string[] {
   const seconds = (ms: number | undefined) => (ms === undefined ? '' : (ms / 1000).toFixed(2));
   const { phases, downtime, ownShare } = timeline;
   const start = phases[0]?.from ?? 0;
   const faults = trees.filter((tree) => tree.error !== undefined);
   return [
     `${from} -> ${to}: ${state}${error === undefined ? '' : ` (${error})`}`,
+    ...(back === undefined ? [] : [wentBack(to, back)]),
     ...faults.map((tree) => `${tree.name}: ${tree.error}`),
     '',
     ...table(
@@ -232,6 +234,11 @@ function recordLines({ from, to, state, error, trees }: UpdateRecord, timeline: 
   ];
 }
 
+function wentBack(to: string, { why, file }: Back): string {
+  const log = file === undefined ? '' : `; its log: ${file}`;
+  return `kernel ${to} panicked before everything was restored, and this one took over: ${why}${log}`;
+}
+
 async function abortUpdate(drop: boolean): Promise<Output> {
   const { abort: undo } = await import('../../update/update.ts');
   const undone = await undo(drop);
@@ -241,10 +248,11 @@ async function abortUpdate(drop: boolean): Promise<Output> {
 async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string | undefined }): Promise<Output> {
   const { holdAll, resume: start } = await import('../../update/resume.ts');
   if (hold) {
-    const trees = holdAll();
+    const trees = holdAll((text) => io.warn(text));
     return { json: { trees }, text: () => [] };
   }
-  const { restored, failed, returned } = await start(1000 * Number(wait ?? 60));
+  const { record, restored, failed, returned } = await start(1000 * Number(wait ?? 60), (text) => io.warn(text));
+  if (record?.back !== undefined) io.warn(wentBack(record.to, record.back));
   for (const { name, error } of failed) io.warn(`${name} waits to be restored: ${error}`);
   const exit: ExitCode = failed.length === 0 ? 0 : 4;
   return {
@@ -254,12 +262,17 @@ async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string
   };
 }
 
-async function setUp(remove: boolean): Promise<Output> {
+async function setUp(io: Io, remove: boolean): Promise<Output> {
   const { installUnits, removeUnits } = await import('../../update/units.ts');
   if (remove) {
     removeUnits();
     return { json: { units: [] }, text: () => [] };
   }
+  const { whyNoGuard } = await import('../../update/guard.ts');
+  const { readProcText } = await import('../../sys/proc.ts');
+  // The next kernel gets this one's command line.
+  const noGuard = whyNoGuard(readProcText('/proc/cmdline').trim());
+  if (noGuard !== undefined) io.info(`if a next kernel panics, nothing leads back to the one before: ${noGuard}`);
   const units = installUnits(`${process.execPath} ${process.argv[1]}`);
   return { json: { units }, text: () => units };
 }

@@ -19,6 +19,7 @@ before(() => requirePackages('squashfs'));
 function smallSystem(): { cache: string; node: string; bundle: string } {
   const bundle = mkdtempSync(join(folder, 'bundle-'));
   writeFileSync(join(bundle, 'tideover-single.mjs'), 'one');
+  writeFileSync(join(bundle, 'tideover-capture.mjs'), 'three');
   writeFileSync(join(bundle, 'koffi.node'), 'two');
   return { cache: join(bundle, 'cache'), node: '/bin/true', bundle };
 }
