@@ -13,6 +13,7 @@ import { FormatError, UnsupportedError } from '../errors.ts';
 import type { Message } from './proto.ts';
 import type { Sink, Source } from './store.ts';
 import { IMG_COMMON_MAGIC, IMG_SERVICE_MAGIC, type ImageType, images, type Part, typeOfMagic } from './types.ts';
+import { Writer } from './wire.ts';
 
 /** A million mappings of one process take some 50 MiB. */
 const MAX_ENTRY = 64 << 20;
@@ -193,21 +194,20 @@ export function readBlob(source: Source, record: ImageRecord): Uint8Array {
   throw new FormatError({ file: source.name, offset: record.blobAt, field, expected, found });
 }
 
-/** Buffers of writers that are done: an image of many processes has thousands of files. */
-const spare: Uint8Array[] = [];
-const NONE = new Uint8Array(0);
+/** Those that are done: an image of many processes has thousands of files. */
+const spare: Writer[] = [];
 
 /** Writes one image file. Values that a field cannot hold give RangeError, missing ones TypeError. */
 export class ImageWriter<E, H = never, I = never> {
   readonly #sink: Sink;
   readonly #type: ImageType<E, H, I>;
-  #buffer: Uint8Array;
-  #filled = 0;
+  /** What is not in the sink yet. */
+  readonly #to: Writer;
 
   constructor(sink: Sink, type: ImageType<E, H, I>) {
     this.#sink = sink;
     this.#type = type;
-    this.#buffer = spare.pop() ?? new Uint8Array(WINDOW);
+    this.#to = spare.pop() ?? new Writer(WINDOW);
     const first = { STATS: IMG_SERVICE_MAGIC, IRMAP_CACHE: IMG_SERVICE_MAGIC }[type.name] ?? IMG_COMMON_MAGIC;
     if (type.name !== 'INVENTORY') this.u32(first);
     this.u32(type.magic);
@@ -229,40 +229,40 @@ export class ImageWriter<E, H = never, I = never> {
 
   /** Raw bytes of an entry that come in pieces; the entry is written without them before. */
   raw(bytes: Uint8Array): void {
-    if (bytes.length > this.#buffer.length - this.#filled) this.#flush();
-    if (bytes.length > this.#buffer.length) this.#sink.write(bytes);
-    else {
-      this.#buffer.set(bytes, this.#filled);
-      this.#filled += bytes.length;
-    }
+    if (bytes.length > WINDOW - this.#to.at) this.#flush();
+    if (bytes.length > WINDOW) this.#sink.write(bytes);
+    else this.#to.raw(bytes);
   }
 
   u32(value: number): void {
-    if (this.#buffer.length - this.#filled < 4) this.#flush();
-    viewOf(this.#buffer).setUint32(this.#filled, value, true);
-    this.#filled += 4;
+    if (WINDOW - this.#to.at < 4) this.#flush();
+    this.#to.u32(value);
   }
 
   /** Ends the file. */
   close(): void {
     this.#flush();
     this.#sink.close();
-    spare.push(this.#buffer);
-    this.#buffer = NONE;
+    // One that has become large is not worth its memory.
+    if (this.#to.bytes.length === WINDOW) spare.push(this.#to);
   }
 
   #part<V>(part: Part<V>, value: V, blob: Uint8Array | undefined): void {
-    const bytes = part.message.encode(value);
-    this.u32(bytes.length);
-    this.raw(bytes);
+    const to = this.#to;
+    if (to.at > WINDOW / 2) this.#flush();
+    const start = to.at;
+    to.u32(0);
+    part.message.append(to, value);
+    viewOf(to.bytes).setUint32(start, to.at - start - 4, true);
+    if (to.at > WINDOW) this.#flush();
     if (blob === undefined) return;
     this.raw(blob);
     this.raw(new Uint8Array(padded(blob.length, part) - blob.length));
   }
 
   #flush(): void {
-    if (this.#filled > 0) this.#sink.write(this.#buffer.subarray(0, this.#filled));
-    this.#filled = 0;
+    if (this.#to.at > 0) this.#sink.write(this.#to.bytes.subarray(0, this.#to.at));
+    this.#to.at = 0;
   }
 }
 

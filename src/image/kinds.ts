@@ -122,7 +122,7 @@ export const u64: Kind<bigint> = integer(
   },
   (to, value) => {
     if (value < 0n || value > U64[1]) to.refuse(value, 'uint64');
-    to.varint(Number(value & 0xffff_ffffn), Number(value >> 32n));
+    to.varint64(value);
   },
 );
 

@@ -66,6 +66,8 @@ export interface Message<V> extends Kind<V> {
   decode(bytes: Uint8Array, at?: { file: string; offset: number }): V;
   /** @throws RangeError for a value that its field cannot hold, TypeError where a required one is missing */
   encode(value: V): Uint8Array;
+  /** As encode(), behind what the writer has. */
+  append(to: Writer, value: V): void;
 }
 
 /** Messages within messages. The deepest that CRIU has is its tree of control groups. */
@@ -76,6 +78,8 @@ interface Member {
   readonly name: string;
   readonly place: string;
   readonly number: number;
+  /** What stands before each value. */
+  readonly tag: number;
   readonly kind: Kind<unknown>;
   readonly required: boolean;
   readonly repeated: boolean;
@@ -92,6 +96,7 @@ export function message<const F extends Table>(name: string, table: F): Message<
       name: field,
       place: `${name}.${field}`,
       number,
+      tag: (number << 3) | kind.wire,
       kind,
       required: option === required,
       repeated: option === repeated,
@@ -127,7 +132,7 @@ export function message<const F extends Table>(name: string, table: F): Message<
       readMember(from, member, tag & 7, start, value);
     }
     for (const member of demanded) {
-      if (Object.hasOwn(value, member.name)) continue;
+      if (value[member.name] !== undefined) continue;
       from.field = member.place;
       from.fail(begin, 'a value, as it is required', 'none');
     }
@@ -139,13 +144,16 @@ export function message<const F extends Table>(name: string, table: F): Message<
     const { kind } = member;
     if (!member.repeated) {
       if (wire !== kind.wire) from.fail(start, `wire type ${kind.wire}`, `${wire}`);
-      if (Object.hasOwn(value, member.name)) from.fail(start, 'one value', 'a second one');
+      if (value[member.name] !== undefined) from.fail(start, 'one value', 'a second one');
       value[member.name] = kind.read(from);
       return;
     }
     const list = value[member.name] as unknown[];
-    if (wire === kind.wire) list.push(kind.read(from));
-    else if (wire === 2) {
+    if (wire === kind.wire) {
+      // Most stand one behind the other.
+      do list.push(kind.read(from));
+      while (list.length <= MAX_ELEMENTS && from.goesOn(member.tag));
+    } else if (wire === 2) {
       // Packed: the elements one after the other behind one length.
       const outer = from.end;
       from.end = from.length() + from.at;
@@ -156,19 +164,20 @@ export function message<const F extends Table>(name: string, table: F): Message<
   }
 
   function write(to: Writer, value: Loose): void {
-    for (const { name: field, place, number, kind, repeated, required } of members) {
-      const given = value[field];
+    for (const member of members) {
+      const given = value[member.name];
       if (given === undefined) {
-        if (required) throw new TypeError(`${place} is required`);
-        continue;
-      }
-      for (const each of repeated ? (given as unknown[]) : [given]) {
-        to.varint((number << 3) | kind.wire, 0);
-        to.field = place;
-        kind.write(to, each);
-      }
+        if (member.required) throw new TypeError(`${member.place} is required`);
+      } else if (member.repeated) for (const each of given as unknown[]) writeMember(to, member, each);
+      else writeMember(to, member, given);
     }
     if (value[unknownFields] !== undefined) to.raw(value[unknownFields]);
+  }
+
+  function writeMember(to: Writer, { place, tag, kind }: Member, value: unknown): void {
+    to.varint(tag, 0);
+    to.field = place;
+    kind.write(to, value);
   }
 
   const declared: Message<Loose> = {
@@ -186,7 +195,11 @@ export function message<const F extends Table>(name: string, table: F): Message<
       from.end = outer;
       return value;
     },
-    write: (to, value) => to.delimited(() => write(to, value)),
+    write(to, value) {
+      const start = to.begin();
+      write(to, value);
+      to.end(start);
+    },
     decode(bytes, at = { file: name, offset: 0 }) {
       return fields(new Reader(bytes, at.file, at.offset));
     },
@@ -195,6 +208,7 @@ export function message<const F extends Table>(name: string, table: F): Message<
       write(to, value);
       return to.finish();
     },
+    append: write,
     toJson(value) {
       const json: Record<string, unknown> = {};
       for (const { name: field, kind, repeated } of members) {

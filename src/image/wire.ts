@@ -34,6 +34,12 @@ export class Reader {
   /** Reads a varint into `lo` and `hi`. */
   varint(): void {
     const { bytes, end, at: start } = this;
+    if (start < end && bytes[start]! < 0x80) {
+      this.lo = bytes[start]!;
+      this.hi = 0;
+      this.at = start + 1;
+      return;
+    }
     let lo = 0;
     let hi = 0;
     for (let shift = 0; shift < 70; shift += 7) {
@@ -54,6 +60,13 @@ export class Reader {
       }
     }
     this.fail(start, 'a varint of 64 bits', 'a longer one');
+  }
+
+  /** Passes over a tag of one byte, if it comes next. */
+  goesOn(tag: number): boolean {
+    if (this.at >= this.end || tag > 0x7f || this.bytes[this.at] !== tag) return false;
+    this.at++;
+    return true;
   }
 
   /** The length before bytes, a text or a message, compared with what is left. */
@@ -83,12 +96,19 @@ export class Reader {
   }
 }
 
+/** Where a number of 64 bits becomes two halves: shifting a bigint takes ten times as long. */
+const whole = new DataView(new ArrayBuffer(8));
+
 /** Collects the bytes of messages in one buffer that grows. */
 export class Writer {
-  bytes = new Uint8Array(256);
+  bytes: Uint8Array;
   at = 0;
   /** The field being written, for errors. */
   field = '';
+
+  constructor(room = 256) {
+    this.bytes = new Uint8Array(room);
+  }
 
   refuse(value: unknown, kind: string): never {
     throw new RangeError(`${this.field}: ${value} does not fit ${kind}`);
@@ -104,14 +124,37 @@ export class Writer {
   /** A varint from two halves, each read as unsigned. */
   varint(lo: number, hi: number): void {
     this.room(10);
+    const { bytes } = this;
+    let at = this.at;
     let low = lo >>> 0;
     let high = hi >>> 0;
-    while (high !== 0 || low > 0x7f) {
-      this.bytes[this.at++] = (low & 0x7f) | 0x80;
+    while (high !== 0) {
+      bytes[at++] = (low & 0x7f) | 0x80;
       low = ((low >>> 7) | (high << 25)) >>> 0;
       high >>>= 7;
     }
-    this.bytes[this.at++] = low;
+    while (low > 0x7f) {
+      bytes[at++] = (low & 0x7f) | 0x80;
+      low >>>= 7;
+    }
+    bytes[at++] = low;
+    this.at = at;
+  }
+
+  /** A varint of 64 bits. */
+  varint64(value: bigint): void {
+    whole.setBigUint64(0, value, true);
+    this.varint(whole.getUint32(0, true), whole.getUint32(4, true));
+  }
+
+  u32(value: number): void {
+    this.room(4);
+    const { bytes, at } = this;
+    bytes[at] = value;
+    bytes[at + 1] = value >>> 8;
+    bytes[at + 2] = value >>> 16;
+    bytes[at + 3] = value >>> 24;
+    this.at += 4;
   }
 
   blob(bytes: Uint8Array): void {
@@ -125,11 +168,14 @@ export class Writer {
     this.at += bytes.length;
   }
 
-  /** What `write` adds, with its length before it: most are below 128 bytes, others are moved up. */
-  delimited(write: () => void): void {
+  /** Begins what has its length before it. @returns for end() */
+  begin(): number {
     this.room(1);
-    const start = ++this.at;
-    write();
+    return ++this.at;
+  }
+
+  /** Puts the length before what was added since begin(): most are below 128 bytes, others are moved up. */
+  end(start: number): void {
     const length = this.at - start;
     let extra = 0;
     for (let rest = length >>> 7; rest > 0; rest >>>= 7) extra++;
