@@ -29,18 +29,25 @@ interface Component {
   /** Bytes of an element of the list, and elements. */
   readonly width: 4 | 8;
   readonly count: number;
+  /** The list of one that is all zeros; nobody changes it. */
+  readonly zeros: readonly number[] | readonly bigint[];
 }
 
-const COMPONENTS: readonly Component[] = [
-  { bit: 2, field: 'ymmh_space', width: 4, count: 64 },
-  { bit: 3, field: 'bndreg_state', width: 8, count: 8 },
-  // Two registers, and what fills 64 bytes up, as CPUID counts them.
-  { bit: 4, field: 'bndcsr_state', width: 8, count: 8 },
-  { bit: 5, field: 'opmask_reg', width: 8, count: 8 },
-  { bit: 6, field: 'zmm_upper', width: 8, count: 64 },
-  { bit: 7, field: 'hi16_zmm', width: 8, count: 128 },
-  { bit: 9, field: 'pkru', width: 4, count: 2 },
-];
+const COMPONENTS: readonly Component[] = (
+  [
+    { bit: 2, field: 'ymmh_space', width: 4, count: 64 },
+    { bit: 3, field: 'bndreg_state', width: 8, count: 8 },
+    // Two registers, and what fills 64 bytes up, as CPUID counts them.
+    { bit: 4, field: 'bndcsr_state', width: 8, count: 8 },
+    { bit: 5, field: 'opmask_reg', width: 8, count: 8 },
+    { bit: 6, field: 'zmm_upper', width: 8, count: 64 },
+    { bit: 7, field: 'hi16_zmm', width: 8, count: 128 },
+    { bit: 9, field: 'pkru', width: 4, count: 2 },
+  ] as const
+).map((each) => {
+  const zeros = each.width === 4 ? new Array<number>(each.count).fill(0) : new Array<bigint>(each.count).fill(0n);
+  return { ...each, zeros };
+});
 
 const HEADER = 512;
 /** Of what fxsave writes and of the header: every area begins so. */
@@ -67,8 +74,13 @@ export const INTEL_LAYOUT: XsaveLayout = {
  */
 export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
   const view = viewOf(area);
-  const words = (at: number, count: number) =>
-    Array.from({ length: count }, (_, i) => view.getUint32(at + 4 * i, true));
+  const words = (at: number, count: number) => {
+    const list = new Array<number>(count);
+    for (let i = 0; i < count; i++) list[i] = view.getUint32(at + 4 * i, true);
+    return list;
+  };
+  const quads = (at: number, count: number) =>
+    Array.from({ length: count }, (_, i) => view.getBigUint64(at + 8 * i, true));
   const xstate_bv = view.getBigUint64(HEADER, true);
   demandKnown(xstate_bv);
   const xsave: XsaveEntry = {
@@ -81,13 +93,12 @@ export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
     hi16_zmm: [],
     pkru: [],
   };
-  for (const { bit, field, width, count } of COMPONENTS) {
+  for (const { bit, field, width, count, zeros } of COMPONENTS) {
     const at = layout.offsets.get(bit);
     if (at === undefined || at + width * count > area.length) continue;
-    const list = xsave[field] as (number | bigint)[];
-    for (let i = 0; i < count; i++) {
-      list.push(width === 4 ? view.getUint32(at + 4 * i, true) : view.getBigUint64(at + 8 * i, true));
-    }
+    // A thread has 1.5 KiB of registers that it never used.
+    const list = isZero(view, at, width * count) ? zeros : width === 4 ? words(at, count) : quads(at, count);
+    (xsave as Record<Component['field'], unknown>)[field] = list;
   }
   return {
     cwd: view.getUint16(0, true),
@@ -103,6 +114,11 @@ export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
     padding: [],
     xsave,
   };
+}
+
+function isZero(view: DataView, at: number, length: number): boolean {
+  for (let i = at; i < at + length; i += 4) if (view.getUint32(i, true) !== 0) return false;
+  return true;
 }
 
 /**
@@ -152,9 +168,11 @@ export function areaOf(fpregs: FpregsEntry, layout: XsaveLayout, file: string): 
   return area;
 }
 
+/** x87, SSE, and the components. */
+const KNOWN = COMPONENTS.reduce((mask, { bit }) => mask | (1n << BigInt(bit)), 3n);
+
 function demandKnown(used: bigint): void {
-  const known = COMPONENTS.reduce((mask, { bit }) => mask | (1n << BigInt(bit)), 3n);
-  const other = used & ~known;
+  const other = used & ~KNOWN;
   if (other === 0n) return;
   throw new UnsupportedError({
     what: `registers of XCR0 bits 0x${other.toString(16)}`,

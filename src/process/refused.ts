@@ -140,16 +140,16 @@ const vector = new Uint8Array(iovec.size);
 export function refuseStopped(pid: number, tid: number): void {
   const refuse = (what: string, why: string, remedy: string) =>
     new UnsupportedError({ pid, what: `thread ${tid}: ${what}`, why, remedy });
-  const data = new Uint8Array(ptrace_sud_config.size);
-  const config = { request: PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, pid: tid, addr: data.length, data };
-  if (ptrace.attempt(config) === 0 && ptrace_sud_config.read(data).mode !== 0n) {
+  room ??= new Region(8192);
+  const { size } = ptrace_sud_config;
+  const config = { request: PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, pid: tid, addr: size, data: room.address };
+  if (ptrace.attempt(config) === 0 && ptrace_sud_config.read(room.bytes).mode !== 0n) {
     throw refuse(
       'system calls that it handles itself (PR_SET_SYSCALL_USER_DISPATCH)',
       'ours would go to it too',
       'leave this process out',
     );
   }
-  room ??= new Region(8192);
   iovec.write({ iov_base: room.address, iov_len: room.size }, vector);
   if (ptrace.attempt({ request: PTRACE_GETREGSET, pid: tid, addr: NT_386_IOPERM, data: vector }) === 0) {
     throw refuse('input and output ports (ioperm(2))', 'they are of a device', 'leave this process out');

@@ -16,6 +16,7 @@ import { UnsupportedError } from '../errors.ts';
 import type { thread_info_x86, user_x86_regs_entry } from '../image/messages/machine.ts';
 import type { Value } from '../image/proto.ts';
 import { areaOf, fpregsOf } from '../image/xsave.ts';
+import type { Mirrored } from '../sys/process_vm.ts';
 import type { Remote } from './remote.ts';
 import { type RegisterName, Registers, readXstate, type Tracee, writeXstate } from './tracee.ts';
 import { xsaveLayout } from './xstate.ts';
@@ -158,30 +159,28 @@ export function restoreXstate(tid: number, { gpregs, fpregs }: ThreadInfo): void
 /**
  * Writes the frame by which a thread that loses its tracer goes back to where it was (src/asm/batch.ts), with registers and
  * signal mask as they were found.
+ *
+ * @returns what is to be copied over
  */
-export function writeFrame(remote: Remote): void {
+export function writeFrame(remote: Remote): Mirrored {
   const { tracee, frame } = remote;
   const registers = resumable(tracee.registers);
-  const get = (name: RegisterName) => registers.get(name);
   const area = tracee.xstate;
   const fpstate = Math.ceil(ucontext.size / 64) * 64;
+  const view = viewOf(frame.bytes);
   ucontext.write(
     {
       uc_flags: UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
       // A flag that sigaltstack(2) refuses leaves the alternate stack as it is.
       uc_stack: { ss_sp: 0, ss_flags: 0x7f, ss_size: 0 },
-      ...{ r8: get('r8'), r9: get('r9'), r10: get('r10'), r11: get('r11'), r12: get('r12'), r13: get('r13') },
-      ...{ r14: get('r14'), r15: get('r15'), rdi: get('rdi'), rsi: get('rsi'), rbp: get('rbp'), rbx: get('rbx') },
-      ...{ rdx: get('rdx'), rax: get('rax'), rcx: get('rcx'), rsp: get('rsp'), rip: get('rip') },
-      eflags: get('eflags'),
-      ...{ cs: Number(get('cs')), ss: Number(get('ss')), fs: Number(get('fs')), gs: Number(get('gs')) },
       fpstate: frame.address + fpstate,
       uc_sigmask: tracee.sigmask,
     },
     frame.bytes,
   );
+  for (const name of GENERAL) registers.copy(name, view, ucontext.offsets[name]);
+  for (const name of SEGMENTS) view.setUint16(ucontext.offsets[name], registers.number(name), true);
   frame.bytes.set(area, fpstate);
-  const view = viewOf(frame.bytes);
   const xfeatures = view.getBigUint64(fpstate + SW_BYTES_AT, true);
   fpx_sw_bytes.write(
     { magic1: FP_XSTATE_MAGIC1, extended_size: area.length + 4, xfeatures, xstate_size: area.length },
@@ -189,5 +188,11 @@ export function writeFrame(remote: Remote): void {
     fpstate + SW_BYTES_AT,
   );
   view.setUint32(fpstate + area.length, FP_XSTATE_MAGIC2, true);
-  remote.installFrame(fpstate + area.length + 4);
+  return remote.frameRange(fpstate + area.length + 4);
 }
+
+const GENERAL = [
+  ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rdi', 'rsi', 'rbp', 'rbx'] as const),
+  ...(['rdx', 'rax', 'rcx', 'rsp', 'rip', 'eflags'] as const),
+];
+const SEGMENTS = ['cs', 'ss', 'fs', 'gs'] as const;

@@ -17,11 +17,11 @@ import { SIGCHLD, SIGTRAP, SIGURG, SIGWINCH } from '../abi/signal.ts';
 import { NR, syscallName } from '../abi/unistd.ts';
 import { Batch, batch_record, endBySignal, endByTrap, remoteRunner } from '../asm/batch.ts';
 import { SyscallError } from '../errors.ts';
-import { readBoth, writeBoth, writeMemory } from '../sys/process_vm.ts';
+import { type Mirrored, readRanges, writeRanges } from '../sys/process_vm.ts';
 import { cont } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
 import type { Status } from '../sys/stat.ts';
-import { readRegisters, type Tracee, writeRegisters } from './tracee.ts';
+import { readRegister, registersLike, type Tracee, writeRegisters } from './tracee.ts';
 
 const PAGE = 4096;
 /** eflags of a program that has set none: interrupts on, and bit 1, which is always set. */
@@ -72,7 +72,7 @@ export class Scratch {
 
   /** Copies the runner over; a child has that of its parent. */
   install(): void {
-    write(this.pid, this.address, this.mirror.address, PAGE);
+    copyAll(this, [{ there: this.address, here: this.mirror.address, length: PAGE }]);
   }
 
   [Symbol.dispose](): void {
@@ -141,10 +141,9 @@ export class Remote {
     };
   }
 
-  /** Copies the frame over. @param size of what is used of it */
-  installFrame(size: number): void {
-    const { address, mirror, pid } = this.scratch;
-    write(pid, address + this.#frame, mirror.address + this.#frame, size);
+  /** The frame, to be copied over. @param size of what is used of it */
+  frameRange(size: number): Mirrored {
+    return this.#range(this.#frame, size);
   }
 
   /** Puts the thread at the end of the runner, from where it goes back by itself if it is let go. */
@@ -232,10 +231,25 @@ export class Remote {
    * batches meanwhile.
    */
   start(): void {
-    this.finish();
-    if (this.#ran || (this.#batch.length === 0 && this.#top === this.#data)) return;
-    this.#load();
-    this.#go();
+    Remote.startAll([this]);
+  }
+
+  /** As start(), of threads of one process: a copy for each of them would take longer than what they do. */
+  static startAll(remotes: readonly Remote[]): void {
+    Remote.finishAll(remotes);
+    const begun = remotes.filter((remote) => !remote.#ran && remote.#hasWork);
+    copyAll(
+      begun[0]?.scratch,
+      begun.flatMap((remote) => remote.#ranges),
+    );
+    for (const remote of begun) {
+      remote.#standAtBatch();
+      remote.#go();
+    }
+  }
+
+  get #hasWork(): boolean {
+    return this.#batch.length > 0 || this.#top > this.#data;
   }
 
   /**
@@ -249,7 +263,7 @@ export class Remote {
     tracee.crossSyscall();
     tracee.endSyscall();
     try {
-      action(readRegisters(tracee.tid).number('rax'));
+      action(readRegister(tracee.tid, 'rax'));
     } finally {
       this.#go();
       this.finish();
@@ -280,44 +294,64 @@ export class Remote {
   }
 
   #load(): void {
-    const { scratch } = this;
     this.#copyOver();
-    this.#setRegisters(scratch.address, scratch.address + this.#records, this.#batch.length);
+    this.#standAtBatch();
+  }
+
+  #standAtBatch(): void {
+    const { address } = this.scratch;
+    this.#setRegisters(address, address + this.#records, this.#batch.length);
   }
 
   #copyOver(): void {
     this.#renew();
-    this.#copy('process_vm_writev', writeBoth);
+    copyAll(this.scratch, this.#ranges);
   }
 
-  /** Copies what there is of records and data. */
-  #copy(name: string, by: typeof writeBoth): void {
-    const { mirror, address, pid } = this.scratch;
-    const range = (at: number, length: number) => ({ there: address + at, here: mirror.address + at, length });
-    const [records, data] = [this.#batch.length * batch_record.size, this.#top - this.#data];
-    if (by(pid, range(this.#records, records), range(this.#data, data)) === records + data) return;
-    throw new SyscallError(name, `${name}(${pid}, 0x${address.toString(16)}, ${records} + ${data})`, Errno.EFAULT);
+  #range(at: number, length: number): Mirrored {
+    const { mirror, address } = this.scratch;
+    return { there: address + at, here: mirror.address + at, length };
+  }
+
+  /** What there is of records and data. */
+  get #ranges(): Mirrored[] {
+    const records = this.#range(this.#records, this.#batch.length * batch_record.size);
+    return [records, this.#range(this.#data, this.#top - this.#data)];
   }
 
   /** Waits for the batch that was started, if there is one. Its results can be read until the next one is begun. */
   finish(): void {
-    if (!this.#running) return;
+    if (this.#running) Remote.finishAll([this]);
+  }
+
+  /** As finish(), of threads of one process. */
+  static finishAll(remotes: readonly Remote[]): void {
+    const running = remotes.filter((remote) => remote.#running);
+    if (running.length === 0) return;
+    for (const remote of running) remote.#wait();
+    const { pid } = running[0]!.scratch;
+    const ranges = running.flatMap((remote) => remote.#ranges);
+    if (!readRanges(pid, ranges)) throw notCopied('process_vm_readv', pid, ranges[0]!);
+    for (const remote of running) {
+      remote.#ran = true;
+      remote.#check();
+    }
+  }
+
+  #wait(): void {
     const { scratch, tracee } = this;
     tracee.expect(({ signal, event }) => event === 0 && signal === scratch.endSignal && this.#isOurs());
     this.#running = false;
-    this.#copy('process_vm_readv', readBoth);
-    this.#ran = true;
-    this.#check();
   }
 
   /** Whether the signal at which the thread has stopped is what ends its batch, and not the like of it from somebody else. */
   #isOurs(): boolean {
-    return this.scratch.endSignal === SIGTRAP || readRegisters(this.tracee.tid).number('orig_rax') === NR.tgkill;
+    return this.scratch.endSignal === SIGTRAP || readRegister(this.tracee.tid, 'orig_rax') === NR.tgkill;
   }
 
   #setRegisters(rip: number, rbx: number, r12: number): void {
     const { scratch, tracee } = this;
-    const registers = tracee.registers.clone();
+    const registers = registersLike(tracee.registers);
     registers.set('rip', rip);
     registers.set('rbx', rbx);
     registers.set('r12', r12);
@@ -355,11 +389,14 @@ export class Remote {
   }
 }
 
-/** Copies all of a range, or throws as a fault does. */
-function write(pid: number, there: number, here: number, length: number): void {
-  if (writeMemory(pid, there, here, length) === length) return;
-  const name = 'process_vm_writev';
-  throw new SyscallError(name, `${name}(${pid}, 0x${there.toString(16)}, ${length})`, Errno.EFAULT);
+/** Copies ranges of scratch memory over, all of them. @throws SyscallError */
+export function copyAll(scratch: Scratch | undefined, ranges: readonly Mirrored[]): void {
+  if (scratch === undefined || writeRanges(scratch.pid, ranges)) return;
+  throw notCopied('process_vm_writev', scratch.pid, ranges[0]!);
+}
+
+function notCopied(name: string, pid: number, { there, length }: Mirrored): SyscallError {
+  return new SyscallError(name, `${name}(${pid}, 0x${there.toString(16)}, ${length}, ...)`, Errno.EFAULT);
 }
 
 /**

@@ -24,13 +24,13 @@ import { ObjectSet } from './objects.ts';
 import { findPages } from './pages.ts';
 import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
-import { quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
+import { copyAll, quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
 import { NO_RUNS, type Runs, unknownRuns } from './runs.ts';
 import type { Saving } from './saving.ts';
 import { saveFilters } from './seccomp.ts';
 import { hasLeader } from './sessions.ts';
 import { saveActions, savePending } from './signals.ts';
-import { leaveCriticalSection, saveThread } from './thread.ts';
+import { leaveCriticalSections, saveThread } from './thread.ts';
 import { saveTimers } from './timers.ts';
 import { timeLeft } from './waits.ts';
 
@@ -94,10 +94,8 @@ export class Guest {
   /** Begins to map the scratch memory. */
   beginEntry(): void {
     const { pid, threads } = this.process;
-    for (const thread of threads) {
-      refuseStopped(pid, thread.tid);
-      leaveCriticalSection(thread);
-    }
+    for (const thread of threads) refuseStopped(pid, thread.tid);
+    leaveCriticalSections(pid, threads);
     const size = scratchSize(saveLayout, threads.length);
     const [prot, flags] = [PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS];
     this.#doorstep.begin(threads[0]!, NR.mmap, 0, size, prot, flags, -1, 0);
@@ -126,10 +124,8 @@ export class Guest {
     this.#scratch = scratch;
     scratch.install();
     this.#remotes = threads.map((thread, slot) => new Remote(thread, scratch, slot));
-    for (const remote of this.#remotes) {
-      writeFrame(remote);
-      remote.enter();
-    }
+    copyAll(scratch, this.#remotes.map(writeFrame));
+    for (const remote of this.#remotes) remote.enter();
   }
 
   /** Begins to take the scratch memory away, if there is any. The threads stand where they were found. */
@@ -238,13 +234,10 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
   leader.call(NR.prctl, PR_GET_CHILD_SUBREAPER, reaper.address, 0, 0, 0);
   const barriers = leader.attempt(NR.membarrier, MEMBARRIER_CMD_GET_REGISTRATIONS, 0, 0);
   const timers = saveTimers(leader, saving.ids);
-  const answers = remotes.map((remote) => {
-    const answer = saveThread(remote);
-    remote.start();
-    return answer;
-  });
+  const answers = remotes.map(saveThread);
+  Remote.startAll(remotes);
   return () => {
-    for (const remote of remotes) remote.finish();
+    Remote.finishAll(remotes);
     const sigactions = actions();
     // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
     if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);

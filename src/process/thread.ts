@@ -3,11 +3,11 @@ import { robust_list_head } from '../abi/futex.ts';
 import { PR_GET_PDEATHSIG, PR_GET_TID_ADDRESS, PR_SET_NAME, PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { rseq, rseq_cs } from '../abi/rseq.ts';
 import { SCHED_FLAG_RESET_ON_FORK, SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
+import { viewOf } from '../abi/struct.ts';
 import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import type { CoreEntry } from '../image/tree.ts';
-import { get_robust_list, sched_getattr } from '../sys/process.ts';
-import { readMemory } from '../sys/process_vm.ts';
+import { readMemory, readRanges } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
 import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } from './attributes.ts';
 import { saveCredentials } from './credentials.ts';
@@ -23,22 +23,22 @@ type Rseq = NonNullable<ThreadCore['rseq_entry']>;
 /** Asks for the state of one thread. */
 export function saveThread(remote: Remote): () => CoreEntry {
   const { tracee } = remote;
-  const { tid } = tracee;
   const tidAddress = askTidAddress(remote);
   const pdeath = remote.room(4);
   remote.call(NR.prctl, PR_GET_PDEATHSIG, pdeath.address, 0, 0, 0);
   const sas = saveAlternateStack(remote);
   const creds = saveCredentials(remote);
-  const robust = robustList(tid);
+  const robustList = askRobustList(remote);
+  const attr = remote.room(sched_attr.size);
+  remote.call(NR.sched_getattr, 0, attr.address, sched_attr.size, 0);
   const registers = resumable(tracee.registers);
   const rseq_entry = saveRseq(tracee);
   const { status } = tracee;
-  const attr = sched_attr.write({});
-  sched_getattr({ pid: tid, attr, size: attr.length, flags: 0 });
-  const scheduling = sched_attr.read(attr);
-  const { sched_nice, sched_policy, sched_priority, sched_flags } = scheduling;
   const attributes = saveAttributes(remote);
   return () => {
+    const robust = robustList();
+    const scheduling = sched_attr.read(attr.bytes);
+    const { sched_nice, sched_policy, sched_priority, sched_flags } = scheduling;
     const thread_core: ThreadCore = {
       futex_rla: BigInt(robust.head),
       futex_rla_len: robust.length,
@@ -103,14 +103,14 @@ function askTidAddress(remote: Remote): () => number {
   return () => view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
 }
 
-function robustList(tid: number): { head: number; length: number } {
-  const [head, length] = [new Uint8Array(8), new Uint8Array(8)];
-  get_robust_list({ pid: tid, head_ptr: head, len_ptr: length });
-  const number = (bytes: Uint8Array) => {
-    const view = new DataView(bytes.buffer);
-    return view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
+function askRobustList(remote: Remote): () => { head: number; length: number } {
+  const { address, bytes } = remote.room(16);
+  remote.call(NR.get_robust_list, 0, address, address + 8);
+  const view = viewOf(bytes);
+  return () => {
+    const head = view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
+    return { head, length: head === 0 ? robust_list_head.size : view.getUint32(8, true) };
   };
-  return { head: number(head), length: number(head) === 0 ? robust_list_head.size : number(length) };
 }
 
 let scratch: Region | undefined;
@@ -121,18 +121,36 @@ function saveRseq({ rseq }: Tracee): Rseq | undefined {
 }
 
 /**
- * A thread that was stopped within a critical section goes on at its abort handler, as the kernel makes it do whenever it
- * took the processor away: code of ours that runs in it meanwhile makes the kernel forget the section. rseq(2)
+ * Threads of a process that were stopped within a critical section go on at its abort handler, as the kernel makes them do
+ * whenever it took the processor away: code of ours that runs in them meanwhile makes the kernel forget the section. rseq(2)
  */
-export function leaveCriticalSection(tracee: Tracee): void {
-  const { pid, registers } = tracee;
-  const { rseq_abi_pointer } = tracee.rseq;
-  if (rseq_abi_pointer === 0) return;
-  scratch ??= new Region(4096);
-  const { address, bytes, view } = scratch;
-  if (readMemory(pid, rseq_abi_pointer + rseq.offsets.rseq_cs, address, 8) !== 8) return;
-  const section = view.getUint32(4, true) * 2 ** 32 + view.getUint32(0, true);
-  if (section === 0 || readMemory(pid, section, address, rseq_cs.size) !== rseq_cs.size) return;
+export function leaveCriticalSections(pid: number, tracees: readonly Tracee[]): void {
+  const registered = tracees.filter((tracee) => tracee.rseq.rseq_abi_pointer !== 0);
+  for (let from = 0; from < registered.length; from += AT_ONCE) {
+    const some = registered.slice(from, from + AT_ONCE);
+    for (const [i, section] of sectionsOf(pid, some).entries()) if (section !== 0) leaveSection(some[i]!, section);
+  }
+}
+
+const POINTER = 8;
+const AT_ONCE = 4096 / POINTER;
+
+/** Where their critical sections are described; 0 outside of any. */
+function sectionsOf(pid: number, tracees: readonly Tracee[]): number[] {
+  scratch ??= new Region(AT_ONCE * POINTER);
+  const { address, view } = scratch;
+  const ranges = tracees.map(({ rseq: { rseq_abi_pointer } }, i) => {
+    return { there: rseq_abi_pointer + rseq.offsets.rseq_cs, here: address + i * POINTER, length: POINTER };
+  });
+  const number = (at: number) => view.getUint32(at + 4, true) * 2 ** 32 + view.getUint32(at, true);
+  if (readRanges(pid, ranges)) return tracees.map((_, i) => number(i * POINTER));
+  // One of them has unmapped what it registered.
+  return ranges.map(({ there }) => (readMemory(pid, there, address, POINTER) === POINTER ? number(0) : 0));
+}
+
+function leaveSection({ pid, registers }: Tracee, section: number): void {
+  const { address, bytes } = scratch!;
+  if (readMemory(pid, section, address, rseq_cs.size) !== rseq_cs.size) return;
   const { start_ip, post_commit_offset, abort_ip } = rseq_cs.read(bytes);
   const at = registers.number('rip');
   if (at >= start_ip && at < start_ip + post_commit_offset) registers.set('rip', abort_ip);

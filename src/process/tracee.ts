@@ -64,6 +64,12 @@ export class Registers {
     }
   }
 
+  /** Puts all 64 bits of one into other bytes. */
+  copy(name: RegisterName, to: DataView, at: number): void {
+    to.setUint32(at, this.#view.getUint32(offsets[name], true), true);
+    to.setUint32(at + 4, this.#view.getUint32(offsets[name] + 4, true), true);
+  }
+
   clone(): Registers {
     return new Registers(this.bytes.slice());
   }
@@ -78,6 +84,23 @@ export function readRegisters(tid: number): Registers {
   const size = getRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
   return new Registers(buffer.bytes.slice(0, size));
 }
+
+/** One of them, as Registers.number() gives it. */
+export function readRegister(tid: number, name: RegisterName): number {
+  buffer ??= new Region(ROOM);
+  getRegset(tid, abi.NT_PRSTATUS, buffer.address, REGS_SIZE);
+  return buffer.view.getInt32(offsets[name] + 4, true) * 2 ** 32 + buffer.view.getUint32(offsets[name], true);
+}
+
+/** Registers to be changed and written at once: the same ones each time, with what others have. */
+export function registersLike({ bytes }: Registers): Registers {
+  buffer ??= new Region(ROOM);
+  changed ??= new Registers(buffer.bytes.subarray(0, REGS_SIZE));
+  changed.bytes.set(bytes);
+  return changed;
+}
+
+let changed: Registers | undefined;
 
 export function writeRegisters(tid: number, registers: Registers): void {
   buffer ??= new Region(ROOM);

@@ -1,6 +1,6 @@
 /**
  * Processes: wait4(2), waitid(2), kill(2), tgkill(2), rt_sigqueueinfo(2), pidfd_open(2) and its family, kcmp(2),
- * prctl(2), arch_prctl(2), credentials(7), setns(2), unshare(2), prlimit(2), sched_setattr(2), get_robust_list(2).
+ * prctl(2), arch_prctl(2), credentials(7), setns(2), unshare(2), prlimit(2), sched_setattr(2).
  */
 import * as kcmpAbi from '../abi/kcmp.ts';
 import * as pidfdAbi from '../abi/pidfd.ts';
@@ -103,8 +103,6 @@ export const ioprio_get = syscall('ioprio_get', 252, { which: int, who: int });
 export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, cpusetsize: int, mask: input });
 /** @returns bytes of the mask that were filled in */
 export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, cpusetsize: int, mask: output });
-/** @param head_ptr 8 bytes for the list's address @param len_ptr 8 bytes for its size */
-export const get_robust_list = syscall('get_robust_list', 274, { pid: int, head_ptr: output, len_ptr: output });
 
 export const nanosleep = syscall('nanosleep', 35, { duration: input, rem: output });
 

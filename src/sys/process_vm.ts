@@ -1,5 +1,6 @@
 /** Memory of another process, copied without stopping it: process_vm_readv(2). */
-import { iovec } from '../abi/uio.ts';
+import { iovec, UIO_MAXIOV } from '../abi/uio.ts';
+import { Region } from './region.ts';
 import { type Address, hex, input, int, syscall } from './syscall.ts';
 
 const remote = {
@@ -46,35 +47,57 @@ export interface Mirrored {
   readonly length: number;
 }
 
-/** Copies two ranges by one call. @returns bytes copied */
-export function readBoth(pid: number, first: Mirrored, second: Mirrored): number {
-  return process_vm_readv(twoRanges(pid, first, second));
+/** Copies ranges, many by one call. @returns whether all of them could be copied @throws SyscallError as process_vm_readv */
+export function readRanges(pid: number, ranges: readonly Mirrored[]): boolean {
+  return copyRanges(process_vm_readv, pid, ranges);
 }
 
-/** As readBoth(), the other way. */
-export function writeBoth(pid: number, first: Mirrored, second: Mirrored): number {
-  return process_vm_writev(twoRanges(pid, first, second));
+/** As readRanges(), the other way. */
+export function writeRanges(pid: number, ranges: readonly Mirrored[]): boolean {
+  return copyRanges(process_vm_writev, pid, ranges);
+}
+
+function copyRanges(copy: typeof process_vm_readv, pid: number, ranges: readonly Mirrored[]): boolean {
+  for (let from = 0; from < ranges.length; from += UIO_MAXIOV) {
+    const count = Math.min(ranges.length - from, UIO_MAXIOV);
+    let wanted = 0;
+    for (let i = 0; i < count; i++) {
+      const { here, there, length } = ranges[from + i]!;
+      put(i, here, there, length);
+      wanted += length;
+    }
+    if (wanted > 0 && copy(vectorsOf(pid, count)) !== wanted) return false;
+  }
+  return true;
 }
 
 function oneRange(pid: number, local: Address, there: Address, length: number) {
-  iovec.write({ iov_base: local, iov_len: length }, vectors);
-  iovec.write({ iov_base: there, iov_len: length }, vectors, THEIRS);
-  return ranges(pid, 1);
+  put(0, local, there, length);
+  return vectorsOf(pid, 1);
 }
 
-function twoRanges(pid: number, first: Mirrored, second: Mirrored) {
-  for (const [i, { here, there, length }] of [first, second].entries()) {
-    iovec.write({ iov_base: here, iov_len: length }, vectors, i * iovec.size);
-    iovec.write({ iov_base: there, iov_len: length }, vectors, THEIRS + i * iovec.size);
+/** Ours, then theirs. */
+let vectors: Region | undefined;
+const THEIRS = UIO_MAXIOV * iovec.size;
+
+function put(i: number, here: Address, there: Address, length: number): void {
+  vectors ??= new Region(2 * THEIRS);
+  const { view } = vectors;
+  const at = i * iovec.size;
+  for (const [place, base] of [
+    [at, here],
+    [THEIRS + at, there],
+  ] as const) {
+    view.setUint32(place, base >>> 0, true);
+    view.setUint32(place + 4, base / TWO32, true);
+    view.setUint32(place + 8, length >>> 0, true);
+    view.setUint32(place + 12, length / TWO32, true);
   }
-  return ranges(pid, 2);
 }
 
-/** Ours, then theirs: two each. */
-const vectors = new Uint8Array(4 * iovec.size);
-const THEIRS = 2 * iovec.size;
-const [local_iov, remote_iov] = [vectors.subarray(0, THEIRS), vectors.subarray(THEIRS)];
+const TWO32 = 2 ** 32;
 
-function ranges(pid: number, count: number) {
-  return { pid, local_iov, liovcnt: count, remote_iov, riovcnt: count, flags: 0 };
+function vectorsOf(pid: number, count: number) {
+  const { address } = vectors!;
+  return { pid, local_iov: address, liovcnt: count, remote_iov: address + THEIRS, riovcnt: count, flags: 0 };
 }

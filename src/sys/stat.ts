@@ -126,63 +126,172 @@ export function readStatus(pid: number | string): Status {
   return parseStatus(readProcText(file), file);
 }
 
-/** @param file for the message of an error @throws FormatError where a field is missing */
+/** @param file for the message of an error */
 export function parseStatus(text: string, file: string): Status {
-  const fields = new Map<string, string>();
-  for (let at = 0, end = 0; at < text.length; at = end + 1) {
-    end = text.indexOf('\n', at);
-    if (end < 0) end = text.length;
-    const colon = text.indexOf(':', at);
-    let from = colon + 1;
-    while (text[from] === '\t' || text[from] === ' ') from++;
-    fields.set(text.slice(at, colon), text.slice(from, end));
+  return new StatusText(text, file);
+}
+
+/**
+ * Most is never asked for, and a process may have thousands of threads: a field is looked for when it is.
+ * @throws FormatError where it is missing
+ */
+class StatusText implements Status {
+  readonly #text: string;
+  readonly #file: string;
+
+  constructor(text: string, file: string) {
+    this.#text = `\n${text}`;
+    this.#file = file;
   }
-  const field = (name: keyof Status): string => {
-    const value = fields.get(name);
+
+  get Name(): string {
+    return unescapeName(this.#field('Name'));
+  }
+
+  get Umask(): number | undefined {
+    const umask = this.#find('Umask');
+    return umask === undefined ? undefined : Number.parseInt(umask, 8);
+  }
+
+  get State(): string {
+    return this.#field('State')[0]!;
+  }
+
+  get Tgid(): number {
+    return this.#number('Tgid');
+  }
+
+  get Pid(): number {
+    return this.#number('Pid');
+  }
+
+  get PPid(): number {
+    return this.#number('PPid');
+  }
+
+  get TracerPid(): number {
+    return this.#number('TracerPid');
+  }
+
+  get Uid(): number[] {
+    return this.#numbers('Uid');
+  }
+
+  get Gid(): number[] {
+    return this.#numbers('Gid');
+  }
+
+  get Groups(): number[] {
+    return this.#numbers('Groups');
+  }
+
+  get NStgid(): number[] {
+    return this.#numbers('NStgid');
+  }
+
+  get NSpid(): number[] {
+    return this.#numbers('NSpid');
+  }
+
+  get NSpgid(): number[] {
+    return this.#numbers('NSpgid');
+  }
+
+  get NSsid(): number[] {
+    return this.#numbers('NSsid');
+  }
+
+  get Threads(): number {
+    return this.#number('Threads');
+  }
+
+  get SigPnd(): bigint {
+    return this.#mask('SigPnd');
+  }
+
+  get ShdPnd(): bigint {
+    return this.#mask('ShdPnd');
+  }
+
+  get SigBlk(): bigint {
+    return this.#mask('SigBlk');
+  }
+
+  get SigIgn(): bigint {
+    return this.#mask('SigIgn');
+  }
+
+  get SigCgt(): bigint {
+    return this.#mask('SigCgt');
+  }
+
+  get CapInh(): bigint {
+    return this.#mask('CapInh');
+  }
+
+  get CapPrm(): bigint {
+    return this.#mask('CapPrm');
+  }
+
+  get CapEff(): bigint {
+    return this.#mask('CapEff');
+  }
+
+  get CapBnd(): bigint {
+    return this.#mask('CapBnd');
+  }
+
+  get CapAmb(): bigint {
+    return this.#mask('CapAmb');
+  }
+
+  get NoNewPrivs(): boolean {
+    return this.#field('NoNewPrivs') === '1';
+  }
+
+  // A kernel without CONFIG_SECCOMP has no such lines, Linux before 5.9 not the second one.
+  get Seccomp(): number {
+    return Number(this.#find('Seccomp') ?? 0);
+  }
+
+  get Seccomp_filters(): number {
+    return Number(this.#find('Seccomp_filters') ?? 0);
+  }
+
+  get sizes(): ReadonlyMap<string, number> {
+    const sized = this.#text.matchAll(/^(\w+):\s*(\d+) kB$/gm);
+    return new Map([...sized].map(([, name, value]) => [name!, Number(value) * 1024]));
+  }
+
+  #find(name: string): string | undefined {
+    const text = this.#text;
+    const line = text.indexOf(`\n${name}:`);
+    if (line < 0) return undefined;
+    let from = line + name.length + 2;
+    while (text[from] === '\t' || text[from] === ' ') from++;
+    const end = text.indexOf('\n', from);
+    return text.slice(from, end < 0 ? text.length : end);
+  }
+
+  #field(name: keyof Status): string {
+    const value = this.#find(name);
     if (value === undefined) {
-      throw new FormatError({ file, field: name, expected: 'a line', found: 'none' });
+      throw new FormatError({ file: this.#file, field: name, expected: 'a line', found: 'none' });
     }
     return value;
-  };
-  const number = (name: keyof Status) => Number(field(name));
-  const numbers = (name: keyof Status) => (field(name).match(/\d+/g) ?? []).map(Number);
-  const mask = (name: keyof Status) => BigInt(`0x${field(name)}`);
-  const umask = fields.get('Umask');
-  return {
-    Name: unescapeName(field('Name')),
-    Umask: umask === undefined ? undefined : Number.parseInt(umask, 8),
-    State: field('State')[0]!,
-    Tgid: number('Tgid'),
-    Pid: number('Pid'),
-    PPid: number('PPid'),
-    TracerPid: number('TracerPid'),
-    Uid: numbers('Uid'),
-    Gid: numbers('Gid'),
-    Groups: numbers('Groups'),
-    NStgid: numbers('NStgid'),
-    NSpid: numbers('NSpid'),
-    NSpgid: numbers('NSpgid'),
-    NSsid: numbers('NSsid'),
-    Threads: number('Threads'),
-    SigPnd: mask('SigPnd'),
-    ShdPnd: mask('ShdPnd'),
-    SigBlk: mask('SigBlk'),
-    SigIgn: mask('SigIgn'),
-    SigCgt: mask('SigCgt'),
-    CapInh: mask('CapInh'),
-    CapPrm: mask('CapPrm'),
-    CapEff: mask('CapEff'),
-    CapBnd: mask('CapBnd'),
-    CapAmb: mask('CapAmb'),
-    NoNewPrivs: field('NoNewPrivs') === '1',
-    // A kernel without CONFIG_SECCOMP has no such lines, Linux before 5.9 not the second one.
-    Seccomp: Number(fields.get('Seccomp') ?? 0),
-    Seccomp_filters: Number(fields.get('Seccomp_filters') ?? 0),
-    get sizes() {
-      const sized = [...fields].filter(([, value]) => value.endsWith(' kB'));
-      return new Map(sized.map(([name, value]) => [name, Number(value.slice(0, -3)) * 1024]));
-    },
-  };
+  }
+
+  #number(name: keyof Status): number {
+    return Number(this.#field(name));
+  }
+
+  #numbers(name: keyof Status): number[] {
+    return (this.#field(name).match(/\d+/g) ?? []).map(Number);
+  }
+
+  #mask(name: keyof Status): bigint {
+    return BigInt(`0x${this.#field(name)}`);
+  }
 }
 
 /** proc_task_name() of fs/proc/array.c escapes newlines and backslashes, here and not in stat. */

@@ -139,7 +139,7 @@ test('a process without groups has none', () => {
 
 test('a missing line is named', () => {
   assert.throws(
-    () => parseStatus(STATUS.replace(/SigBlk.*\n/, ''), '/proc/9/status'),
+    () => parseStatus(STATUS.replace(/SigBlk.*\n/, ''), '/proc/9/status').SigBlk,
     /^FormatError: .*9\/status: SigBlk/,
   );
 });
