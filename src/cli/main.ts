@@ -18,6 +18,7 @@ if (argv.length === 1 && argv[0] === '--version') {
 function load([first, second]: readonly string[]) {
   if (first === 'crash' && second === 'dmesg') return import('./programs/dmesg.ts');
   if (first === 'checkpoint') return import('./programs/checkpoint.ts');
+  if (first === 'lazy-pages') return import('./programs/lazypages.ts');
   if (first === 'restore') return import('./programs/restore.ts');
   return import('./programs/all.ts');
 }

@@ -12,7 +12,7 @@ import { Errno } from '../abi/errno.ts';
 import { SIGKILL } from '../abi/signal.ts';
 import * as uffd from '../abi/userfaultfd.ts';
 import { SyscallError } from '../errors.ts';
-import { checkedStore } from '../image/checked.ts';
+import { type CheckedStore, checkedStore } from '../image/checked.ts';
 import { PE_PRESENT } from '../image/messages/memory.ts';
 import { MemoryImage } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
@@ -103,12 +103,34 @@ export interface LazyWatch {
   readonly log: number;
 }
 
+/** The pages of an image, listed before anybody needs them. */
+export class LazyImage {
+  readonly store: CheckedStore;
+  readonly #spaces = new Map<number, MemoryImage>();
+
+  /** @param image opened for this alone, and read in any order @throws FormatError, VerifyError */
+  constructor(image: ImageStore) {
+    this.store = checkedStore(image);
+    for (const name of image.names()) {
+      const id = PROCESS.exec(name)?.[1];
+      if (id !== undefined) this.#spaces.set(Number(id), new MemoryImage(this.store, Number(id)));
+    }
+  }
+
+  /** Those of one address space. @param id of its process in the image */
+  of(id: number): MemoryImage {
+    return this.#spaces.get(id) ?? new MemoryImage(this.store, id);
+  }
+}
+
+/** The pagemap of a process. */
+const PROCESS = /^pagemap-(\d+)\.img$/;
+
 /**
- * @param image opened for this alone, and read in any order
  * @param request what whoever restores has said
  * @throws VerifyError, FormatError, SyscallError: the processes are killed then
  */
-export function bringPages(image: ImageStore, request: LazyRequest, watch: LazyWatch): LazyResult {
+export function bringPages(image: LazyImage, request: LazyRequest, watch: LazyWatch): LazyResult {
   const server = new Server(image, request, watch.log);
   try {
     watch.ready();
@@ -122,7 +144,7 @@ export function bringPages(image: ImageStore, request: LazyRequest, watch: LazyW
 }
 
 class Server {
-  readonly #store;
+  readonly #image: LazyImage;
   readonly #log: number;
   readonly #buffer = new Region(CHUNK);
   readonly #messages = new Region(PAGE);
@@ -138,8 +160,8 @@ class Server {
   #demanded = 0;
   #background = 0;
 
-  constructor(image: ImageStore, { pid, spaces }: LazyRequest, log: number) {
-    this.#store = checkedStore(image);
+  constructor(image: LazyImage, { pid, spaces }: LazyRequest, log: number) {
+    this.#image = image;
     this.#log = log;
     this.#pids = new Set(spaces.map((each) => each.pid));
     const pidfd = pidfd_open({ pid, flags: 0 });
@@ -169,7 +191,7 @@ class Server {
     // Nothing is missing any more: what is not there is zero for the kernel too.
     this.#endGuard();
     for (const { fd } of this.#spaces.splice(0)) close({ fd });
-    this.#store.finish();
+    this.#image.store.finish();
     return result;
   }
 
@@ -186,7 +208,7 @@ class Server {
 
   #take(pidfd: number, { id, fd, ranges }: LazySpace): Space {
     const places = ranges.map(([start, end]) => ({ start, end, moved: 0 }));
-    return new Space(pidfd_getfd({ pidfd, targetfd: fd, flags: 0 }), new MemoryImage(this.#store, id), places);
+    return new Space(pidfd_getfd({ pidfd, targetfd: fd, flags: 0 }), this.#image.of(id), places);
   }
 
   #newGuard() {

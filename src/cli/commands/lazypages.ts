@@ -35,16 +35,16 @@ export const lazyPages = command({
     refusePageServer(flags, 'lazy-pages');
     const directory = flags.imagesDir ?? '.';
     needsDirectory(directory, 'lazy-pages');
-    const { bringPages } = await import('../../process/lazypages.ts');
+    const { bringPages, LazyImage } = await import('../../process/lazypages.ts');
     const { READY } = await import('../../process/lazy.ts');
     const { awaitRestore, openLog, SOCKET } = await import('../criu/lazy.ts');
-    const store = await openStore(directory);
+    const image = new LazyImage(await openStore(directory));
     const log = openLog(flags);
     const socket = flags.started ? SOCKET : awaitRestore(flags);
     const text = readLine(socket);
     // Whoever was to restore has given up.
     if (text === '') return { json: { processes: 0, demanded: 0, background: 0 }, text: () => [] };
-    const result = bringPages(store, JSON.parse(text), {
+    const result = bringPages(image, JSON.parse(text), {
       log,
       ready: () => answer(socket, READY),
       filled: ({ processes, demanded, background }) =>
