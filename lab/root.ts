@@ -81,7 +81,7 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
 }
 
 /** Path of a program of this machine. */
-export function findProgram(name: string): string {
+function findProgram(name: string): string {
   const candidates = name.startsWith('/') ? [name] : systemFolders.map((folder) => join(folder, name));
   const path = candidates.find((candidate) => existsSync(candidate));
   if (path !== undefined) return path;

@@ -9,9 +9,9 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { FormatError } from '../errors.ts';
 
-export const compressions = ['zstd', 'lzo', 'zlib', 'snappy'] as const;
+const compressions = ['zstd', 'lzo', 'zlib', 'snappy'] as const;
 /** What follows when all is saved, or not. `boot` starts the kernel again by kexec, with what memory preserves. */
-export const finalActions = ['reboot', 'poweroff', 'halt', 'shell', 'boot'] as const;
+const finalActions = ['reboot', 'poweroff', 'halt', 'shell', 'boot'] as const;
 
 export interface CrashSettings {
   /** Where to, in the order in which they are tried: `/var/crash`, `nfs:HOST:/DIR`, `ssh:USER@HOST:DIR`, `http://...`, `/dev/...`. */

@@ -11,7 +11,7 @@ const UNIT = 'tideover-crash.service';
 const AGAIN = `systemctl --no-block try-reload-or-restart ${UNIT}`;
 
 /** Paths and contents. @param program of tideover, as systemd starts it */
-export function setupFiles(program: string): ReadonlyMap<string, SystemFile> {
+function setupFiles(program: string): ReadonlyMap<string, SystemFile> {
   const unit = `[Unit]
 Description=Capture kernel that saves a dump when this one dies
 Documentation=man:kdump.conf(5)

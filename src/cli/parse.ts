@@ -132,7 +132,7 @@ function defaults(flags: Flags): Values {
 }
 
 /** What a flag is when it is not given, and again after --no-FLAG. */
-export function defaultOf(flag: Flag): unknown {
+function defaultOf(flag: Flag): unknown {
   if (flag.repeat) return flag.value ? [] : 0;
   if (flag.value) return flag.choices?.[0];
   return false;

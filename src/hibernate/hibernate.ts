@@ -41,7 +41,7 @@ export interface HibernateOptions {
 }
 
 /** Where helpers live. @throws UnsupportedError where nothing is reserved */
-export function helperRegion(machine: Machine, asked?: Range): Range {
+function helperRegion(machine: Machine, asked?: Range): Range {
   const region = asked ?? machine.crashRanges.toSorted((a, b) => sizeOf(b) - sizeOf(a))[0];
   if (region !== undefined) return region;
   throw new UnsupportedError({
@@ -69,7 +69,7 @@ const LOST_DEVICES: Readonly<Record<string, string>> = {
 };
 
 /** Why this machine cannot be hibernated, before anything is touched. @throws UnsupportedError */
-export function requireHibernation(to: string): void {
+function requireHibernation(to: string): void {
   requireJump();
   const lost = Object.keys(LOST_DEVICES).find((name) => existsSync(`/sys/module/${name}`));
   if (lost !== undefined) {

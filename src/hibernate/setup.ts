@@ -19,7 +19,7 @@ import { helperEnvironment } from './helper.ts';
 import { placeOf } from './place.ts';
 
 /** Where the files for the initramfs lie, and where they are in it. */
-export const PREPARED = '/var/lib/tideover/hibernate';
+const PREPARED = '/var/lib/tideover/hibernate';
 const INSIDE = '/tideover';
 
 /** Least memory for a kernel of a distribution, Node and threads that compress. */

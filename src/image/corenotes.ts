@@ -51,7 +51,7 @@ function prstatus(task: ImageTask, { tid, core }: ImageThread): Uint8Array {
 type RegsEntry = Value<typeof user_x86_regs_entry>;
 
 /** The image's registers in the kernel's struct. */
-export function registersOf(regs: RegsEntry): ReturnType<typeof user_regs_struct.read> {
+function registersOf(regs: RegsEntry): ReturnType<typeof user_regs_struct.read> {
   const { bp, bx, ax, cx, dx, si, di, orig_ax, ip, flags, sp, mode: _, ...same } = regs;
   return {
     ...same,

@@ -19,11 +19,6 @@ export function range(start: number, end: number): Range {
   return { start, end };
 }
 
-/** @param size in bytes @throws RangeError as range() */
-export function rangeOf(start: number, size: number): Range {
-  return range(start, start + size);
-}
-
 /** In bytes. */
 export function sizeOf({ start, end }: Range): number {
   return Math.max(0, end - start);
@@ -31,11 +26,6 @@ export function sizeOf({ start, end }: Range): number {
 
 export function contains({ start, end }: Range, address: number): boolean {
   return start <= address && address < end;
-}
-
-/** Whether all of `inner` lies in `outer`. */
-export function encloses(outer: Range, inner: Range): boolean {
-  return outer.start <= inner.start && inner.end <= outer.end;
 }
 
 /** Whether there is an address that lies in both. */

@@ -132,12 +132,6 @@ export function peekSiginfo(
   return ptrace({ request: abi.PTRACE_PEEKSIGINFO, pid: tid, addr, data: into });
 }
 
-/** What goes with the event a tracee stopped at: the new child's id, the exit status. */
-export function getEventMessage(tid: number): number {
-  ptrace({ request: abi.PTRACE_GETEVENTMSG, pid: tid, addr: 0, data: mask });
-  return Number(maskView.getBigUint64(0, true));
-}
-
 /** Where and how a thread registered rseq(2); a pointer of 0 says that it did not. @throws SyscallError EIO (not built in) */
 export function getRseqConfiguration(tid: number): ReturnType<typeof abi.ptrace_rseq_configuration.read> {
   const data = new Uint8Array(abi.ptrace_rseq_configuration.size);

@@ -122,7 +122,7 @@ function foundTrees(): Waiting[] {
 }
 
 /** Trees in preserved memory. */
-export function preservedTrees(): Waiting[] {
+function preservedTrees(): Waiting[] {
   const place = findMemory();
   if (place === undefined) return [];
   using pkram = openMedium(place, { readOnly: true });

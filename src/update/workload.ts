@@ -83,8 +83,8 @@ export const nodeOfWorkload = (name: string) => `workload/${name}`;
 export const spillOf = (name: string) => join(SPILL, name);
 export const logOf = (name: string) => join(LOGS, `${name}.log`);
 /** What only lasts as long as it runs. */
-export const runningFolder = (name: string) => join(RUNNING, name);
-export const pidFileOf = (name: string) => join(RUNNING, name, 'pid');
+const runningFolder = (name: string) => join(RUNNING, name);
+const pidFileOf = (name: string) => join(RUNNING, name, 'pid');
 const heldFile = (name: string) => join(RUNNING, name, 'held');
 const stateFile = (name: string) => join(KNOWN, `${name}.json`);
 

@@ -140,7 +140,7 @@ function readSymbols(memory: VirtualMemory, types: Types, pointer: bigint): Modu
 }
 
 /** An ELF symbol table as a module keeps it. */
-export class ModuleSymbols {
+class ModuleSymbols {
   readonly count: number;
   readonly #memory: VirtualMemory;
   readonly #view: DataView;

@@ -83,7 +83,7 @@ export function waitText({ locks }: WaitGraph, { task, lock: address, wanted, ta
 }
 
 /** `mutex fault_first [fault]`, `rw_semaphore at 0xff...` */
-export function lockText({ kind, symbol, address }: Lock): string {
+function lockText({ kind, symbol, address }: Lock): string {
   return `the ${kind} ${symbol ?? `at 0x${address.toString(16)}`}`;
 }
 

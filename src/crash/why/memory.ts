@@ -26,7 +26,7 @@ const RESIDENT: readonly number[] = [0, 1, 3];
 const RECLAIM_ACCOUNT = 0x20000;
 
 /** Processes by what they had in memory, the largest first. */
-export function largestUsers(scene: Scene): User[] {
+function largestUsers(scene: Scene): User[] {
   const { kernel, tasks } = scene;
   const leaders = tasks.filter(({ pid, tgid, mm }) => pid === tgid && mm !== 0n);
   const users = leaders.flatMap((task) => {

@@ -53,7 +53,7 @@ export interface WaitGraph {
 export const noWaits: WaitGraph = { locks: [], waits: [], cycles: [] };
 
 /** The task that must go on before a lock is free, where one is known for sure. */
-export function ownerOf({ holders }: Lock): Task | undefined {
+function ownerOf({ holders }: Lock): Task | undefined {
   return holders.find(({ proof }) => proof === 'owner')?.task;
 }
 

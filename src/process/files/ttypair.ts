@@ -88,7 +88,7 @@ export function terminalOfSession(info: TtyInfo, restoring: Restoring): number {
 }
 
 /** Whether the image has no master for a slave. */
-export function isForeign({ pty }: TtyInfo, { terminals }: Restoring): boolean {
+function isForeign({ pty }: TtyInfo, { terminals }: Restoring): boolean {
   return !terminals.some((each) => isMaster(each) && each.pty!.index === pty!.index);
 }
 

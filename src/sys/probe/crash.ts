@@ -5,7 +5,7 @@ import { allows, read } from './files.ts';
 import { resources } from './iomem.ts';
 
 /** The files of kexec under /sys: /sys/kernel/kexec_NAME, and /sys/kernel/kexec/NAME in newer kernels. */
-export function kexecFile(name: string): string | undefined {
+function kexecFile(name: string): string | undefined {
   return read(`/sys/kernel/kexec/${name}`).text ?? read(`/sys/kernel/kexec_${name}`).text;
 }
 
