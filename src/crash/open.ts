@@ -1,6 +1,7 @@
 /** Opens a dump of any format. */
 import { FormatError } from '../errors.ts';
 import type { Range } from '../mem/range.ts';
+import type { PageTools } from './codec/page.ts';
 import { openElf } from './elf.ts';
 import { withVmcoreinfo } from './findinfo.ts';
 import { openFile } from './io/file.ts';
@@ -14,6 +15,8 @@ import type { PageSource } from './source.ts';
 export interface OpenOptions {
   /** The file is an image of RAM, in which these physical ranges stand one after the other. */
   readonly ram?: readonly Range[];
+  /** What pages are unpacked and checked with. */
+  readonly tools?: PageTools;
 }
 
 /**
@@ -30,7 +33,7 @@ function openFormat(readers: readonly [Reader, ...Reader[]], options: OpenOption
   const inputs = readers.map(unflattened) as [KdumpInput, ...KdumpInput[]];
   const [{ reader, flattened, isWhole }] = inputs;
   const magic = magicOf(reader);
-  if (magic.startsWith(KDUMP_SIGNATURE)) return openKdump(inputs);
+  if (magic.startsWith(KDUMP_SIGNATURE)) return openKdump(inputs, options.tools);
   if (others.length > 0) alone(readers);
   if (magic.startsWith('\x7fELF')) return openElf(reader, { flattened, isWhole });
   if (!flattened && Number.isFinite(first.size) && first.size > 0 && first.size % 4096 === 0) return openRaw(first);

@@ -7,6 +7,7 @@ import { openFile } from '../crash/io/file.ts';
 import { type Output, writeAt } from '../crash/io/output.ts';
 import type { Reader } from '../crash/io/reader.ts';
 import { type Extent, extentsOf } from '../sys/extents.ts';
+import type { DirectFile } from './direct.ts';
 
 export interface Place {
   /** Of a block device, or of a file that is read and written as such. */
@@ -48,28 +49,40 @@ function eachPiece(
   return done;
 }
 
-export function openReader({ path, extents }: Place): Reader {
-  const reader = openFile(path);
-  if (extents === undefined) return reader;
+/** @param direct what is read in large pieces goes past the page cache; closed with the reader */
+export function openReader({ path, extents }: Place, direct?: DirectFile): Reader {
+  const file = openFile(path);
+  const read: Reader['read'] = (position, into) => direct?.read(position, into) ?? file.read(position, into);
+  const close = () => {
+    file.close();
+    direct?.close();
+  };
+  if (extents === undefined) return { ...file, read, close };
   const last = extents.at(-1)!;
   return {
     name: path,
     size: last.start + last.length,
     read: (position, into) =>
-      eachPiece(extents, position, into.length, (at, done, count) =>
-        reader.read(at, into.subarray(done, done + count)),
-      ),
-    close: () => reader.close(),
+      eachPiece(extents, position, into.length, (at, done, count) => read(at, into.subarray(done, done + count))),
+    close,
   };
 }
 
-/** Writes to a descriptor of `path`. @throws ENOSPC behind the last piece */
-export function outputTo(fd: number, extents: readonly Extent[] | undefined): Output {
-  if (extents === undefined) return { write: (position, bytes) => writeAt(fd, position, bytes) };
+/**
+ * Writes to a descriptor of `path`.
+ *
+ * @param direct writes past the page cache what can be
+ * @throws ENOSPC behind the last piece
+ */
+export function outputTo(fd: number, extents: readonly Extent[] | undefined, direct?: DirectFile): Output {
+  const write = (position: number, bytes: Uint8Array) => {
+    if (direct?.write(position, bytes) !== true) writeAt(fd, position, bytes);
+  };
+  if (extents === undefined) return { write };
   return {
     write(position, bytes) {
       const written = eachPiece(extents, position, bytes.length, (at, done, count) => {
-        writeAt(fd, at, bytes.subarray(done, done + count));
+        write(at, bytes.subarray(done, done + count));
         return count;
       });
       if (written === bytes.length) return;

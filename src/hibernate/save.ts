@@ -73,13 +73,13 @@ export async function saveMemory(place: Place, request: SaveRequest, options: Th
       source,
       output,
       { bits, length, pages },
-      { compression, level, checksums: true },
+      { compression, level, checksums: true, alignment: PAGE_SIZE },
       (form: KdumpForm, at) => {
         headSize = form.zero.at;
         taken[0] = at;
         const control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
         const job: CopyJob = { kind: 'copy', form, bits, pages, fd, flattened: false, control, taken };
-        return saveInThreads(memory, place.extents, job, options);
+        return saveInThreads(memory, place, job, options);
       },
     );
     if (copied.unreadable > 0)

@@ -6,13 +6,15 @@ import { openDump } from '../crash/open.ts';
 import { VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
+import { DirectFile } from './direct.ts';
 import { type Memory, openPhysical, PhysicalWindows } from './physical.ts';
 import { openReader, outputTo, type Place } from './place.ts';
+import { nativeTools } from './tools.ts';
 
 interface SaveTask {
   readonly kind: 'save';
   readonly memory: Memory;
-  readonly extents: Place['extents'];
+  readonly to: Place;
   readonly job: CopyJob;
 }
 
@@ -29,13 +31,8 @@ const start = (task: SaveTask | RestoreTask, stop: () => void) =>
   inThread<Copied>(new URL(import.meta.url), NAME, task, stop);
 
 /** Compresses memory into an output. @throws what a thread met */
-export function saveInThreads(
-  memory: Memory,
-  extents: Place['extents'],
-  job: CopyJob,
-  options: ThreadOptions,
-): Promise<Copied> {
-  return together(job, options, (stop) => start({ kind: 'save', memory, extents, job }, stop));
+export function saveInThreads(memory: Memory, to: Place, job: CopyJob, options: ThreadOptions): Promise<Copied> {
+  return together(job, options, (stop) => start({ kind: 'save', memory, to, job }, stop));
 }
 
 /**
@@ -56,7 +53,7 @@ export function restoreInThreads(
 }
 
 function restorePages({ image, device, pages, control }: RestoreTask): Copied {
-  const source = openDump([openReader(image)]);
+  const source = openDump([openReader(image, DirectFile.open(image.path, 'read'))], { tools: nativeTools() });
   const windows = new PhysicalWindows(source.ranges, 'write', device);
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const bits = new Uint8Array(CHUNK_PAGES / 8);
@@ -66,24 +63,29 @@ function restorePages({ image, device, pages, control }: RestoreTask): Copied {
       if (chunk === undefined) return copied;
       const first = pages.start + chunk * CHUNK_PAGES;
       source.storedPages(first, bits);
-      for (let i = 0; i < CHUNK_PAGES; i++) {
+      const isStored = (i: number) => ((bits[i >>> 3]! >> (i & 7)) & 1) === 1;
+      for (let i = 0; i < CHUNK_PAGES; ) {
+        const stored = isStored(i);
+        let end = i + 1;
+        while (end < CHUNK_PAGES && isStored(end) === stored) end++;
         const address = (first + i) * PAGE_SIZE;
-        const page = windows.at(address, PAGE_SIZE);
-        if (page === undefined) continue;
-        if (((bits[i >>> 3]! >> (i & 7)) & 1) === 0) {
-          page.fill(0);
-          copied.zero++;
+        const run = windows.at(address, (end - i) * PAGE_SIZE);
+        if (run === undefined) {
+          i++;
           continue;
         }
-        const hole = source.readPhysical(address, page);
+        const hole = stored ? source.readPhysical(address, run) : undefined;
         if (hole !== undefined) {
           throw new VerifyError(
-            `${image.path}: page at 0x${address.toString(16)}`,
+            `${image.path}: page at 0x${hole.address.toString(16)}`,
             'it whole',
             hole.detail ?? hole.reason,
           );
         }
-        copied.pages++;
+        if (!stored) run.fill(0);
+        const count = run.length / PAGE_SIZE;
+        copied[stored ? 'pages' : 'zero'] += count;
+        i += count;
       }
     }
   } finally {
@@ -94,10 +96,13 @@ function restorePages({ image, device, pages, control }: RestoreTask): Copied {
 
 serve<SaveTask | RestoreTask>(NAME, (task) => {
   if (task.kind === 'restore') return restorePages(task);
-  const source = openPhysical(task.memory);
+  const { memory, to, job } = task;
+  const source = openPhysical(memory);
+  const direct = DirectFile.open(to.path, 'write');
   try {
-    return copyPages(source, task.job, outputTo(task.job.fd, task.extents));
+    return copyPages(source, job, outputTo(job.fd, to.extents, direct), nativeTools());
   } finally {
+    direct?.close();
     source.close();
   }
 });

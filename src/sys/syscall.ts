@@ -226,9 +226,13 @@ function inArena(bytes: Uint8Array, nuls = 0): Address {
 /** A function in machine code; `async` calls it on another thread, with a callback (error, result) behind the arguments. */
 export type NativeFunction = ((...args: (number | bigint)[]) => number) & { async(...args: unknown[]): void };
 
+/** How arguments are passed: an integer, or the address of bytes, which must not be kept. */
+export type ArgumentType = 'int64_t' | 'void *';
+
 /** The part of koffi's interface that is used here. */
 interface Koffi {
-  load(path: string): { func(signature: string): NativeFunction };
+  /** null: all that the process has loaded, as dlsym(3) finds it */
+  load(path: string | null): { func(signature: string): NativeFunction; symbol(name: string, type: 'void'): bigint };
   view(at: bigint, length: number): ArrayBuffer;
   proto(signature: string): unknown;
   decode(at: bigint, type: unknown): NativeFunction;
@@ -282,7 +286,7 @@ function loadNative(): Native {
       remedy: 'allow it (SELinux: execmem)',
     });
   }
-  const stub = functionAt(koffi, code, 7);
+  const stub = functionAt(koffi, code, Array(7).fill('int64_t'));
   const arenaAddress = map(ARENA_SIZE);
   return {
     koffi,
@@ -317,15 +321,15 @@ function loadKoffi(): Koffi {
   });
 }
 
-function functionAt(koffi: Koffi, at: Address, parameters: number): NativeFunction {
-  const signature = `int64_t tideover_code_${parameters}(${Array(parameters).fill('int64_t').join(', ')})`;
-  const type = prototypes.get(parameters) ?? koffi.proto(signature);
-  prototypes.set(parameters, type);
+function functionAt(koffi: Koffi, at: Address, parameters: readonly ArgumentType[]): NativeFunction {
+  const name = `tideover_code_${parameters.map((each) => (each === 'int64_t' ? 'i' : 'p')).join('')}`;
+  const type = prototypes.get(name) ?? koffi.proto(`int64_t ${name}(${parameters.join(', ')})`);
+  prototypes.set(name, type);
   return koffi.decode(BigInt(at), type);
 }
 
-/** By number of parameters: koffi keeps a type name for ever and refuses to define it twice. */
-const prototypes = new Map<number, unknown>();
+/** koffi keeps a type name for ever and refuses to define it twice. */
+const prototypes = new Map<string, unknown>();
 
 // --- for the rest of src/sys ---------------------------------------------------------------------------------------
 
@@ -338,5 +342,28 @@ export function viewMemory(at: Address, length: number): Uint8Array {
 /** A callable for machine code at an address, after the C convention with 64-bit integers. */
 export function callableAt(at: Address, parameters: number): NativeFunction {
   native ??= loadNative();
-  return functionAt(native.koffi, at, parameters);
+  return functionAt(native.koffi, at, Array(parameters).fill('int64_t'));
+}
+
+/** The same, for code that is given bytes too. */
+export function callableWith(
+  at: Address,
+  parameters: readonly ArgumentType[],
+): (...args: (number | Uint8Array | Uint32Array)[]) => number {
+  native ??= loadNative();
+  return functionAt(native.koffi, at, parameters) as unknown as ReturnType<typeof callableWith>;
+}
+
+/**
+ * A function of the libraries in this process, as dlsym(3) finds it. Node lets add-ons call those that are part of it.
+ *
+ * @returns undefined where there is none of that name
+ */
+export function symbolAt(name: string): Address | undefined {
+  native ??= loadNative();
+  try {
+    return Number(native.koffi.load(null).symbol(name, 'void'));
+  } catch {
+    return undefined;
+  }
 }

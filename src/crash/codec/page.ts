@@ -1,5 +1,6 @@
 /** Pages compressed as a kdump file may hold them: by the flag of a descriptor or of the header. */
-import { zlibCompress, zlibDecompress, zstdCompress, zstdDecompress } from '../io/codecs.ts';
+import { PAGE_SIZE } from '../../mem/address.ts';
+import { checksum, zlibCompress, zlibDecompress, zstdCompress, zstdDecompress } from '../io/codecs.ts';
 import {
   DUMP_DH_COMPRESSED_LZO,
   DUMP_DH_COMPRESSED_SNAPPY,
@@ -24,6 +25,28 @@ export function compressionOf(status: number): Compression {
   const found = Object.entries(flagOf).find(([, flag]) => (status & flag) !== 0);
   return found === undefined ? 'none' : (found[0] as Compression);
 }
+
+/** What handles pages, many of them: who may call more than Node's functions has quicker ones. */
+export interface PageTools {
+  /** Memory for a chunk of pages. */
+  allocate(size: number): Uint8Array;
+  compressor(compression: Compression): PageCompressor;
+  /** See decompressPage(). */
+  decompress(flags: number, packed: Uint8Array, page: Uint8Array): string | undefined;
+  /** The checksum of each page of `pages`. */
+  checksums(pages: Uint8Array, into: Uint32Array): void;
+}
+
+export const portableTools: PageTools = {
+  allocate: (size) => new Uint8Array(size),
+  compressor: (compression) => pageCompressor(compression, PAGE_SIZE),
+  decompress: decompressPage,
+  checksums(pages, into) {
+    for (let at = 0; at < pages.length; at += PAGE_SIZE) {
+      into[at / PAGE_SIZE] = checksum(pages.subarray(at, at + PAGE_SIZE));
+    }
+  },
+};
 
 /** @returns the compressed page, valid until the next call, or the page itself where it would not be smaller */
 export type PageCompressor = (page: Uint8Array) => Uint8Array;
@@ -54,7 +77,7 @@ export function pageCompressor(compression: Compression, pageSize: number): Page
  * @param flags of the page's descriptor
  * @returns what is wrong, or undefined when `page` is filled
  */
-export function decompressPage(flags: number, packed: Uint8Array, page: Uint8Array): string | undefined {
+function decompressPage(flags: number, packed: Uint8Array, page: Uint8Array): string | undefined {
   if (flags === 0) {
     if (packed.length !== page.length) return `${packed.length} bytes that are not compressed`;
     page.set(packed);

@@ -7,8 +7,7 @@ import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { countBits } from '../bitmap.ts';
 import { isZero } from '../bytes.ts';
-import { type Compression, flagOf, pageCompressor } from '../codec/page.ts';
-import { checksum } from '../io/codecs.ts';
+import { type Compression, flagOf, type PageTools, portableTools } from '../codec/page.ts';
 import { append, type Output, writeAt } from '../io/output.ts';
 import { FlattenedOutput } from '../kdump/flattened.ts';
 import { PAGE_CHECKSUM, page_desc } from '../kdump/format.ts';
@@ -41,6 +40,8 @@ export interface KdumpForm {
   readonly descriptorsAt: number;
   /** Descriptors get a checksum of their page. */
   readonly checksums: boolean;
+  /** The pages of each chunk begin at a multiple of it, in bytes; what is between them is zeros. */
+  readonly alignment: number;
   /** Of each chunk, how many pages of this output come before it. */
   readonly ranks: Float64Array<SharedArrayBuffer>;
   /** Where the page stands that all pages of zeros share, and its length. */
@@ -87,13 +88,13 @@ export function chunksOf({ start, end }: Range): number {
 }
 
 /** One thread's part of a job. @param to where the output goes, if not to the job's descriptor as it is */
-export function copyPages(source: PageSource, job: CopyJob, to?: Output): Copied {
+export function copyPages(source: PageSource, job: CopyJob, to?: Output, tools = portableTools): Copied {
   const output: Output = job.flattened
     ? new FlattenedOutput((bytes) => append(job.fd, bytes))
     : (to ?? { write: (position, bytes) => writeAt(job.fd, position, bytes) });
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
-  const pages = new ChunkReader(source, job);
-  const writer: ChunkWriter = job.form.kind === 'kdump' ? new KdumpChunk(job.form) : new PlainChunk(job.form);
+  const pages = new ChunkReader(source, job, tools);
+  const writer: ChunkWriter = job.form.kind === 'kdump' ? new KdumpChunk(job.form, tools) : new PlainChunk(job.form);
   for (;;) {
     const chunk = takeChunk(job);
     if (chunk === undefined) return copied;
@@ -106,7 +107,7 @@ export function copyPages(source: PageSource, job: CopyJob, to?: Output): Copied
       } else if (isZero(page)) {
         copied.zero++;
         writer.zero(pages.first + i);
-      } else writer.add(pages.first + i, page);
+      } else writer.add(pages.first + i, page, pages.sums[i]!);
       copied.pages++;
     }
     if (writer.isOrdered || job.flattened) {
@@ -134,16 +135,21 @@ function waitForTurn(control: Int32Array, chunk: number): boolean {
 class ChunkReader {
   /** Page that the chunk begins with. */
   first = 0;
+  /** Checksum of each page, where the job wants them. */
+  readonly sums = new Uint32Array(CHUNK_PAGES);
   readonly #source: PageSource;
   readonly #job: CopyJob;
-  readonly #buffer = new Uint8Array(CHUNK_PAGES * PAGE_SIZE);
+  readonly #checksums: PageTools['checksums'] | undefined;
+  readonly #buffer: Uint8Array;
   readonly #pages: readonly Uint8Array[];
   readonly #isMissing = new Uint8Array(CHUNK_PAGES);
   #count = 0;
 
-  constructor(source: PageSource, job: CopyJob) {
+  constructor(source: PageSource, job: CopyJob, tools: PageTools) {
     this.#source = source;
     this.#job = job;
+    this.#checksums = job.form.kind === 'kdump' && job.form.checksums ? tools.checksums : undefined;
+    this.#buffer = tools.allocate(CHUNK_PAGES * PAGE_SIZE);
     this.#pages = Array.from({ length: CHUNK_PAGES }, (_, i) =>
       this.#buffer.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE),
     );
@@ -182,13 +188,15 @@ class ChunkReader {
   #readRun(from: number, to: number): void {
     this.#isMissing.fill(0, from, to);
     const address = (this.first + from) * PAGE_SIZE;
-    const hole = this.#source.readPhysical(address, this.#buffer.subarray(from * PAGE_SIZE, to * PAGE_SIZE));
-    if (hole === undefined) return;
+    const run = this.#buffer.subarray(from * PAGE_SIZE, to * PAGE_SIZE);
+    const hole = this.#source.readPhysical(address, run);
     // Up to the hole it is there; behind it each page is asked for.
-    for (let i = from + Math.floor((hole.address - address) / PAGE_SIZE); i < to; i++) {
+    const found = hole === undefined ? to : from + Math.floor((hole.address - address) / PAGE_SIZE);
+    for (let i = found; i < to; i++) {
       const missing = this.#source.readPhysical((this.first + i) * PAGE_SIZE, this.#pages[i]!);
       this.#isMissing[i] = missing === undefined ? 0 : 1;
     }
+    this.#checksums?.(run, this.sums.subarray(from, to));
   }
 }
 
@@ -197,7 +205,8 @@ interface ChunkWriter {
   /** Whether where it goes depends on the chunks before. */
   readonly isOrdered: boolean;
   begin(chunk: number): void;
-  add(pfn: number, page: Uint8Array): void;
+  /** @param sum its checksum, where the job wants them */
+  add(pfn: number, page: Uint8Array, sum: number): void;
   zero(pfn: number): void;
   /** A page that cannot be read. */
   skip(): void;
@@ -210,19 +219,24 @@ class KdumpChunk implements ChunkWriter {
   readonly #form: KdumpForm;
   readonly #compress: (page: Uint8Array) => Uint8Array;
   readonly #flag: number;
-  readonly #zeroSum: number | undefined;
-  readonly #data = new Uint8Array(CHUNK_PAGES * PAGE_SIZE);
+  readonly #zeroSum = new Uint32Array(1);
+  readonly #data: Uint8Array;
+  /** Pages that are next to each other and not compressed are copied together: how many bytes before #size are still to be. */
+  #behind = 0;
+  /** The last of them. */
+  #last: Uint8Array | undefined;
   readonly #descriptors = new DataView(new ArrayBuffer(CHUNK_PAGES * page_desc.size));
   #count = 0;
   #size = 0;
   #rank = 0;
   #at = 0;
 
-  constructor(form: KdumpForm) {
+  constructor(form: KdumpForm, tools: PageTools) {
     this.#form = form;
-    this.#compress = pageCompressor(form.compression, PAGE_SIZE);
+    this.#data = tools.allocate(CHUNK_PAGES * PAGE_SIZE);
+    this.#compress = tools.compressor(form.compression);
     this.#flag = flagOf[form.compression];
-    this.#zeroSum = form.checksums ? checksum(new Uint8Array(PAGE_SIZE)) : undefined;
+    tools.checksums(new Uint8Array(PAGE_SIZE), this.#zeroSum);
   }
 
   begin(chunk: number): void {
@@ -231,26 +245,43 @@ class KdumpChunk implements ChunkWriter {
     this.#rank = this.#form.ranks[chunk]!;
   }
 
-  add(_pfn: number, page: Uint8Array): void {
+  add(_pfn: number, page: Uint8Array, sum: number): void {
     const packed = this.#compress(page);
-    this.#data.set(packed, this.#size);
+    const isPlain = packed === page;
+    if (!isPlain || this.#last === undefined || this.#last.byteOffset + PAGE_SIZE !== page.byteOffset) this.#catchUp();
     // The place among the chunk's data, until the chunk has its own.
-    const sum = this.#form.checksums ? checksum(page) : undefined;
-    this.#describe(this.#size, packed.length, packed === page ? 0 : this.#flag, sum);
+    this.#describe(this.#size, packed.length, isPlain ? 0 : this.#flag, sum);
+    if (isPlain) {
+      this.#last = page;
+      this.#behind += packed.length;
+    } else this.#data.set(packed, this.#size);
     this.#size += packed.length;
+  }
+
+  #catchUp(): void {
+    if (this.#last === undefined) return;
+    const end = this.#last.byteOffset + PAGE_SIZE;
+    this.#data.set(new Uint8Array(this.#last.buffer, end - this.#behind, this.#behind), this.#size - this.#behind);
+    this.#last = undefined;
+    this.#behind = 0;
   }
 
   zero(): void {
     const { at, size, flags } = this.#form.zero;
-    this.#describe(-at, size, flags, this.#zeroSum);
+    this.#describe(-at, size, flags, this.#zeroSum[0]!);
   }
 
   skip(): void {
-    this.#describe(Number.NaN, 0, 0);
+    this.#describe(Number.NaN, 0, 0, 0, false);
   }
 
   place(taken: Float64Array): void {
-    this.#at = taken[0]!;
+    this.#catchUp();
+    const { alignment } = this.#form;
+    const end = Math.ceil(this.#size / alignment) * alignment;
+    this.#data.fill(0, this.#size, end);
+    this.#size = end;
+    this.#at = Math.ceil(taken[0]! / alignment) * alignment;
     taken[0] = this.#at + this.#size;
   }
 
@@ -268,13 +299,13 @@ class KdumpChunk implements ChunkWriter {
     output.write(this.#at, this.#data.subarray(0, this.#size));
   }
 
-  #describe(offset: number, size: number, flags: number, sum?: number): void {
+  #describe(offset: number, size: number, flags: number, sum: number, hasSum = this.#form.checksums): void {
     const at = this.#count * page_desc.size;
     this.#descriptors.setFloat64(at, offset, true);
     this.#descriptors.setUint32(at + page_desc.offsets.size, size, true);
     this.#descriptors.setUint32(at + page_desc.offsets.flags, flags, true);
-    this.#descriptors.setUint32(at + page_desc.offsets.page_flags, sum ?? 0, true);
-    this.#descriptors.setUint32(at + page_desc.offsets.page_flags + 4, sum === undefined ? 0 : PAGE_CHECKSUM, true);
+    this.#descriptors.setUint32(at + page_desc.offsets.page_flags, hasSum ? sum : 0, true);
+    this.#descriptors.setUint32(at + page_desc.offsets.page_flags + 4, hasSum ? PAGE_CHECKSUM : 0, true);
     this.#count++;
   }
 }

@@ -28,6 +28,8 @@ export interface KdumpOptions {
   readonly level: number;
   /** Each page gets a checksum, which readers of this project compare. */
   readonly checksums: boolean;
+  /** See KdumpForm. */
+  readonly alignment?: number;
 }
 
 /**
@@ -39,7 +41,7 @@ export async function writeKdump(
   source: PageSource,
   output: Output,
   { bits, length, pages }: KdumpPages,
-  { compression, level, checksums }: KdumpOptions,
+  { compression, level, checksums, alignment = 1 }: KdumpOptions,
   copy: (form: KdumpForm, at: number) => Promise<Copied>,
 ): Promise<Copied> {
   const { header, notes, ranges } = source;
@@ -71,6 +73,7 @@ export async function writeKdump(
     kind: 'kdump',
     compression,
     checksums,
+    alignment,
     descriptorsAt: layout.descriptorsAt,
     ranks,
     zero,

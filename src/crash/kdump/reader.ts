@@ -5,8 +5,7 @@ import { PAGE_SIZE } from '../../mem/address.ts';
 import type { Range } from '../../mem/range.ts';
 import { FileBitmap, runsOfBits } from '../bitmap.ts';
 import { bounded, isZero, readExactly } from '../bytes.ts';
-import { compressionOf, decompressPage } from '../codec/page.ts';
-import { checksum } from '../io/codecs.ts';
+import { compressionOf, type PageTools, portableTools } from '../codec/page.ts';
 import type { Reader } from '../io/reader.ts';
 import { Window } from '../io/window.ts';
 import { MAX_NOTES, MAX_PAGES, MAX_SEGMENTS } from '../limits.ts';
@@ -23,6 +22,10 @@ import {
 
 const DATA_WINDOW = 1 << 20;
 const DESCRIPTOR_WINDOW = 49152;
+/** Pages that are read together at most. */
+const MAX_RUN = DESCRIPTOR_WINDOW / page_desc.size;
+/** From this many bytes on pages that are not compressed are read to where they belong, and not through a window. */
+const LARGE = 1 << 16;
 
 export interface KdumpInput {
   readonly reader: Reader;
@@ -33,8 +36,8 @@ export interface KdumpInput {
 }
 
 /** @throws FormatError where a file is none, or where the files are not of one set */
-export function openKdump(inputs: readonly [KdumpInput, ...KdumpInput[]]): PageSource {
-  const files = inputs.map((input) => new KdumpFile(input)).sort((a, b) => a.pages.start - b.pages.start);
+export function openKdump(inputs: readonly [KdumpInput, ...KdumpInput[]], tools = portableTools): PageSource {
+  const files = inputs.map((input) => new KdumpFile(input, tools)).sort((a, b) => a.pages.start - b.pages.start);
   const [first] = files as [KdumpFile, ...KdumpFile[]];
   for (const file of files) first.checkSibling(file);
   const notes = files.find((file) => file.notes.length > 0)?.notes ?? [];
@@ -77,6 +80,13 @@ export function openKdump(inputs: readonly [KdumpInput, ...KdumpInput[]]): PageS
         const at = address + done;
         const within = at % PAGE_SIZE;
         const pfn = (at - within) / PAGE_SIZE;
+        if (within === 0 && files.length === 1) {
+          const pages = Math.min(Math.floor((into.length - done) / PAGE_SIZE), MAX_RUN);
+          if (pages > 1 && first.readRun(pfn, into.subarray(done, done + pages * PAGE_SIZE))) {
+            done += pages * PAGE_SIZE;
+            continue;
+          }
+        }
         const length = Math.min(PAGE_SIZE - within, into.length - done);
         const target = length === PAGE_SIZE ? into.subarray(done, done + PAGE_SIZE) : page;
         const hole = readPage(pfn, target);
@@ -109,11 +119,17 @@ class KdumpFile {
   readonly #firstRank: number;
   readonly #descriptors: Window;
   readonly #data: Window;
+  readonly #tools: PageTools;
+  /** Of the pages of a run: what its descriptors say, 0 where they say nothing, and what is found. */
+  readonly #sums = new Uint32Array(MAX_RUN);
+  readonly #hasSum = new Uint8Array(MAX_RUN);
+  readonly #found = new Uint32Array(MAX_RUN);
   /** Where the page of zeros stands that all pages of zeros share, once one was seen. */
   #zeroAt = -1;
 
-  constructor({ reader, flattened, isWhole }: KdumpInput) {
+  constructor({ reader, flattened, isWhole }: KdumpInput, tools: PageTools) {
     this.reader = reader;
+    this.#tools = tools;
     const main = disk_dump_header.read(readExactly(reader, 0, disk_dump_header.size, 'header'));
     const { offsets } = disk_dump_header;
     const { header_version: version, block_size: block } = main;
@@ -237,12 +253,75 @@ class KdumpFile {
     if (position < 0 || size > PAGE_SIZE) return hole('damaged', `its descriptor at byte ${at} is not one`);
     const packed = this.#data.at(position, size);
     if (packed.length < size) return hole('incomplete', 'the file ends before it');
-    const wrong = decompressPage(flags, packed, into);
+    const wrong = this.#tools.decompress(flags, packed, into);
     if (wrong !== undefined) return hole('damaged', `at byte ${position}: ${wrong}`);
-    if (sum !== undefined && checksum(into) !== sum)
-      return hole('damaged', `at byte ${position}: not what its checksum is of`);
+    if (sum !== undefined) {
+      this.#tools.checksums(into, this.#found);
+      if (this.#found[0] !== sum) return hole('damaged', `at byte ${position}: not what its checksum is of`);
+    }
     if (this.#zeroAt < 0 && isZero(into)) this.#zeroAt = position;
     return undefined;
+  }
+
+  /**
+   * Pages one after the other, at most MAX_RUN, with as few reads, copies and calls as there can be.
+   *
+   * @returns false where one of them is not in the file or damaged: each for itself says which, and how
+   */
+  readRun(pfn: number, into: Uint8Array): boolean {
+    const count = into.length / PAGE_SIZE;
+    const rank = this.stored.rank(pfn);
+    if (this.stored.rank(pfn + count) - rank !== count) return false;
+    const length = count * page_desc.size;
+    const bytes = this.#descriptors.at(this.#descriptorsAt + (rank - this.#firstRank) * page_desc.size, length);
+    if (bytes.length < length) return false;
+    const view = new DataView(bytes.buffer, bytes.byteOffset, length);
+    const { size: sizeAt, flags: flagsAt, page_flags: sumAt } = page_desc.offsets;
+    const positionOf = (at: number) => view.getUint32(at, true) + view.getInt32(at + 4, true) * 2 ** 32;
+    let sums = 0;
+    for (let i = 0; i < count; ) {
+      const at = i * page_desc.size;
+      const [position, size, flags] = [
+        positionOf(at),
+        view.getUint32(at + sizeAt, true),
+        view.getUint32(at + flagsAt, true),
+      ];
+      if (position <= 0 || size > PAGE_SIZE) return false;
+      // Those that are like it and follow it in the file, or are the same page of zeros.
+      const isZeros = position === this.#zeroAt;
+      const step = isZeros ? 0 : PAGE_SIZE;
+      const isAlone = !isZeros && (flags !== 0 || size !== PAGE_SIZE);
+      let end = i;
+      do {
+        const each = end * page_desc.size;
+        this.#hasSum[end] = view.getUint32(each + sumAt + 4, true) === PAGE_CHECKSUM ? 1 : 0;
+        this.#sums[end] = view.getUint32(each + sumAt, true);
+        sums += this.#hasSum[end]!;
+        end++;
+      } while (
+        end < count &&
+        !isAlone &&
+        positionOf(end * page_desc.size) === position + (end - i) * step &&
+        view.getUint32(end * page_desc.size + flagsAt, true) === flags &&
+        view.getUint32(end * page_desc.size + sizeAt, true) === size
+      );
+      const target = into.subarray(i * PAGE_SIZE, end * PAGE_SIZE);
+      if (isZeros) target.fill(0);
+      else if (target.length >= LARGE) {
+        if (this.reader.read(position, target) < target.length) return false;
+      } else {
+        const packed = this.#data.at(position, isAlone ? size : target.length);
+        if (packed.length < (isAlone ? size : target.length)) return false;
+        if (!isAlone) target.set(packed);
+        else if (this.#tools.decompress(flags, packed, target) !== undefined) return false;
+      }
+      if (!isZeros && this.#zeroAt < 0 && end - i === 1 && isZero(target)) this.#zeroAt = position;
+      i = end;
+    }
+    if (sums === 0) return true;
+    this.#tools.checksums(into, this.#found);
+    for (let i = 0; i < count; i++) if (this.#hasSum[i] === 1 && this.#found[i] !== this.#sums[i]) return false;
+    return true;
   }
 
   #wrong(offset: number, field: string, expected: string, found: string): never {

@@ -1,0 +1,252 @@
+/**
+ * Powering off and going on, beside the kernel's own hibernation (swsusp) of the same memory, in a guest; and the rates of saving
+ * and restoring beside that of the disk.
+ *
+ * Emulated, a processor is 20 to 40 times slower than the machine that emulates it, and a disk is not: it is limited then to what
+ * is to such a processor as a disk of 2 to 4 GB/s to a real one.
+ */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { accelerator } from '../lab/accelerator.ts';
+import { boot } from '../lab/boot.ts';
+import { cacheDirectory } from '../lab/cache.ts';
+import { within } from '../lab/deadline.ts';
+import { emptyDisk, type OwnDisk } from '../lab/disk.ts';
+import type { Vm } from '../lab/vm.ts';
+import { systemImage } from '../src/kexec/system.ts';
+import { KERNELS, kernelsDisk, nextKernel } from '../test/lab/next-kernels.ts';
+import type { BenchResult, Comparison } from './bench.ts';
+
+export const name = 'hibernate';
+export const summary = 'power off and go on against the hibernation of the kernel, in a guest';
+
+/** MB. What the helper's region takes away is given to the other machine less. */
+const MEMORY = 2048;
+const REGION = 256;
+/** Bytes per second of an emulated machine's disk. */
+const DISK_RATE = 100e6;
+const MB = 1e6;
+const LIMIT_MS = 600_000;
+const SLOW = { timeout: LIMIT_MS };
+const HELPER_APPEND = 'console=ttyS0 panic=10 mitigations=off random.trust_cpu=on no_timer_check';
+
+/** Times in s, sizes in MB. */
+interface Measured {
+  readonly image: number;
+  /** From the command to when the machine is off. */
+  readonly off: number;
+  /** From the resuming command to when the machine goes on. */
+  readonly on: number;
+  /** Writing and reading of the image alone, as the one who does it says. */
+  readonly save: number;
+  readonly restore: number;
+}
+
+export async function run({ small }: { small: boolean }): Promise<BenchResult> {
+  if (small) return { comparisons: [], notes: ['guests of minutes: only without --small'] };
+  const bundle = new URL('../dist', import.meta.url).pathname;
+  const system = readFileSync(systemImage({ cache: join(cacheDirectory(), 'systems'), bundle }));
+  const kernels = await kernelsDisk(['jump'], { system });
+  try {
+    const ours = await measureOurs(kernels);
+    const theirs = await measureKernels(kernels);
+    return report(ours, theirs);
+  } finally {
+    kernels.remove();
+  }
+}
+
+type Ours = Awaited<ReturnType<typeof measureOurs>>;
+type Theirs = Awaited<ReturnType<typeof measureKernels>>;
+
+function report({ by, large, disk, slower }: Ours, theirs: Theirs): BenchResult {
+  const row = (
+    what: string,
+    unit: string,
+    ours: number,
+    reference: string,
+    other: number,
+    goal?: number,
+  ): Comparison => {
+    const shown = { what, reference, unit, ours, theirs: other, ratio: ours / other };
+    return goal === undefined ? shown : { ...shown, goal };
+  };
+  const comparisons: Comparison[] = [];
+  for (const [how, each] of Object.entries(by)) {
+    comparisons.push(
+      row(`${how}: command to power off`, 's', each.off, 'swsusp', theirs.off),
+      row(`${how}: resume to going on`, 's', each.on, 'swsusp', theirs.on),
+      row(`${how}: image`, 'MB', each.image, 'swsusp', theirs.image),
+      row(`${how}: time of saving, by its bytes`, 's', each.save, 'plain writing', each.image / disk.write, 1 / 0.9),
+      row(
+        `${how}: time of restoring, by its bytes`,
+        's',
+        each.restore,
+        'plain reading',
+        each.image / disk.read,
+        1 / 0.9,
+      ),
+    );
+  }
+  const rate = (each: Measured) =>
+    `${(each.image / each.save).toFixed(0)}, ${(each.image / each.restore).toFixed(0)} MB/s`;
+  return {
+    comparisons,
+    notes: [
+      `the disk writes ${disk.write.toFixed(0)} and reads ${disk.read.toFixed(0)} MB/s; ours, none: ${rate(by.none!)}; ` +
+        `swsusp: ${rate(theirs)}`,
+      `an image of ${large.image.toFixed(0)} MB, of ${MEMORY - REGION} MB of memory: saved at ${(large.image / large.save).toFixed(0)}, ` +
+        `restored at ${(large.image / large.restore).toFixed(0)} MB/s; swsusp of as much: ${theirs.refusal}`,
+      `processor: ${accelerator().name}, ${slower.toFixed(0)} times slower than this machine's at checksums`,
+    ],
+  };
+}
+
+/** One machine that is saved, and goes on, in each way. */
+async function measureOurs(kernels: OwnDisk) {
+  const image = emptyDisk(2 ** 32);
+  const machine = {
+    kernel: 'jump',
+    memory: MEMORY,
+    cpus: 2,
+    disks: [image, kernels],
+    programs: ['dd'],
+    append: `crashkernel=${REGION}M`,
+  } as const;
+  let vm = await boot(machine);
+  try {
+    await fill(vm);
+    const slower = (await checksumTime(vm)) / hostChecksumTime();
+    await limit(vm);
+    const disk = await diskRates(vm);
+    const cycle = async (compression: string): Promise<Measured> => {
+      const { vmlinuz } = await nextKernel(vm, 'jump');
+      const helper = `--kernel ${vmlinuz} --system ${KERNELS}/system --append '${HELPER_APPEND}'`;
+      const [bytes, save, off] = await switchOff(
+        vm,
+        `tideover hibernate --to /dev/vda --compress ${compression} ${helper}`,
+        /tideover: saved .* as (\d+) MB in ([\d.]+) s/,
+      );
+      await vm.close();
+      vm = await boot(machine);
+      await nextKernel(vm, 'jump');
+      const [, restore, on] = await goOn(
+        vm,
+        `tideover resume --from /dev/vda ${helper}`,
+        /tideover: (restored) .* in ([\d.]+) s/,
+      );
+      return { image: (bytes * 2 ** 20) / MB, off, on, save, restore };
+    };
+    const by: Record<string, Measured> = {};
+    for (const how of ['none', 'lzo', 'zstd']) by[how] = await cycle(how);
+    await fillMore(vm);
+    const large = await cycle('none');
+    return { by, large, disk, slower };
+  } finally {
+    await vm.close();
+    image.remove();
+  }
+}
+
+async function measureKernels(kernels: OwnDisk): Promise<Measured & { refusal: string }> {
+  const swap = emptyDisk(2 ** 32);
+  const machine = {
+    kernel: 'jump',
+    memory: MEMORY - REGION,
+    cpus: 2,
+    disks: [swap, kernels],
+    programs: ['dd', 'mkswap', 'swapon'],
+  } as const;
+  // The largest image, so that it keeps the page cache as ours does.
+  const prepare = 'swapon /dev/vda; echo shutdown >/sys/power/disk; echo 9000000000 >/sys/power/image_size';
+  let vm = await boot(machine);
+  try {
+    await fill(vm);
+    await vm.check(`mkswap /dev/vda; ${prepare}`);
+    await limit(vm);
+    const [, save, off] = await switchOff(vm, 'echo disk >/sys/power/state', /Wrote (\d+) kbytes in ([\d.]+) seconds/);
+    await vm.close();
+    // In blocks of 512 bytes, as stat(2) counts.
+    const image = (statSync(swap.path).blocks * 512) / MB;
+    vm = await boot(machine);
+    const [, restore, on] = await goOn(
+      vm,
+      'cat /sys/class/block/vda/dev >/sys/power/resume',
+      /Read (\d+) kbytes in ([\d.]+) seconds/,
+    );
+    await fillMore(vm);
+    // Swapping out is no way out: it is where the image goes.
+    const { stderr } = await vm.run('echo disk >/sys/power/state', SLOW);
+    return { image, off, on, save, restore, refusal: stderr.toString().trim() || 'saved' };
+  } finally {
+    await vm.close();
+    swap.remove();
+  }
+}
+
+/** Memory that compresses to nothing, and some that does; as much of it as a kernel can copy beside itself. */
+async function fill(vm: Vm): Promise<void> {
+  await vm.check('mount -o remount,size=90% /tmp');
+  await vm.check('dd if=/dev/urandom of=/tmp/random bs=1M count=300; cp /usr/bin/node /tmp/node', SLOW);
+  await vm.check('md5sum /tmp/random /tmp/node >/tmp/md5', SLOW);
+}
+
+/** So that it is more than half of all. */
+async function fillMore(vm: Vm): Promise<void> {
+  await vm.check('for i in 1 2; do cp /tmp/random /tmp/random$i; done', SLOW);
+}
+
+async function limit(vm: Vm): Promise<void> {
+  if (accelerator().name === 'kvm') return;
+  const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
+  await vm.qmp('block_set_io_throttle', { device: 'disk0', bps: DISK_RATE, ...none });
+}
+
+/** In MB/s, past the page cache. */
+async function diskRates(vm: Vm): Promise<{ write: number; read: number }> {
+  const rate = async (command: string) => {
+    const said = await vm.check(`LC_ALL=C dd ${command} bs=4M 2>&1`, SLOW);
+    const [, bytes, seconds] = /^(\d+) bytes .* ([\d.e-]+) s, /m.exec(said)!;
+    return Number(bytes) / MB / Number(seconds);
+  };
+  return {
+    write: await rate('if=/tmp/random of=/dev/vda oflag=direct conv=fsync'),
+    read: await rate('if=/dev/vda of=/dev/null iflag=direct count=75'),
+  };
+}
+
+/** Ends when the machine is off. @returns the two numbers of what it said on its console, and seconds */
+async function switchOff(vm: Vm, command: string, said: RegExp): Promise<[number, number, number]> {
+  const since = vm.console.text.length;
+  const begun = performance.now();
+  await vm.check(`(setsid sh -c "${command}" &) </dev/null >/dev/null 2>&1`);
+  const [, first, second] = await vm.waitFor(said, LIMIT_MS, since);
+  await within(LIMIT_MS, 'the machine is off', vm.exited);
+  return [Number(first), Number(second), (performance.now() - begun) / 1000];
+}
+
+/** Ends when the machine that was saved goes on, and has what it had. */
+async function goOn(vm: Vm, command: string, said: RegExp): Promise<[number, number, number]> {
+  await limit(vm);
+  const before = vm.agent.greeting;
+  const begun = performance.now();
+  void vm.run(command, SLOW).catch(() => {});
+  const [, first, second] = await vm.waitFor(said, LIMIT_MS);
+  await vm.waitFor(/Restarting tasks: Done/, LIMIT_MS);
+  const seconds = (performance.now() - begun) / 1000;
+  await vm.nextKernel(before, LIMIT_MS);
+  await vm.check('md5sum -c /tmp/md5', SLOW);
+  return [Number(first), Number(second), seconds];
+}
+
+const CHECKSUMS = `const b = Buffer.alloc(1 << 22), { crc32 } = require("zlib"); crc32(b); const t = performance.now();
+for (let p = 0; p < 1024; p++) crc32(b.subarray(p * 4096, p * 4096 + 4096)); console.log(performance.now() - t)`;
+
+async function checksumTime(vm: Vm): Promise<number> {
+  return Number(await vm.check(['node', '-e', CHECKSUMS], SLOW));
+}
+
+function hostChecksumTime(): number {
+  return Number(execFileSync(process.execPath, ['-e', CHECKSUMS], { encoding: 'utf8' }));
+}
