@@ -1,6 +1,7 @@
 /**
  * An image of checkpointed processes in preserved memory, as `-D pkram:NAME`: a node with an object for each file, and one at the
- * end that has their names. Nothing of it is there before commit(), and then all of it.
+ * end that has their names, and that of the node with the image that this one builds on, if it does. Nothing of it is there before
+ * commit(), and then all of it.
  */
 import { FormatError } from '../errors.ts';
 import type { ImageInfo } from '../image/info.ts';
@@ -15,14 +16,15 @@ export const IMAGE_CONTENT = 'image';
 /**
  * Begins an image as a node.
  *
- * @param options `checksums`: also of the pages in the node's own way, beside those that an image has
+ * @param options `checksums`: also of the pages in the node's own way, beside those that an image has; `parent`: the node with the
+ *   image on which this one builds
  * @throws UnsupportedError where there is a node of that name
  */
 export function createImage(
   pkram: Pkram,
   name: string,
   info: ImageInfo | undefined,
-  { checksums = false }: { checksums?: boolean } = {},
+  { checksums = false, parent }: { checksums?: boolean; parent?: string | undefined } = {},
 ): ImageDraft {
   const node = pkram.prepareSave(name, { content: IMAGE_CONTENT, checksums });
   const names: string[] = [];
@@ -59,7 +61,7 @@ export function createImage(
   };
   const commit = () => {
     if (current !== undefined) throw new OrderError(`commit: ${current} is still being written`);
-    save('', [Buffer.from(JSON.stringify(names))]);
+    save('', [Buffer.from(JSON.stringify(parent === undefined ? names : { names, parent }))]);
     node.finishSave();
   };
   const abort = () => node[Symbol.dispose]();
@@ -75,12 +77,22 @@ export function createImage(
 
 /** The image in a node, which stays on the list. Close it before the node is removed. @throws NoSuchNodeError, FormatError */
 export function openImage(pkram: Pkram, name: string): ImageStore {
+  return openChained(pkram, name, []);
+}
+
+/** @param later nodes with the images that build on it */
+function openChained(pkram: Pkram, name: string, later: readonly string[]): ImageStore {
   const peek = pkram.peek(name, { verify: true });
   try {
     const source = `node ${JSON.stringify(name)}`;
     const objects = [...peek.objects()];
-    const names = readNames(objects.pop(), objects.length, source);
+    const { names, parent } = readNames(objects.pop(), objects.length, source);
     const files = new Map(names.map((file, i) => [file, objects[i]!]));
+    const chain = [...later, name];
+    if (parent !== undefined && chain.includes(parent)) {
+      throw new FormatError({ file: source, field: 'parent', expected: 'an earlier image', found: parent });
+    }
+    let earlier: ImageStore | undefined;
     return {
       name: source,
       names: () => [...files.keys()].sort(),
@@ -91,7 +103,14 @@ export function openImage(pkram: Pkram, name: string): ImageStore {
         const read = (into: Uint8Array, position: number) => object.readAt(into, position);
         return { name: `${source}, ${file}`, size: object.byteCount, read, close() {} };
       },
-      close: () => peek[Symbol.dispose](),
+      parent() {
+        if (parent !== undefined) earlier ??= openChained(pkram, parent, chain);
+        return earlier;
+      },
+      close() {
+        earlier?.close();
+        peek[Symbol.dispose]();
+      },
     };
   } catch (error) {
     peek[Symbol.dispose]();
@@ -99,20 +118,27 @@ export function openImage(pkram: Pkram, name: string): ImageStore {
   }
 }
 
-function readNames(object: ObjectReader | undefined, count: number, source: string): string[] {
+interface Names {
+  readonly names: readonly string[];
+  readonly parent: string | undefined;
+}
+
+function readNames(object: ObjectReader | undefined, count: number, source: string): Names {
   const fail = (found: string): never => {
     throw new FormatError({ file: source, field: 'names', expected: `${count} names of image files`, found });
   };
   if (object === undefined) return fail('no object');
-  let names: unknown;
+  let read: unknown;
   try {
-    names = JSON.parse(Buffer.from(object.readAll()).toString('utf8'));
+    read = JSON.parse(Buffer.from(object.readAll()).toString('utf8'));
   } catch (error) {
     return fail((error as Error).message);
   }
+  const { names, parent } = (Array.isArray(read) ? { names: read } : (read ?? {})) as Record<string, unknown>;
   if (!Array.isArray(names) || names.length !== count) return fail('another number');
   if (new Set(names).size !== count || !names.every((name) => typeof name === 'string' && isImageFile(name))) {
     return fail('other names');
   }
-  return names;
+  if (parent !== undefined && typeof parent !== 'string') return fail('a parent that is no name');
+  return { names, parent };
 }

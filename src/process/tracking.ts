@@ -47,6 +47,11 @@ import { KERNEL_AREAS } from './vma.ts';
 /** How the kernel tells what was written. */
 type Method = 'protection' | 'soft-dirty';
 
+/** Whether the kernel tells what was written. */
+export function tellsWrites(): boolean {
+  return protectsByItself() || softDirty().answer === 'yes';
+}
+
 /** @throws UnsupportedError where it does not tell */
 function methodHere(): Method {
   if (protectsByItself()) return 'protection';
@@ -263,6 +268,14 @@ export class Tracking {
       for (let i = 0; i < length; i++) runs.add(vaddr[i]!, vaddr[i]! + size[i]!);
       this.#before.set(each.pid, runs.runs());
     }
+  }
+}
+
+/** Ends the watching of processes: no image can build on those that were made of them. */
+export function stopWatching(pids: readonly number[]): void {
+  for (const tracker of findTrackers(new Set(pids))) {
+    endTracker(tracker);
+    for (const fd of tracker.watching.values()) close({ fd });
   }
 }
 

@@ -188,13 +188,25 @@ function demandEmpty(pkram: Pkram): void {
   throw new UnsupportedError({ what: 'giving memory back', why, remedy });
 }
 
-/** Begins an image as a node. The medium is closed with the draft. @throws UnsupportedError where there is a node of that name */
-export function draftNode(place: Place | undefined, node: string, info: ImageInfo): ImageDraft {
+/** An image that is being written, and the one that it builds on, which is closed with it. */
+export interface NodeDraft extends ImageDraft {
+  readonly parent: ImageStore | undefined;
+}
+
+/**
+ * Begins an image as a node. The medium is closed with the draft.
+ *
+ * @param on node with the image that it builds on
+ * @throws UnsupportedError where there is a node of that name
+ */
+export function draftNode(place: Place | undefined, node: string, info: ImageInfo, on?: string): NodeDraft {
   const pkram = openMedium(place, { create: true });
   try {
-    const draft = createImage(pkram, node, info);
+    const parent = on === undefined ? undefined : openImage(pkram, on);
+    const draft = createImage(pkram, node, info, { parent: on });
     return {
       ...draft,
+      parent,
       commit() {
         draft.commit();
         pkram.close();

@@ -42,6 +42,8 @@ export interface KeptTree {
   /** Bytes of memory. */
   readonly memory?: number;
   readonly frozen?: number;
+  /** Bytes of memory that were written while it stood still. */
+  readonly rest?: number;
   readonly restored?: number;
   /** Root of the tree in the next kernel. */
   readonly newPid?: number;

@@ -9,6 +9,7 @@ import { untilAddressed } from './addresses.ts';
 import { armGuard, cameBack, disarmGuard } from './guard.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
+import { dropStrayRounds } from './rounds.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
 import { wentOnAs } from './turn.ts';
 import { findWorkload } from './workload.ts';
@@ -75,6 +76,7 @@ export async function resume(patience: number, warn: (text: string) => void): Pr
   }
   disarmGuard();
   dropRecord();
+  dropStrayRounds();
   const { returned } = await returnMemory(findMemory(), false);
   if (record !== undefined) {
     const state = record.back === undefined ? 'done' : 'back';

@@ -3,6 +3,7 @@
  * cleared it, a power cut.
  *
  *     FOLDER/NAME                          the copy, made while the tree stands still
+ *     FOLDER/NAME/before-N                 what was written before that (precopy.ts), on which it builds
  *     /var/lib/tideover/spill/NAME   ->    it, from when the tree was ended: from then on it may go on from there
  */
 import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
@@ -30,9 +31,24 @@ export function hasRoom(folder: string, bytes: number): boolean {
   return !IN_MEMORY.includes(type) && bavail * bsize > bytes;
 }
 
-/** Copies an image to the disk. @throws SyscallError ENOSPC */
-export function spill(image: ImageStore, folder: string, name: string): void {
-  const draft = createDirectory(join(folder, name), readInfo(image), { replace: true, ...saveToDisk });
+/** Copies a round of precopy.ts to the disk. @throws SyscallError ENOSPC */
+export function spillRound(
+  image: ImageStore,
+  { folder, name, round }: { readonly folder: string; readonly name: string; readonly round: number },
+): void {
+  if (round === 1) dropSpilled(name, folder);
+  copyInto(image, join(folder, name, roundFolder(round)), round === 1 ? undefined : `../${roundFolder(round - 1)}`);
+}
+
+/** Copies an image to the disk. @param round on which it builds @throws SyscallError ENOSPC */
+export function spill(image: ImageStore, folder: string, name: string, round?: number): void {
+  copyInto(image, join(folder, name), round === undefined ? undefined : roundFolder(round));
+}
+
+const roundFolder = (round: number) => `before-${round}`;
+
+function copyInto(image: ImageStore, path: string, parent: string | undefined): void {
+  const draft = createDirectory(path, readInfo(image), { replace: true, parent, ...saveToDisk });
   try {
     for (const file of image.names().filter((each) => each !== INFO_FILE && each !== SUMS_FILE)) {
       withSource(image, file, (source) => copySource(source, draft.create(file, source.size)));

@@ -22,7 +22,8 @@ export interface Timeline {
 const NAMES: Readonly<Record<string, string>> = {
   memory: 'take memory',
   load: 'load the kernel',
-  freeze: 'write the trees',
+  precopy: 'copy memory, while they run',
+  freeze: 'write the rest',
   spill: 'copy to the disk',
   settle: 'settle the kernel',
   jump: 'end the trees, jump',

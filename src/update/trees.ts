@@ -10,6 +10,7 @@ import { readStat } from '../sys/stat.ts';
 import { attemptSystemctl } from '../sys/systemd.ts';
 import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
+import { dropNodes, lastRound, type Rounds } from './rounds.ts';
 import { runWorkload } from './run.ts';
 import { copyOf, dropSpilled, spilledTrees } from './spill.ts';
 import { isSpent, type Kept, type Turn, takeTurn } from './turn.ts';
@@ -72,22 +73,31 @@ export function examineTree({ pid }: KeptTree): number {
 
 /**
  * Stops trees, writes each into its node, and ends them when all are written and `lastly` is done. If anything fails, all go on.
- *
- * @param frozen called when all have ended, with the moment from which a tree stood still, in ms since 1970
  */
 export function freezeTrees(
   trees: readonly KeptTree[],
-  { frozen, lastly }: { frozen(tree: KeptTree, since: number): void; lastly(): void },
+  how: {
+    /** On which their images build. */
+    readonly rounds: Rounds;
+    /**
+     * Is called when all have ended.
+     * @param since from when it stood still, in ms since 1970 @param rest bytes of memory that were written meanwhile
+     */
+    frozen(tree: KeptTree, since: number, rest: number): void;
+    /** Is called when all are written and stand still. */
+    lastly(): void;
+  },
 ): void {
+  const { rounds, frozen, lastly } = how;
   const [first, ...rest] = trees;
   if (first === undefined) {
     lastly();
     return;
   }
-  const draft = draftNode(findMemory(), first.node, infoHere());
-  const beforeEnd = () => freezeTrees(rest, { frozen, lastly });
-  const { frozen: stood } = checkpoint({ ...howToSave(first.pid), beforeEnd }, draft);
-  frozen(first, Date.now() - stood);
+  const draft = draftNode(findMemory(), first.node, infoHere(), lastRound(rounds, first.node));
+  const beforeEnd = () => freezeTrees(rest, how);
+  const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd }, draft);
+  frozen(first, Date.now() - saved.frozen, saved.memory);
 }
 
 function howToSave(pid: number): CheckpointOptions {
@@ -217,13 +227,4 @@ export function releaseWorkloads(trees: readonly KeptTree[]): void {
 export function drop(trees: readonly { readonly name: string; readonly where: Checkpoint }[]): void {
   dropNodes(trees.flatMap(({ where }) => (where.kind === 'node' ? [where.node] : [])));
   for (const { name } of trees) dropSpilled(name);
-}
-
-/** Removes nodes, where they are there. */
-export function dropNodes(nodes: readonly string[]): void {
-  const place = findMemory();
-  if (place === undefined || nodes.length === 0) return;
-  using pkram = openMedium(place, {});
-  const there = new Set(pkram.nodes().map(({ name }) => name));
-  for (const node of nodes) if (there.has(node)) pkram.remove(node);
 }

@@ -19,6 +19,7 @@ import { isGone } from '../process/gone.ts';
 import type { GoingNote } from '../process/guard.ts';
 import { flock } from '../sys/files.ts';
 import { isAbsent, openMedium, type Place } from './medium.ts';
+import { removeWithRounds } from './rounds.ts';
 import { spillOf } from './workload.ts';
 
 const TURNS = '/run/tideover/turns';
@@ -116,7 +117,7 @@ function removeSpent(tree: Kept): void {
   const spent = spentOf(tree);
   if (spent.includes('node')) {
     using pkram = openMedium(tree.place, {});
-    pkram.remove(tree.node);
+    removeWithRounds(pkram, tree.node);
   }
   if (spent.includes('copy')) rmSync(spillOf(tree.name), { recursive: true, force: true });
 }

@@ -1,9 +1,9 @@
 /**
  * Changes the kernel and keeps process trees.
  *
- *     this kernel   plan -> memory -> load -> freeze (all trees, one in the other)  -> jump
- *                                               written, kernel settled, spilled,
- *                                               recorded; then they are ended
+ *     this kernel   plan -> memory -> load -> precopy -> freeze (all trees, one in the other)  -> jump
+ *                                             they run   the rest written, kernel settled,
+ *                                                        spilled, recorded; then they are ended
  *     next kernel   hold packets -> network -> restore each tree -> give memory back
  *
  * Each step knows how it is undone. Until the last tree is written all are only stopped, and go on by themselves; those that were
@@ -18,6 +18,7 @@ import { runsSystemd } from '../sys/systemd.ts';
 import { disarmGuard, dropGuard, prepareGuard, whyNoGuard } from './guard.ts';
 import { findMemory, openMedium, returnMemory } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
+import { precopy, roomForRounds, stopRounds, whyNoRounds } from './precopy.ts';
 import {
   concludeRecord,
   type KeptTree,
@@ -26,13 +27,13 @@ import {
   type UpdateState,
   writeRecord,
 } from './record.ts';
+import { dropNodes, dropStrayRounds, type Rounds } from './rounds.ts';
 import { dropSpilled, hasRoom, revealSpilled, SPILL_FOLDER, spill } from './spill.ts';
 import { sealInPlace } from './standstill.ts';
 import { unseal } from './state.ts';
 import { perform, type Step, UndoneError } from './steps.ts';
 import {
   drop,
-  dropNodes,
   examineTree,
   freezeTrees,
   goOn,
@@ -107,9 +108,11 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
     noGuard === undefined ? [] : [`if the next kernel panics, nothing leads back to this one: ${noGuard}`];
   const plan = { next, memory, guarded: noGuard === undefined };
   const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
-  if (folder !== undefined) return { ...plan, record: { ...common, spill: folder }, warnings: unguarded };
-  const warning = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
-  return { ...plan, record: common, warnings: [warning, ...unguarded] };
+  const slow = whyNoRounds();
+  const warnings = [...(slow === undefined ? [] : [slow]), ...unguarded];
+  if (folder !== undefined) return { ...plan, record: { ...common, spill: folder }, warnings };
+  const lost = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
+  return { ...plan, record: common, warnings: [lost, ...warnings] };
 }
 
 /** @throws UnsupportedError where the trees do not fit into memory once more */
@@ -126,7 +129,7 @@ function demandRoom(memory: number): void {
 
 /** Bytes of preserved memory, or of a disk, for trees with so much. */
 function needs(memory: number): number {
-  return memory + memory / 16 + ROOM;
+  return memory + memory / 16 + roomForRounds(memory) + ROOM;
 }
 
 /** @throws UnsupportedError where there is no room in the folder that was asked for */
@@ -155,6 +158,7 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
   };
   const hadMemory = findMemory() !== undefined;
   let still: Disposable | undefined;
+  let rounds: Rounds = new Map();
   const steps: Step[] = [
     {
       name: 'memory',
@@ -183,19 +187,30 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
       },
     },
     {
+      name: 'precopy',
+      run() {
+        rounds = precopy(record.trees, record.spill);
+        // Now, so that as little as can be is left to do while they stand still.
+        next.settle();
+        sync({});
+      },
+      undo: () => putBack(record),
+    },
+    {
       name: 'freeze',
       run() {
         holdWorkloads(record.trees);
         freezeTrees(record.trees, {
-          frozen(tree, since) {
-            const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen: since } : each));
+          rounds,
+          frozen(tree, frozen, rest) {
+            const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen, rest } : each));
             record = { ...record, trees };
           },
           lastly() {
             if (record.spill !== undefined) begin('spill');
             for (const tree of record.spill === undefined ? [] : record.trees) {
               using image = openPreserved(tree);
-              spill(image, record.spill!, tree.name);
+              spill(image, record.spill!, tree.name, rounds.get(tree.node));
             }
             begin('settle');
             write('frozen');
@@ -245,6 +260,7 @@ const ROOM = 32 << 20;
 /** Has trees go on that were stopped: those that were ended are restored here. */
 function putBack({ trees, spill: folder }: UpdateRecord): string | undefined {
   releaseWorkloads(trees);
+  stopRounds(trees.filter(isAlive).map(({ pid }) => pid));
   const ended = trees.filter((tree) => !isAlive(tree));
   const waiting = waitingTrees().filter(({ name }) => ended.some((tree) => tree.name === name));
   for (const each of waiting) goOn(each);
@@ -267,6 +283,7 @@ export async function abort(giveUp: boolean): Promise<string[]> {
     drop(waiting);
     disarmGuard();
     if (record !== undefined) concludeRecord({ ...record, state: 'failed', error: 'it was given up' });
+    dropStrayRounds();
     await returnMemory(findMemory(), false);
     return waiting.map(({ name }) => `${name} was given up`);
   }

@@ -28,6 +28,7 @@ import { isGone } from '../process/gone.ts';
 import { cgroup2Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { readStat } from '../sys/stat.ts';
 import { isAbsent, openMedium, openNode, type Place } from './medium.ts';
+import { removeWithRounds } from './rounds.ts';
 
 const RUNNING = '/run/tideover/workloads';
 const KNOWN = '/var/lib/tideover/workloads';
@@ -183,7 +184,7 @@ export function dropCheckpoint(place: Place | undefined, name: string): void {
   if (hasNode(place, node)) {
     const pkram = openMedium(place, {});
     try {
-      pkram.remove(node);
+      removeWithRounds(pkram, node);
     } finally {
       pkram.close();
     }

@@ -219,6 +219,11 @@ function recordLines({ from, to, state, error, trees, back }: UpdateRecord, time
     `${from} -> ${to}: ${state}${error === undefined ? '' : ` (${error})`}`,
     ...(back === undefined ? [] : [wentBack(to, back)]),
     ...faults.map((tree) => `${tree.name}: ${tree.error}`),
+    ...trees.flatMap(({ name, memory = 0, rest }) =>
+      rest === undefined
+        ? []
+        : [`${name}: ${byteSize(memory)} of memory, ${byteSize(rest)} of it written while it stood still`],
+    ),
     '',
     ...table(
       [{ title: 'What' }, { title: 'From, s', align: 'right' }, { title: 'Took, s', align: 'right' }],

@@ -1,5 +1,6 @@
 /** Processes checkpointed into preserved memory and restored out of it: -D pkram:NODE. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Bench } from '../process/target.ts';
@@ -32,6 +33,27 @@ test('a process goes into a node, which stays, and on from there; a name is used
   assert.equal(target.tideover('pkram', 'load', 'state', target.folder).status, 3);
 
   await setTimeout(100);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('a node builds on others that were written while the process ran, in the medium and in what reads them', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const medium = join(target.folder, 'medium');
+  process.env.TIDEOVER_PKRAM = medium;
+  const pid = target.start(target.compile('written'));
+  await target.says('ready');
+  const args = [new URL('save-rounds.ts', import.meta.url).pathname, medium, `${pid}`];
+  const saved = spawnSync(process.execPath, args, { encoding: 'utf8', timeout: 120_000, killSignal: 'SIGKILL' });
+  assert.equal(saved.status, 0, saved.stderr);
+  await target.gone(pid);
+  const { memory, unchanged, unwatched } = JSON.parse(saved.stdout);
+  assert.equal(unwatched, false);
+  assert.ok(unchanged > 0 && memory > 0, `${unchanged} bytes before, ${memory} at last`);
+  assert.equal(target.tideover('image', 'verify', 'pkram:last').status, 0);
+  const restored = target.tideover('restore', '-D', 'pkram:last', '-d');
+  assert.equal(restored.status, 0, restored.stderr);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
-import { type ImageDraft, readWhole } from '../../../src/image/store.ts';
+import { type ImageDraft, type ImageStore, readWhole } from '../../../src/image/store.ts';
 import { createImage, NoSuchNodeError, OrderError, openImage, openPkram } from '../../../src/pkram/index.ts';
 import { MemoryMedium, open, randomFrom } from './medium.ts';
 
@@ -62,6 +62,43 @@ describe('an image in preserved memory', () => {
     assert.throws(() => store.open('none.img'), FormatError);
     store.close();
     assert.throws(() => source.read(new Uint8Array(1), 0), OrderError);
+  });
+
+  it('builds on another one, which is read through it', () => {
+    for (const [name, parent] of [
+      ['one', undefined],
+      ['two', 'one'],
+      ['three', 'two'],
+    ] as const) {
+      const draft = createImage(pkram, name, undefined, { parent });
+      write(draft, 'core-1.img', Buffer.from(name));
+      draft.commit();
+    }
+    const store = openImage(open(medium.bytes), 'three');
+    const core = (of: ImageStore | undefined) => Buffer.from(readWhole(of!.open('core-1.img'), 100)).toString();
+    assert.equal(store.parent!(), store.parent!());
+    assert.deepEqual([store, store.parent!(), store.parent!()!.parent!()].map(core), ['three', 'two', 'one']);
+    assert.equal(store.parent!()!.parent!()!.parent!(), undefined);
+    store.close();
+    pkram.remove('one');
+    const orphan = openImage(pkram, 'two');
+    assert.throws(() => orphan.parent!(), NoSuchNodeError);
+    orphan.close();
+    for (const name of ['two', 'three']) pkram.remove(name);
+  });
+
+  it('that builds on itself is refused', () => {
+    for (const [name, parent] of [
+      ['a', 'b'],
+      ['b', 'a'],
+    ] as const) {
+      const draft = createImage(pkram, name, undefined, { parent });
+      draft.commit();
+    }
+    const store = openImage(pkram, 'a');
+    assert.throws(() => store.parent!()!.parent!(), FormatError);
+    store.close();
+    for (const name of ['a', 'b']) pkram.remove(name);
   });
 
   it('that is a node of another kind is refused', () => {
