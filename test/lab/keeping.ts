@@ -8,6 +8,7 @@ import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { requirePackages } from '../../lab/packages.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
+import type { UpdateRecord } from '../../src/update/record.ts';
 import { nextKernel } from './next-kernels.ts';
 
 export const SLOW = { timeout: 600_000 };
@@ -30,10 +31,11 @@ export async function keptProgram(): Promise<Uint8Array> {
   }
 }
 
-/** Waits until the program takes connections at port 7000. */
-export async function untilKeptListens(vm: Vm): Promise<void> {
+/** Waits until the program takes connections. */
+export async function untilKeptListens(vm: Vm, port = 7000): Promise<void> {
+  const hex = port.toString(16).toUpperCase();
   // 0A: it listens.
-  const look = "for i in $(seq 1200); do grep -q ':1B58 .* 0A ' /proc/net/tcp && exit; sleep 0.1; done; exit 1";
+  const look = `for i in $(seq 1200); do grep -q ':${hex} .* 0A ' /proc/net/tcp && exit; sleep 0.1; done; exit 1`;
   await vm.check(look, SLOW);
 }
 
@@ -55,14 +57,19 @@ export async function change(vm: Vm, name: KernelName, given: string, endsIn = n
   assert.equal(first.release, release);
 }
 
-/** Waits for the end of the update, in a state. @returns the process id of the only tree */
+/** Waits for the end of the update, in a state. @returns the process id of the first tree */
 export async function restoredPid(vm: Vm, state = 'done'): Promise<number> {
+  return (await untilEnded(vm, state)).trees[0]!.newPid!;
+}
+
+/** Waits for the end of the update, in a state. @returns its record */
+export async function untilEnded(vm: Vm, state = 'done'): Promise<UpdateRecord> {
   const file = '/var/lib/tideover/update.json';
   const ended = `grep -Eqs '"state": "(done|back|incomplete)"' ${file}`;
   await vm.check(`for i in $(seq 600); do ${ended} && exit; sleep 1; done; cat ${file}; exit 1`, SLOW);
   const record = JSON.parse(await vm.check(`cat ${file}`));
   assert.equal(record.state, state, JSON.stringify(record));
-  return record.trees[0].newPid;
+  return record;
 }
 
 /** Talks over one connection all the time, from outside of the guest. */

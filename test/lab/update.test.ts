@@ -15,6 +15,7 @@ import {
   restoredPid,
   SLOW,
   SPARE_MODULES,
+  untilEnded,
   untilKeptListens,
 } from './keeping.ts';
 import { KERNELS, kernelsDisk, MOUNT_KERNELS, mountKernels, nextKernel } from './next-kernels.ts';
@@ -45,11 +46,14 @@ const disk = await kernelsDisk(kernels, files, SPARE_MODULES, KEPT_MODULES);
 after(() => disk.remove());
 
 /** Starts the program as the init of a PID namespace. @returns its process id in the guest */
-async function startKept(vm: Vm, megabytes: number): Promise<number> {
-  await vm.check(`unshare -p -f ${KERNELS}/kept 7000 ${megabytes} </dev/null >/dev/null 2>&1 &`);
-  await untilKeptListens(vm);
-  return Number(await vm.check('pidof kept'));
+async function startKept(vm: Vm, port: number, megabytes: number): Promise<number> {
+  await vm.check(`unshare -p -f ${KERNELS}/kept ${port} ${megabytes} </dev/null >/dev/null 2>&1 &`);
+  await untilKeptListens(vm, port);
+  return Math.max(...(await vm.check('pidof kept')).trim().split(' ').map(Number));
 }
+
+/** Of the program that is copied while it runs, and goes on before its memory is there. */
+const LARGE = 100;
 
 /** Steps at which an update fails or is killed; the others under TIDEOVER_FULL. */
 const FAULTS: readonly (readonly ['throw' | 'kill', string])[] = [
@@ -85,25 +89,32 @@ async function failAtEachStep(vm: Vm, client: Client, first: number): Promise<nu
   return pid;
 }
 
-test(`6.1 -> ${kernels.join(' -> ')}: a program goes on, and its client outside stays on its connection`, async (t) => {
+test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside stay on their connections`, async (t) => {
   const vm = await boot({ kernel: '6.1', memory: 1024, cpus: 2, disks: [disk], modules: KEPT_MODULES });
   try {
     await mountKernels(vm);
-    let pid = await startKept(vm, full ? 64 : 4);
-    const client = new Client(await vm.hostPort(7000));
+    const small = await startKept(vm, 7000, 4);
+    const clients = [new Client(await vm.hostPort(7000))];
     try {
-      await client.more(20);
-      pid = await failAtEachStep(vm, client, pid);
+      await clients[0]!.more(20);
+      let pids = [await failAtEachStep(vm, clients[0]!, small), await startKept(vm, 7001, LARGE)];
+      clients.push(new Client(await vm.hostPort(7001)));
+      await clients[1]!.more(20);
       for (const name of kernels) {
-        await change(vm, name, `--initrd ${KERNELS}/early --keep-pid ${pid}`);
-        pid = await restoredPid(vm);
-        await client.more(40);
+        await change(vm, name, `--initrd ${KERNELS}/early ${pids.map((pid) => `--keep-pid ${pid}`).join(' ')}`);
+        const { trees } = await untilEnded(vm);
+        pids = trees.map(({ newPid }) => newPid!);
+        // All of it is looked at meanwhile.
+        for (const client of clients) await client.more(40);
         t.diagnostic(await vm.check('tideover update status', SLOW));
+        const { memory, rest } = trees[1]!;
+        assert.ok(memory! > LARGE << 20 && rest! < 4 << 20, `${rest} bytes of ${memory} were written at last`);
       }
-      const { answered, longest } = client.said;
-      t.diagnostic(`${answered} answers, at most ${(longest / 1000).toFixed(1)} s apart`);
+      for (const { said } of clients) {
+        t.diagnostic(`${said.answered} answers, at most ${(said.longest / 1000).toFixed(1)} s apart`);
+      }
     } finally {
-      client.end();
+      for (const client of clients) client.end();
     }
   } catch (error) {
     t.diagnostic(vm.console.lastLines());

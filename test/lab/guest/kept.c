@@ -1,6 +1,6 @@
 /*
  * A program that an update keeps: counts in memory, and answers each line of a connection with the line, how many lines there were,
- * its process id in its namespace and whether its memory is as it was.
+ * its process id in its namespace and whether its memory is as it was: 32 answers look at all of it.
  *
  *     kept PORT MEGABYTES
  */
@@ -49,8 +49,9 @@ int main(int argc, char **argv) {
       for (; (end = strchr(text, '\n')); text = end + 1) {
         *end = 0;
         char out[4200];
-        size_t at = lines * 1021 % (words + 1);
-        const char *state = at == words || memory[at] == pattern(at) ? "whole" : "damaged";
+        size_t part = words / 32 + 1, at = lines % 32 * part, bad = 0;
+        for (size_t stop = at + part; at < stop && at < words; at++) bad += memory[at] != pattern(at);
+        const char *state = bad == 0 ? "whole" : "damaged";
         int size = snprintf(out, sizeof out, "%s %lu %d %s\n", text, ++lines, (int)getpid(), state);
         if (write(fds[i].fd, out, size) != size) return 1;
       }
