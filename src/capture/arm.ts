@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { hostname, release as runningRelease } from 'node:os';
 import { dirname } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
-import { parameters } from '../kexec/commandline.ts';
+import { hardwareParameters, parameters } from '../kexec/commandline.ts';
 import type { CpioEntry } from '../kexec/cpio.ts';
 import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
@@ -146,16 +146,12 @@ export function installedInitrd(release: string): string | undefined {
   return [`/boot/initrd.img-${release}`, `/boot/initramfs-${release}.img`].find((path) => existsSync(path));
 }
 
-/** What is for the running system only, or takes memory that the capture kernel does not have. */
-const NOT_THERE =
-  /^(BOOT_IMAGE|initrd|crashkernel|hugepages|hugepagesz|default_hugepagesz|hugetlb_cma|cma|memmap|mem|root|rootflags|rootfstype|rootwait|ro|rw|init|rdinit|resume|quiet|splash|panic|nr_cpus|maxcpus|kho|liveupdate|isolcpus|nohz_full|elfcorehdr|kexec_jump_back_entry|systemd\..*|rd\..*|lab\..*|tideover\..*)(=|$)/;
-
 /** Small, on one processor, and starting again when all fails. */
 const OWN = 'nr_cpus=1 irqpoll reset_devices numa=off cgroup_disable=memory transparent_hugepage=never panic=10';
 
 /** @param running the running kernel's command line: consoles and what its hardware needs */
 export function captureCommandLine(running: string, append: readonly string[]): string {
-  return [...parameters(running).filter((word) => !NOT_THERE.test(word)), OWN, ...append].join(' ');
+  return [...hardwareParameters(running), OWN, ...append].join(' ');
 }
 
 const SHELLS = ['/bin/busybox', '/bin/sh'];

@@ -1,9 +1,11 @@
 /** Where images lie: block devices, which are told by what stands in their first block and not by name. */
 import { closeSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { Errno } from '../abi/errno.ts';
+import { AT_FDCWD, O_CLOEXEC, O_EXCL, O_RDONLY } from '../abi/fcntl.ts';
 import { BLKFLSBUF } from '../abi/fs.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import { ioctl } from '../sys/files.ts';
+import { close, ioctl, openat } from '../sys/files.ts';
 import { isImage } from './image.ts';
 import type { Place } from './place.ts';
 
@@ -48,6 +50,14 @@ function blockAt(path: string, at: number): Uint8Array | undefined {
   } catch {
     return undefined;
   }
+}
+
+/** Whether a block device is mounted or part of another, or one of its partitions is: open(2) with O_EXCL. */
+export function isInUse(path: string): boolean {
+  if (!statSync(path).isBlockDevice()) return false;
+  const fd = openat.attempt({ dirfd: AT_FDCWD, pathname: path, flags: O_RDONLY | O_EXCL | O_CLOEXEC, mode: 0 });
+  if (fd >= 0) close({ fd });
+  return fd === -Errno.EBUSY;
 }
 
 /** Has what this kernel remembers of a disk read anew: another kernel writes to it. */

@@ -18,12 +18,14 @@ import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
  * Freezes all file systems on disks that are mounted for writing, the latest first: one may lie in a file of another. Nothing
  * may be written to any of them until they are thawed, also not by this process.
  *
- * @returns thaws them. If this process is killed before, a guard does, also what another had frozen
+ * @returns those that it has frozen; disposing of it thaws them. If this process is killed before, a guard does, also what another
+ *   had frozen
  * @throws SyscallError EIO (what is dirty could not be written)
  */
-export function freezeFileSystems(): Disposable {
+export function freezeFileSystems(): Disposable & { readonly frozen: readonly Mount[] } {
   const opened: number[] = [];
   const frozen: number[] = [];
+  const mounted: Mount[] = [];
   let endGuard = () => {};
   const thaw = () => {
     // EINVAL: another has thawed it.
@@ -34,7 +36,9 @@ export function freezeFileSystems(): Disposable {
   try {
     for (const mounts of onDisks(readMountinfo('self')).reverse()) {
       const fd = openAny(mounts);
-      if (fd !== undefined) opened.push(fd);
+      if (fd === undefined) continue;
+      opened.push(fd);
+      mounted.push(mounts[0]!);
     }
     endGuard = guardThaw(opened);
     for (const fd of opened) if (freeze(fd)) frozen.push(fd);
@@ -42,7 +46,7 @@ export function freezeFileSystems(): Disposable {
     thaw();
     throw error;
   }
-  return { [Symbol.dispose]: thaw };
+  return { frozen: mounted.filter((_, i) => frozen.includes(opened[i]!)), [Symbol.dispose]: thaw };
 }
 
 /** The mounts of each file system that has a block device and is writable. */

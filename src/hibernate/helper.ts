@@ -1,5 +1,6 @@
 /** The kernel that saves a machine or puts it back, with all that it needs to run tideover. */
 import { readFileSync } from 'node:fs';
+import { hardwareParameters } from '../kexec/commandline.ts';
 import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
 import type { LoadRequest } from '../kexec/plan.ts';
@@ -18,7 +19,7 @@ export interface HelperFiles {
   readonly initrds: readonly string[];
   /** A squashfs with Node and tideover, which the initramfs finds as /dev/pmem0. */
   readonly system: string | undefined;
-  /** The command line; where undefined, the consoles of this kernel, and that a panic starts the machine again. */
+  /** The command line; where undefined, consoles of this kernel, what its hardware needs, and that a panic starts the machine again. */
   readonly append: string | undefined;
 }
 
@@ -44,10 +45,7 @@ export function helperRequest(files: HelperFiles, disk: string, order: Order): H
 
 /** Page tables must be as deep as in the machine that is saved: entered with others, its kernel dies without a word. */
 function commandLine(given: string | undefined): string {
-  const consoles = readProcText('/proc/cmdline')
-    .split(/\s+/)
-    .filter((word) => word.startsWith('console='));
-  const words = given === undefined ? [...consoles, 'panic=10'] : [given];
+  const words = given === undefined ? [...hardwareParameters(readProcText('/proc/cmdline')), 'panic=10'] : [given];
   return [...words, ...(fiveLevelPaging() ? [] : ['no5lvl'])].join(' ');
 }
 

@@ -6,7 +6,8 @@
  *     C0: image found, checked ── kexec ──> C: image -> memory of A ── jump back ──> A goes on behind its jump
  */
 import { randomBytes } from 'node:crypto';
-import { chmodSync, existsSync, writeFileSync } from 'node:fs';
+import { chmodSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import type { Compression } from '../crash/codec/page.ts';
 import { UnsupportedError } from '../errors.ts';
 import { jump, planJump, requireJump } from '../kexec/jump.ts';
@@ -14,19 +15,23 @@ import { type Machine, readMachine } from '../kexec/machine.ts';
 import { ramOf } from '../kexec/memorymap.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { alignIn, alignOut, formatRange, overlaps, type Range, sizeOf, subtract } from '../mem/range.ts';
+import { blockDevice } from '../sys/devices.ts';
 import { vmcoreinfoNote } from '../sys/dying.ts';
 import { readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
-import { forgetDisk } from './disks.ts';
+import { forgetDisk, isInUse } from './disks.ts';
+import { requireDrivers } from './drivers.ts';
 import { freezeFileSystems } from './filesystems.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
-import { runSleepHooks } from './hooks.ts';
 import { clearImage } from './image.ts';
-import { makeMailbox, type Word } from './mailbox.ts';
+import { makeMailbox, NotSavedError, type Word } from './mailbox.ts';
+import { markOf } from './marks.ts';
 import type { SaveOrder } from './order.ts';
-import { placeOf, writeSynced } from './place.ts';
+import { type Place, placeOf, writeSynced } from './place.ts';
+import { estimateImage, roomIn } from './room.ts';
 import { say } from './say.ts';
+import { afterSleep, beforeSleep } from './wake.ts';
 
 export interface HibernateOptions {
   readonly helper: HelperFiles;
@@ -36,6 +41,8 @@ export interface HibernateOptions {
   readonly ending: SaveOrder['ending'];
   /** Give up the page cache first. */
   readonly dropCaches: boolean;
+  /** Try also where the image seems to be larger than its place. */
+  readonly force: boolean;
   /** Where the helper lives; what crashkernel= has reserved where undefined. */
   readonly region?: Range;
 }
@@ -61,28 +68,11 @@ export function savedMemory({ firmware }: Pick<Machine, 'firmware'>, region: Ran
 /** Parameters with which a kernel counts on what free pages hold: mm/page_poison.c, mm/debug_page_alloc.c. */
 const POISON = /(?:^|\s)(page_poison=(1|on|y)|debug_pagealloc=(1|on|y)|slub_debug\S*P)/;
 
-/** Modules whose devices do not come back. */
-const LOST_DEVICES: Readonly<Record<string, string>> = {
-  nvidia: 'its driver keeps state in the card and saves it only for suspend of the kernel itself',
-  vboxdrv: 'VirtualBox holds processors in a state that is not restored',
-  vmmon: 'VMware holds processors in a state that is not restored',
-};
-
 /** Why this machine cannot be hibernated, before anything is touched. @throws UnsupportedError */
 function requireHibernation(to: string): void {
   requireJump();
-  const lost = Object.keys(LOST_DEVICES).find((name) => existsSync(`/sys/module/${name}`));
-  if (lost !== undefined) {
-    throw new UnsupportedError({
-      what: `hibernating with the module ${lost}`,
-      why: LOST_DEVICES[lost]!,
-      remedy: `unload ${lost}`,
-    });
-  }
-  const mounted = readProcText('/proc/self/mounts')
-    .split('\n')
-    .find((line) => line.startsWith(`${to} `));
-  if (mounted !== undefined || readProcText('/proc/swaps').includes(`${to} `)) {
+  requireDrivers();
+  if (isInUse(to) || readProcText('/proc/swaps').includes(`${to} `)) {
     throw new UnsupportedError({
       what: `hibernating to ${to}`,
       why: 'it is in use: the image would overwrite it',
@@ -91,15 +81,31 @@ function requireHibernation(to: string): void {
   }
 }
 
+/** Where it is to become too large, says so. @throws NotSavedError */
+function requireRoom(place: Place, estimated: number | undefined): void {
+  const room = roomIn(place);
+  if (estimated === undefined || estimated <= room) return;
+  const mb = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
+  throw new NotSavedError(
+    `${place.path}: the image is going to have about ${mb(estimated)}, and there is room for ${mb(room)}; ` +
+      'give a larger place, --compress zstd or --drop-caches; or try with --force: where it has no room, the machine goes on',
+  );
+}
+
 /**
  * Hibernates, and comes back when the machine goes on: after a test, after a failure, or when it has been resumed.
  *
  * @returns what has become of it; undefined where the other kernel left no word
- * @throws UnsupportedError, SyscallError as the parts; nothing is changed then but the disk's first block
+ * @throws NotSavedError where the image seems to be larger than its place; UnsupportedError, SyscallError as the parts. Nothing is
+ *   changed then but the disk's first block
  */
 export function hibernate(options: HibernateOptions): Word | undefined {
   const { helper, to, compression, ending } = options;
   requireHibernation(to);
+  if (options.dropCaches) {
+    sync({});
+    writeFileSync('/proc/sys/vm/drop_caches', '3');
+  }
   const place = placeOf(to);
   const machine = readMachine();
   const region = helperRegion(machine, options.region);
@@ -112,6 +118,8 @@ export function hibernate(options: HibernateOptions): Word | undefined {
       why: `the region ${formatRange(region)} holds the kernel`,
       remedy: 'give another with --region',
     });
+  const keepFree = POISON.test(readProcText('/proc/cmdline'));
+  const estimated = options.force ? undefined : estimateImage(memory, compression, keepFree);
   using mailbox = makeMailbox(region);
   const ticket = randomBytes(16).toString('hex');
   const order: SaveOrder = {
@@ -119,7 +127,7 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     ticket,
     ...(place.extents && { extents: place.extents }),
     compression,
-    keepFree: POISON.test(readProcText('/proc/cmdline')),
+    keepFree,
     ending,
     region,
     memory,
@@ -129,24 +137,50 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     release: readCpu().kernel.release,
   };
   const plan = planJump({ ...helperRequest(helper, place.path, order), region }, machine);
+  // What is loaded is part of the machine's memory until it has been run.
+  requireRoom(place, estimated && estimated + plan.segments.reduce((sum, { bytes }) => sum + bytes.length, 0));
   // An image that was there is none any more.
   // A file by its file system, as long as that is mounted; what it holds is secret.
   writeSynced({ path: to }, (output) => clearImage(output, ticket));
   if (place.extents === undefined) forgetDisk(place.path);
   else chmodSync(to, 0o600);
-  if (options.dropCaches) {
-    sync({});
-    writeFileSync('/proc/sys/vm/drop_caches', '3');
-  }
-  for (const failure of runSleepHooks('pre')) say(failure);
+  const { awake, failed } = beforeSleep();
+  for (const failure of failed) say(failure);
+  let word: Word | undefined;
   try {
-    jump(plan, freezeFileSystems);
+    jump(plan, () => freezeAndMark(mailbox));
+    word = mailbox.read();
   } finally {
-    for (const failure of runSleepHooks('post')) say(failure);
+    for (const failure of afterSleep(awake, word?.outcome ?? 'not saved')) say(failure);
   }
-  const word = mailbox.read();
+  if (word?.outcome === 'failed') clearAgain(to);
   say(
     `this machine goes on: ${word?.outcome ?? 'nobody said why'}${word?.reason === undefined ? '' : `: ${word.reason}`}`,
   );
   return word;
+}
+
+/** Marks go by the mailbox: the order is loaded already. */
+function freezeAndMark(mailbox: ReturnType<typeof makeMailbox>): Disposable {
+  const still = freezeFileSystems();
+  try {
+    const devices = still.frozen.map(({ major, minor, source, mountPoint }) => ({
+      path: major === 0 ? source : `/dev/${basename(blockDevice(`${major}:${minor}`)).replaceAll('!', '/')}`,
+      mountPoint,
+    }));
+    mailbox.tell(devices.flatMap(({ path, mountPoint }) => markOf(path, mountPoint) ?? []));
+    return still;
+  } catch (error) {
+    still[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** What was not saved is not to be missed by the next boot. The disk may be why. */
+function clearAgain(to: string): void {
+  try {
+    writeSynced({ path: to }, (output) => clearImage(output));
+  } catch (error) {
+    say(`${to}: ${(error as Error).message}`);
+  }
 }

@@ -14,7 +14,11 @@ const LIMIT_MS = 90_000;
 export function runSleepHooks(when: 'pre' | 'post', folders: readonly string[] = FOLDERS): string[] {
   const failed: string[] = [];
   for (const path of folders.flatMap(programsIn)) {
-    const { status, signal, error } = spawnSync(path, [when, 'hibernate'], { stdio: 'ignore', timeout: LIMIT_MS });
+    const { status, signal, error } = spawnSync(path, [when, 'hibernate'], {
+      stdio: 'ignore',
+      timeout: LIMIT_MS,
+      env: { ...process.env, SYSTEMD_SLEEP_ACTION: 'hibernate' },
+    });
     if (status !== 0) failed.push(`${path} ${when} hibernate: ${error?.message ?? signal ?? `exit status ${status}`}`);
   }
   return failed;

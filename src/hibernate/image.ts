@@ -23,6 +23,8 @@ import { PAGE_SIZE } from '../mem/address.ts';
 import type { E820Entry } from '../mem/e820.ts';
 import { overlaps, type Range } from '../mem/range.ts';
 
+import type { FileSystemMark } from './marks.ts';
+
 const NOTE_NAME = 'TIDEOVER';
 const NT_HIBERNATION = 1;
 const VERSION = 1;
@@ -51,12 +53,18 @@ export interface Description {
   };
   /** The firmware's map of memory, sorted. */
   readonly firmware: readonly E820Entry[];
+  /** File systems that it had mounted, as it left them. */
+  readonly fileSystems: readonly FileSystemMark[];
   /** Where a word to the process that waits there is left, and what stands there before it. */
   readonly mailbox: { readonly address: number; readonly cookie: string };
 }
 
-/** `failed`: it could not be restored and is not tried again by itself. */
-export type State = 'ready' | 'used' | 'failed';
+const STATES = ['ready', 'used', 'failed', 'tested'] as const;
+/**
+ * `failed`: it could not be restored and is not tried again by itself. `tested`: its machine went on at once, and what it knows of
+ * its file systems is no longer true. Only one that is `ready` may be resumed.
+ */
+export type State = (typeof STATES)[number];
 
 export interface Image {
   readonly description: Description;
@@ -97,6 +105,13 @@ export function clearImage(output: Output, ticket = ''): void {
   output.write(0, block);
 }
 
+/** As clearImage(), and a later boot is told that there was to be an image. */
+export function beginImage(output: Output): void {
+  const block = Buffer.alloc(PAGE_SIZE);
+  block.write(stateText('unfinished'), STATE_AT, 'latin1');
+  output.write(0, block);
+}
+
 /** What clearImage() left in a first block. */
 export function ticketOf(block: Uint8Array): string {
   const text = Buffer.from(block.buffer, block.byteOffset + SEAL_AT, SECTOR).toString('latin1');
@@ -108,9 +123,9 @@ export function ticketOf(block: Uint8Array): string {
  *
  * @param headSize bytes before the first page @param fileSize bytes in all
  */
-export function sealImage(reader: Reader, output: Output, headSize: number, fileSize: number): void {
+export function sealImage(reader: Reader, output: Output, headSize: number, fileSize: number, state: State): void {
   // The state first: a seal without it is of no use, but the other way round neither is taken for an image.
-  writeState(output, 'ready');
+  writeState(output, state);
   const sector = new Uint8Array(SECTOR);
   const sealed = { head_size: headSize, file_size: fileSize, sha256: headDigest(reader, headSize) };
   seal.write({ magic: Buffer.from(MAGIC, 'latin1'), version: VERSION, ...sealed }, sector);
@@ -128,6 +143,11 @@ export function writeState(output: Output, state: State): void {
 /** Whether a first block is one of an image, whatever its state. */
 export function isImage(block: Uint8Array): boolean {
   return Buffer.from(block.buffer, block.byteOffset + SEAL_AT, MAGIC.length).toString('latin1') === MAGIC;
+}
+
+/** Whether a first block is one where saving has begun and not ended. */
+export function isUnfinished(block: Uint8Array): boolean {
+  return !isImage(block) && stateIn(block) === 'unfinished';
 }
 
 /**
@@ -150,10 +170,8 @@ export function openImage(reader: Reader): Image {
   if (!Buffer.from(headDigest(reader, headSize)).equals(sha256)) {
     wrong(0, 'head', 'what its digest is of', 'something else');
   }
-  const state = (['ready', 'used', 'failed'] as const).find(
-    (each) => Buffer.from(block).toString('latin1', STATE_AT, STATE_AT + stateText(each).length) === stateText(each),
-  );
-  if (state === undefined) throw wrong(STATE_AT, 'state', 'ready, used or failed', 'none of them');
+  const state = stateIn(block);
+  if (state === undefined || state === 'unfinished') throw wrong(STATE_AT, 'state', STATES.join(', '), 'none of them');
   const source = openKdump([{ reader, flattened: false, isWhole: true }]);
   const note = source.notes.find(({ name, type }) => name === NOTE_NAME && type === NT_HIBERNATION);
   if (note === undefined) throw wrong(PAGE_SIZE, 'notes', `one of ${NOTE_NAME}`, 'none');
@@ -164,7 +182,12 @@ export function openImage(reader: Reader): Image {
   return { description, state, size, source };
 }
 
-function stateText(state: State): string {
+function stateIn(block: Uint8Array): State | 'unfinished' | undefined {
+  const text = Buffer.from(block.buffer, block.byteOffset + STATE_AT, SECTOR).toString('latin1');
+  return [...STATES, 'unfinished' as const].find((each) => text.startsWith(stateText(each)));
+}
+
+function stateText(state: State | 'unfinished'): string {
   return `tideover hibernation image: ${state}\n`;
 }
 
@@ -234,6 +257,14 @@ export function parseDescription(text: string, file: string): Description {
       ...rangeIn('firmware', each),
       type: number('firmware.type', object('firmware', each).type),
     })),
+    fileSystems: list('fileSystems', top.fileSystems).map((each) => {
+      const { id, digest, at } = object('fileSystems', each);
+      return {
+        id: string('fileSystems.id', id),
+        digest: string('fileSystems.digest', digest, /^[0-9a-f]{32}$/),
+        at: string('fileSystems.at', at),
+      };
+    }),
     mailbox: {
       address: number('mailbox.address', mailbox.address),
       cookie: string('mailbox.cookie', mailbox.cookie, /^[0-9a-f]{32}$/),

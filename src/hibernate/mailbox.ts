@@ -9,6 +9,7 @@ import { contains, type Range } from '../mem/range.ts';
 import { mlock } from '../sys/memory.ts';
 import { Pagemap, pfnOf } from '../sys/pagemap.ts';
 import { Region } from '../sys/region.ts';
+import type { FileSystemMark } from './marks.ts';
 import { PhysicalWindows } from './physical.ts';
 
 export interface Mailbox {
@@ -34,7 +35,9 @@ export interface Word {
 }
 
 /** A mailbox of this process. @param outside it does not lie there, where another kernel is going to live */
-export function makeMailbox(outside: Range): Mailbox & { read(): Word | undefined } & Disposable {
+export function makeMailbox(
+  outside: Range,
+): Mailbox & { tell(marks: readonly FileSystemMark[]): void; read(): Word | undefined } & Disposable {
   const pages = 64;
   const region = new Region(pages * PAGE_SIZE);
   region.bytes.fill(1);
@@ -60,13 +63,38 @@ export function makeMailbox(outside: Range): Mailbox & { read(): Word | undefine
   return {
     address: pfnOf(entries, index) * PAGE_SIZE,
     cookie,
+    tell(marks) {
+      const fitting = marks.slice(0, MARKS);
+      page.set(
+        Buffer.from(JSON.stringify(fitting.map((mark) => ({ ...mark, at: mark.at.slice(0, AT_LENGTH) })))),
+        cookie.length,
+      );
+    },
     read() {
-      const text = Buffer.from(page).toString('utf8', cookie.length);
-      const end = text.indexOf('\0');
-      return end === 0 ? undefined : (JSON.parse(text.slice(0, end)) as Word);
+      const said = textIn(page, cookie.length);
+      return said.startsWith('{') ? (JSON.parse(said) as Word) : undefined;
     },
     [Symbol.dispose]: () => region[Symbol.dispose](),
   };
+}
+
+/** Marks, and characters of where each was mounted, that surely fit into a page; JSON takes up to 6 bytes for one. */
+const [MARKS, AT_LENGTH] = [12, 30];
+
+function textIn(page: Uint8Array, from: number): string {
+  const text = Buffer.from(page).toString('utf8', from);
+  return text.slice(0, text.indexOf('\0'));
+}
+
+/** What tell() has said in another kernel's memory. */
+export function readMarks({ address, cookie }: Mailbox, device?: string): FileSystemMark[] {
+  const windows = new PhysicalWindows([{ start: address, end: address + PAGE_SIZE }], 'read', device);
+  try {
+    const said = textIn(windows.at(address, PAGE_SIZE)!, cookie.length);
+    return said.startsWith('[') ? (JSON.parse(said) as FileSystemMark[]) : [];
+  } finally {
+    windows.close();
+  }
 }
 
 /** Leaves a word in another kernel's memory. @returns whether the mailbox was there */

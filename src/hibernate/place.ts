@@ -6,6 +6,7 @@ import { closeSync, fsyncSync, openSync, statSync } from 'node:fs';
 import { openFile } from '../crash/io/file.ts';
 import { type Output, writeAt } from '../crash/io/output.ts';
 import type { Reader } from '../crash/io/reader.ts';
+import { UnsupportedError } from '../errors.ts';
 import { type Extent, extentsOf } from '../sys/extents.ts';
 import type { DirectFile } from './direct.ts';
 
@@ -16,9 +17,13 @@ export interface Place {
   readonly extents?: readonly Extent[];
 }
 
-/** The place of an image that a path names: a block device, or a file of a mounted file system on one. */
+/** The place of an image that a path names: a block device, or a file of a mounted file system on one. @throws UnsupportedError */
 export function placeOf(path: string): Place {
-  if (!statSync(path).isFile()) return { path };
+  const stat = statSync(path);
+  if (stat.isBlockDevice()) return { path };
+  if (!stat.isFile()) {
+    throw new UnsupportedError({ what: path, why: 'it is neither a disk nor a file', remedy: 'give one of these' });
+  }
   const { device, extents } = extentsOf(path);
   return { path: device, extents };
 }

@@ -6,9 +6,10 @@ import { type Machine, readMachine } from '../kexec/machine.ts';
 import { formatRange, subtract } from '../mem/range.ts';
 import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
-import { findDisk } from './disks.ts';
+import { findDisk, isImageFile } from './disks.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
-import { type Description, isImage } from './image.ts';
+import { type Description, isImage, isUnfinished } from './image.ts';
+import { changedFileSystem } from './marks.ts';
 import type { Place } from './place.ts';
 import { describeImage } from './restore.ts';
 
@@ -25,20 +26,32 @@ export function resume(
   from: string | Pick<Place, 'extents'> | undefined,
   seconds: number,
 ): string {
-  const place = typeof from === 'string' ? { path: from } : placeFound(from, seconds);
-  if (place === undefined) return 'there is no image';
+  const at = typeof from === 'string' ? undefined : from?.extents?.[0]?.at;
+  const place = typeof from === 'string' ? isImageFile(from) && { path: from } : placeFound(from, seconds);
+  if (!place) {
+    const cut = findDisk(isUnfinished, at);
+    return `there is no image${cut === undefined ? '' : `; saving one to ${cut} was cut off`}`;
+  }
   const disk = place.path;
   const { description, state } = describeImage(place);
   if (state === 'used') return `${disk}: the image has been resumed before`;
+  if (state === 'tested') return `${disk}: the image was a test, after which its machine went on`;
   if (state === 'failed') return `${disk}: the image could not be restored before; look at it with tideover image show`;
   requireKexecLoad();
   const machine = readMachine();
-  const misfit = misfitOf(description, machine, readCpu());
+  const changed = changedFileSystem(description.fileSystems);
+  const misfit =
+    changed === undefined
+      ? misfitOf(description, machine, readCpu())
+      : `the file system that was mounted at ${changed} has been mounted since: what the machine knows of it is not true`;
   if (misfit !== undefined) {
     throw new UnsupportedError({
       what: `resuming from ${disk}`,
       why: misfit,
-      remedy: 'boot as the machine was when it was saved, or go on without it; the image stays',
+      remedy:
+        changed === undefined
+          ? 'boot as the machine was when it was saved, or go on without it; the image stays'
+          : 'go on without the image, which stays to be looked at',
     });
   }
   const request = helperRequest(helper, disk, {

@@ -9,7 +9,7 @@ import type { ThreadOptions } from '../crash/filter/threads.ts';
 import { UnsupportedError, VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
-import { clearImage, type Description, descriptionNote, sealImage } from './image.ts';
+import { beginImage, type Description, descriptionNote, type State, sealImage } from './image.ts';
 import { type Memory, openPhysical } from './physical.ts';
 import { openReader, outputTo, type Place } from './place.ts';
 import { saveInThreads } from './threads.ts';
@@ -21,6 +21,8 @@ export interface SaveRequest {
   readonly vmcoreinfo: { readonly address: number; readonly size: number };
   readonly compression: Compression;
   readonly keepFree: boolean;
+  /** What the image is when it is whole. */
+  readonly state: State;
   /** See PhysicalWindows. */
   readonly device?: string;
 }
@@ -39,7 +41,7 @@ export interface Saved {
  * @throws SyscallError, the system's errors (ENOSPC: no room)
  */
 export async function saveMemory(place: Place, request: SaveRequest, options: ThreadOptions): Promise<Saved> {
-  const { description, vmcoreinfo, compression, keepFree, device } = request;
+  const { description, vmcoreinfo, compression, keepFree, state, device } = request;
   const described: Memory = {
     ranges: request.memory,
     notes: [],
@@ -57,7 +59,7 @@ export async function saveMemory(place: Place, request: SaveRequest, options: Th
   const fd = openSync(place.path, 'r+');
   try {
     const output = outputTo(fd, place.extents);
-    clearImage(output);
+    beginImage(output);
     fsyncSync(fd);
 
     const length = source.ranges.at(-1)!.end / PAGE_SIZE;
@@ -88,7 +90,7 @@ export async function saveMemory(place: Place, request: SaveRequest, options: Th
     fsyncSync(fd);
     const reader = openReader(place);
     try {
-      sealImage(reader, output, headSize, taken[0]!);
+      sealImage(reader, output, headSize, taken[0]!, state);
     } finally {
       reader.close();
     }

@@ -11,12 +11,13 @@ import { jumpBackEntry, planBack } from '../kexec/jump.ts';
 import { load, start } from '../kexec/load.ts';
 import { readMachine } from '../kexec/machine.ts';
 import { readMachine as readCpu } from '../sys/machine.ts';
+import { availableMemory } from '../sys/meminfo.ts';
 import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
 import { reboot } from '../sys/reboot.ts';
 import { isImageFile, mustFind } from './disks.ts';
 import { type Description, isImage, ticketOf } from './image.ts';
-import { leaveWord, type Word } from './mailbox.ts';
+import { leaveWord, readMarks, type Word } from './mailbox.ts';
 import type { Order, RestoreOrder, SaveOrder } from './order.ts';
 import type { Place } from './place.ts';
 import { describeImage, markImage, restoreMemory } from './restore.ts';
@@ -58,15 +59,19 @@ async function save(order: SaveOrder): Promise<void> {
       saver: kernel.release,
       cpu: { vendor: cpu.vendor, model: cpu.model, features: cpu.features, count: availableParallelism() },
       firmware: order.firmware,
+      fileSystems: readMarks(order.mailbox),
       mailbox: order.mailbox,
     };
     say(`saving ${Math.round(sum(order.memory) / MB)} MB of memory to ${disk.path}`);
     const { memory, vmcoreinfo, compression, keepFree } = order;
-    const request = { description, memory, vmcoreinfo, compression, keepFree };
-    const saved = await saveMemory(disk, request, threads('saved'));
+    // What goes on now changes its file systems: its image must never be resumed.
+    const state = order.ending === 'return' ? 'tested' : 'ready';
+    const request = { description, memory, vmcoreinfo, compression, keepFree, state } as const;
+    const options = threads('saved');
+    const saved = await saveMemory(disk, request, options);
     const seconds = (Date.now() - began) / 1000;
     const pages = `${saved.pages} pages (${saved.zero} of them zeros, ${saved.free} free ones left out)`;
-    say(`saved ${pages} as ${Math.round(saved.size / MB)} MB in ${seconds.toFixed(1)} s`);
+    say(`saved ${pages} as ${Math.round(saved.size / MB)} MB in ${seconds.toFixed(1)} s; ${options.spare()}`);
     word = { outcome: 'tested', bytes: saved.size, seconds };
   } catch (error) {
     word = { outcome: 'failed', reason: (error as Error).message };
@@ -104,9 +109,10 @@ async function restore({ id, extents }: RestoreOrder): Promise<void> {
       });
     }
     say(`restoring ${description.release}, saved ${new Date(description.saved).toISOString()}, from ${disk.path}`);
-    const { pages, zero } = await restoreMemory(disk, threads('restored'));
+    const options = threads('restored');
+    const { pages, zero } = await restoreMemory(disk, options);
     const seconds = (Date.now() - began) / 1000;
-    say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s`);
+    say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s; ${options.spare()}`);
     leaveWord(description.mailbox, { outcome: 'resumed', bytes: size, seconds });
     goBack(description.entry, disk);
   } catch (error) {
@@ -170,13 +176,16 @@ function end(how: 'poweroff' | 'reboot'): void {
   reboot({ magic: LINUX_REBOOT_MAGIC1, magic2: LINUX_REBOOT_MAGIC2, cmd, arg: 0 });
 }
 
-/** All processors, and a word on the console at every tenth. */
+/** All processors, and a word on the console at every tenth; at the end, how much of the region was never needed. */
 function threads(done: string) {
   let shown = 0;
+  let least = availableMemory();
   const began = Date.now();
   return {
     threads: availableParallelism(),
+    spare: () => `${Math.round(least / MB)} MB of the region were left`,
     onProgress(at: number, total: number) {
+      least = Math.min(least, availableMemory());
       const tenth = Math.floor((10 * at) / total);
       if (tenth <= shown || tenth === 10) return;
       shown = tenth;

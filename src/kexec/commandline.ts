@@ -12,3 +12,12 @@ export function parameters(commandLine: string): string[] {
 export function reuseCommandLine(running: string, append: string): string {
   return [...parameters(running).filter((parameter) => !forOneBoot.test(parameter)), ...parameters(append)].join(' ');
 }
+
+/** What is for the running system only, or takes memory that a second kernel does not have. */
+const NOT_THERE =
+  /^(BOOT_IMAGE|initrd|crashkernel|hugepages|hugepagesz|default_hugepagesz|hugetlb_cma|cma|memmap|mem|root|rootflags|rootfstype|rootwait|ro|rw|init|rdinit|resume|quiet|splash|panic|nr_cpus|maxcpus|kho|liveupdate|isolcpus|nohz_full|elfcorehdr|kexec_jump_back_entry|systemd\..*|rd\..*|lab\..*|tideover\..*)(=|$)/;
+
+/** Of the running kernel's command line what a second kernel in memory of its own needs too: consoles, and what its hardware needs. */
+export function hardwareParameters(running: string): string[] {
+  return parameters(running).filter((word) => !NOT_THERE.test(word));
+}

@@ -73,3 +73,8 @@ export function numberOf(path: string): string | undefined {
   const file = `/sys/class/block/${basename(realpathSync(path))}/dev`;
   return existsSync(file) ? readFileSync(file, 'latin1').trim() : undefined;
 }
+
+/** In bytes. @param path of a block device, or of a link to one */
+export function diskSize(path: string): number {
+  return Number(readFileSync(`/sys/class/block/${basename(realpathSync(path))}/size`, 'latin1')) * 512;
+}

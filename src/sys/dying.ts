@@ -1,7 +1,7 @@
 /** Where the running kernel will leave its registers and what describes it, should it die: for a capture kernel. */
-import { closeSync, openSync, readdirSync, readSync } from 'node:fs';
-import { Elf64_Ehdr, Elf64_Phdr, PT_LOAD } from '../abi/elf.ts';
+import { readdirSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
+import { kcoreSegments } from './kcore.ts';
 import { readProcText } from './proc.ts';
 
 export interface PhysicalNote {
@@ -39,8 +39,6 @@ export interface KernelMapping {
 
 /** __START_KERNEL_map of arch/x86/include/asm/page_64_types.h. */
 const KERNEL_MAP = 0xffffffff80000000n;
-/** What /proc/kcore writes for memory that has no physical address of its own, as vmalloc's. */
-const NO_PADDR = 0xffffffffffffffffn;
 
 /**
  * Read from the program headers of /proc/kcore, which tell virtual and physical address of each piece of memory.
@@ -48,7 +46,7 @@ const NO_PADDR = 0xffffffffffffffffn;
  * @throws UnsupportedError where they do not
  */
 export function kernelMapping(): KernelMapping {
-  const segments = kcoreHeaders().filter(({ p_type, p_paddr }) => p_type === PT_LOAD && p_paddr !== NO_PADDR);
+  const segments = kcoreSegments();
   const direct = segments.find(({ p_vaddr }) => p_vaddr < KERNEL_MAP);
   const text = segments.find(({ p_vaddr }) => p_vaddr >= KERNEL_MAP);
   if (direct !== undefined && text !== undefined) {
@@ -62,19 +60,4 @@ export function kernelMapping(): KernelMapping {
     why: '/proc/kcore does not show where the kernel maps memory',
     remedy: 'use a kernel with CONFIG_PROC_KCORE=y, without lockdown',
   });
-}
-
-/** The file's offsets are virtual addresses and its size means nothing, so that it is no ELF file for other readers. */
-function kcoreHeaders(): ReturnType<typeof Elf64_Phdr.read>[] {
-  const fd = openSync('/proc/kcore', 'r');
-  try {
-    const head = new Uint8Array(1 << 16);
-    const length = readSync(fd, head);
-    const { e_phoff, e_phnum } = Elf64_Ehdr.read(head.subarray(0, length));
-    return Array.from({ length: e_phnum }, (_, i) =>
-      Elf64_Phdr.read(head.subarray(0, length), Number(e_phoff) + i * Elf64_Phdr.size),
-    );
-  } finally {
-    closeSync(fd);
-  }
 }

@@ -4,6 +4,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gunzipSync, zstdDecompressSync } from 'node:zlib';
 import { UnsupportedError } from '../errors.ts';
+import { readProcText } from './proc.ts';
 
 /** Path of a module, relative to its kernel's folder, to the paths of those it needs. */
 export type ModuleDependencies = ReadonlyMap<string, readonly string[]>;
@@ -179,4 +180,11 @@ function fnmatch(pattern: string, text: string): boolean {
     return part.length > 1 ? part.replace(/^\[!/, '[^') : part.replace(/[\\^$.|+(){}\]]/, '\\$&');
   });
   return new RegExp(`^${source}$`).test(text);
+}
+
+/** Modules that are loaded, by name, and how many use each: /proc/modules. None in a kernel without modules. */
+export function loadedModules(): ReadonlyMap<string, number> {
+  if (!existsSync('/proc/modules')) return new Map();
+  const rows = readProcText('/proc/modules').trimEnd().split('\n');
+  return new Map(rows.filter((row) => row !== '').map((row) => [row.split(' ')[0]!, Number(row.split(' ')[2])]));
 }

@@ -39,5 +39,7 @@ export const timerfd_gettime = syscall('timerfd_gettime', 287, { fd: int, curr_v
 export const timerfd_settime = syscall('timerfd_settime', 286, { ufd: int, flags: hex, utmr: input, otmr: output });
 /** @param tp room for a timespec */
 export const clock_gettime = syscall('clock_gettime', 228, { clockid: int, tp: output });
+/** @param tp a timespec */
+export const clock_settime = syscall('clock_settime', 227, { clockid: int, tp: input });
 /** @returns a descriptor */
 export const epoll_create1 = syscall('epoll_create1', 291, { flags: hex });

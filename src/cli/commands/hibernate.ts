@@ -55,10 +55,11 @@ const check = command({
   name: 'check',
   summary: 'Say whether this machine can hibernate, and what is missing',
   description: ['With --json: {"possible", "requirements": [{"what", "answer", "reason", "remedy"?}]}.'],
+  flags: { to: { long: 'to', value: 'PLACE', summary: 'where images go: is there room?' } },
   exits: { 3: 'Something is missing; it is named.' },
-  async run() {
+  async run(_, { flags }) {
     const { hibernationRequirements } = await import('../../hibernate/setup.ts');
-    const requirements = hibernationRequirements().map(({ what, answer }) => ({ what, ...answer }));
+    const requirements = hibernationRequirements(flags.to).map(({ what, answer }) => ({ what, ...answer }));
     const missing = requirements.some(({ answer }) => answer === 'no');
     return {
       json: { possible: !missing, requirements },
@@ -76,8 +77,9 @@ const setup = command({
   summary: 'Prepare this machine: the initramfs gets what brings an image back',
   description: [
     'Copies the kernel, its initramfs and its system to /var/lib/tideover/hibernate and writes a hook and a script for ' +
-      'initramfs-tools, which look for an image before file systems are mounted. Says what is left to do. noresume on the ' +
-      "kernel's command line passes an image over.",
+      'initramfs-tools, which look for an image before file systems are mounted; a service of systemd, ' +
+      'tideover-hibernate.service, which hibernates; and where no memory is reserved, the parameter for GRUB. Says what is ' +
+      "left to do. noresume on the kernel's command line passes an image over.",
     'With --json: {"written": [paths], "todo": [texts]}.',
   ],
   flags: {
@@ -88,10 +90,12 @@ const setup = command({
   exits: { 3: 'initramfs-tools, mksquashfs or a module of the kernel is missing.' },
   async run(_, { flags: { to, kernel, system } }) {
     if (to === undefined) throw new UsageError('--to is missing: where images go');
-    const { hibernationRequirements, setUp } = await import('../../hibernate/setup.ts');
-    const written = setUp(to, { ...(kernel !== undefined && { kernel }), ...(system !== undefined && { system }) });
-    const missing = hibernationRequirements().filter(({ answer }) => answer.answer === 'no');
-    const todo = ['run: update-initramfs -u', ...missing.map(({ what, answer }) => `${what}: ${answer.remedy}`)];
+    const { realpathSync } = await import('node:fs');
+    const { join } = await import('node:path');
+    const { setUp } = await import('../../hibernate/setup.ts');
+    const program = join(realpathSync(process.argv[1]!), '../../bin/tideover');
+    const parts = { ...(kernel !== undefined && { kernel }), ...(system !== undefined && { system }) };
+    const { written, todo } = setUp(to, program, parts);
     return {
       json: { written, todo },
       text: () => [
@@ -128,11 +132,12 @@ export const hibernate: Command = command({
     reboot: { long: 'reboot', summary: 'restart after saving' },
     poweroff: { long: 'poweroff', summary: 'switch off after saving; the default' },
     dropCaches: { long: 'drop-caches', summary: 'give up the page cache first, for a smaller image' },
+    force: { long: 'force', summary: 'try also where the image seems to be larger than its place' },
     region: { long: 'region', value: 'FROM-TO', summary: 'memory for the second kernel, as 0x10000000-0x1fffffff' },
     ...helperFlags,
   },
   exits: {
-    1: 'The machine could not be saved, and goes on. The reason is named.',
+    1: 'The machine could not be saved, and goes on. The reason is named: no room, a disk error.',
     3: 'A privilege, a kernel feature or the reserved memory is missing; nothing was done.',
     4: 'The machine went on, and nothing says how.',
   },
@@ -157,6 +162,7 @@ export const hibernate: Command = command({
       compression: flags.compress,
       ending: how === 'test' ? 'return' : how,
       dropCaches: flags.dropCaches,
+      force: flags.force,
       ...(region !== undefined && { region }),
     });
     if (word === undefined) {

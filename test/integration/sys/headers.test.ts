@@ -54,6 +54,7 @@ const headers: readonly Header[] = [
   },
   { module: 'capability', includes: ['linux/capability.h'] },
   { module: 'fiemap', includes: ['linux/fiemap.h'] },
+  { module: 'pageflags', includes: ['linux/kernel-page-flags.h'] },
   {
     module: 'elf',
     includes: ['elf.h'],

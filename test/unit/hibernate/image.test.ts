@@ -8,7 +8,15 @@ import fc from 'fast-check';
 import { writeNote } from '../../../src/abi/elfnote.ts';
 import { openDumpFiles } from '../../../src/crash/open.ts';
 import { FormatError } from '../../../src/errors.ts';
-import { clearImage, type Description, openImage, parseDescription, ticketOf } from '../../../src/hibernate/image.ts';
+import {
+  beginImage,
+  clearImage,
+  type Description,
+  isUnfinished,
+  openImage,
+  parseDescription,
+  ticketOf,
+} from '../../../src/hibernate/image.ts';
 import { openPhysical, WINDOW } from '../../../src/hibernate/physical.ts';
 import { describeImage, markImage, restoreMemory } from '../../../src/hibernate/restore.ts';
 import { saveMemory } from '../../../src/hibernate/save.ts';
@@ -31,6 +39,7 @@ const description: Description = {
     { start: 0, end: 0x9fc00, type: 1 },
     { start: MB, end: 9 * MB, type: 1 },
   ],
+  fileSystems: [{ id: 'ext4 00', digest: 'a'.repeat(32), at: '/' }],
   mailbox: { address: MB, cookie: 'f'.repeat(32) },
 };
 /** The region in the middle is left out, and ranges begin and end inside of what is mapped at a time. */
@@ -57,7 +66,15 @@ const device = join(folder, 'memory');
 writeFileSync(device, memory);
 const image = join(folder, 'image');
 writeFileSync(image, Buffer.alloc(3 * PAGE, 'what was there before'));
-const request = { description, memory: ranges, vmcoreinfo, compression: 'zstd', keepFree: false, device } as const;
+const request = {
+  description,
+  memory: ranges,
+  vmcoreinfo,
+  compression: 'zstd',
+  keepFree: false,
+  state: 'ready',
+  device,
+} as const;
 const saved = await saveMemory({ path: image }, request, { threads: 2 });
 const bytes = readFileSync(image);
 
@@ -162,7 +179,7 @@ function openBytes(content: Uint8Array) {
 
 test('a state is written into one sector', () => {
   const copy = copyOfImage();
-  for (const state of ['used', 'failed', 'ready'] as const) {
+  for (const state of ['used', 'failed', 'tested', 'ready'] as const) {
     markImage({ path: copy }, state);
     assert.equal(describeImage({ path: copy }).state, state);
     const changed = [...readFileSync(copy)].flatMap((byte, i) => (byte === bytes[i] ? [] : [Math.floor(i / 512)]));
@@ -175,6 +192,11 @@ test('what was an image is none once it is cleared, and a ticket stands there', 
   clearImage({ write: (position, part) => cleared.set(part, position) }, 'a ticket');
   assert.equal(ticketOf(cleared.subarray(0, PAGE)), 'a ticket');
   assert.throws(() => openBytes(cleared), /seal/);
+  assert.equal(isUnfinished(cleared), false);
+  beginImage({ write: (position, part) => cleared.set(part, position) });
+  assert.throws(() => openBytes(cleared), /seal/);
+  assert.equal(isUnfinished(cleared), true);
+  assert.equal(isUnfinished(bytes), false);
 });
 
 test('a description is believed only where it can be one', () => {

@@ -1,0 +1,180 @@
+/** The power is cut while a machine is saved and while it is put back, and images are damaged: it goes on, or boots; never twice. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { closeSync, openSync, readSync, writeSync } from 'node:fs';
+import { test } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
+import { emptyDisk, type OwnDisk } from '../../lab/disk.ts';
+import type { Vm } from '../../lab/vm.ts';
+import { openFile } from '../../src/crash/io/file.ts';
+import { openImage } from '../../src/hibernate/image.ts';
+import {
+  checkFileSystem,
+  GOES_ON,
+  goOn,
+  helper,
+  hibernate,
+  inMachine,
+  kernels,
+  machineOf,
+  NEXT_KERNEL_MS,
+  newDisks,
+  QUICK,
+  SLOW,
+  startWork,
+} from './hibernating.ts';
+
+const CUTS = 10;
+
+/** What stands on a disk when the machine stops. */
+function copyOf(disk: OwnDisk): OwnDisk {
+  const copy = emptyDisk(0);
+  execFileSync('cp', ['--sparse=always', disk.path, copy.path]);
+  return copy;
+}
+
+/** Copies of a disk as power cuts would leave it, at random moments until something has been said. */
+async function cutsUntil(vm: Vm, disk: OwnDisk, end: RegExp, longest: number): Promise<OwnDisk[]> {
+  const since = vm.console.text.length;
+  let over = false;
+  const ended = vm.waitFor(end, NEXT_KERNEL_MS, since).finally(() => {
+    over = true;
+  });
+  const found: OwnDisk[] = [];
+  while (!over) {
+    await Promise.race([setTimeout(Math.random() * longest), ended]);
+    await vm.qmp('stop');
+    found.push(copyOf(disk));
+    await vm.qmp('cont');
+  }
+  await ended;
+  return found;
+}
+
+/** The head of an image, or undefined where there is none; its pages are checked when they are restored. */
+function imageOn(disk: OwnDisk) {
+  const reader = openFile(disk.path);
+  try {
+    const { state, size } = openImage(reader);
+    return { state, size };
+  } catch {
+    return undefined;
+  } finally {
+    reader.close();
+  }
+}
+
+/** Turns the bits of one byte. @returns the disk */
+function damaged(disk: OwnDisk, at: number): OwnDisk {
+  const copy = copyOf(disk);
+  const fd = openSync(copy.path, 'r+');
+  const byte = new Uint8Array(1);
+  readSync(fd, byte, 0, 1, at);
+  writeSync(fd, Uint8Array.of(byte[0]! ^ 0xff), 0, 1, at);
+  closeSync(fd);
+  return copy;
+}
+
+const name = (i: number) => `/dev/vd${String.fromCharCode(97 + i)}`;
+
+if (process.env.TIDEOVER_FULL) {
+  test(`${2 * CUTS} power cuts and damaged images`, async (context) => {
+    using disks = newDisks();
+    const { own, image, small } = disks;
+    const copies: OwnDisk[] = [];
+    const kept = <T extends OwnDisk | OwnDisk[]>(made: T): T => {
+      copies.push(...[made].flat());
+      return made;
+    };
+    const machine = { ...machineOf(disks), memory: 896 };
+    try {
+      // Saved twice: the first time the power is cut for good, and the machine is lost but boots.
+      const { self, cuts } = await inMachine(machine, async (vm) => {
+        await startWork(vm);
+        await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saving/);
+        const cuts = kept(await cutsUntil(vm, image, /Power down/, 1500));
+        await vm.exited;
+        return { self: vm.agent.greeting!.agent, cuts };
+      });
+      const states = cuts.map((each) => imageOn(each)?.state ?? 'none');
+      context.diagnostic(`while saving: ${states.join(' ')}`);
+      assert.ok(cuts.length >= CUTS, `${cuts.length} cuts`);
+      assert.deepEqual(states.toSorted(), states, 'none, then ready');
+      assert.ok(states.every((state) => state === 'none' || state === 'ready'));
+      assert.equal(imageOn(image)?.state, 'ready');
+      const { size } = imageOn(image)!;
+      const before = { own: kept(copyOf(own)), image: kept(copyOf(image)) };
+      const again = () => ({
+        ...machine,
+        disks: [kept(copyOf(before.own)), kept(copyOf(before.image)), small, kernels],
+      });
+
+      // Cut for good while it is put back, then begun anew.
+      const first = again();
+      const restoring = await inMachine(first, async (vm) => {
+        void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
+        await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
+        await setTimeout(Math.random() * 3000);
+        return imageOn(first.disks[1] as OwnDisk)?.state;
+      });
+      context.diagnostic(`cut for good while restoring: ${restoring}`);
+      let during: OwnDisk[] = [];
+      if (restoring === 'ready') {
+        await inMachine(first, async (vm) => {
+          const began = vm.agent.greeting;
+          void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
+          await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
+          during = kept(await cutsUntil(vm, first.disks[1] as OwnDisk, GOES_ON, 1500));
+          assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
+          await checkFileSystem(vm);
+        });
+      }
+      const after = during.map((each) => imageOn(each)?.state);
+      context.diagnostic(`while restoring: ${after.join(' ')}`);
+      assert.deepEqual(after.toSorted(), after, 'ready until it is used, and used from then on');
+      assert.ok(after.every((state) => state === 'ready' || state === 'used'));
+
+      // What a normal boot says of each.
+      const headSize = 4096;
+      const bad = kept([
+        damaged(image, 100),
+        damaged(image, 512 + 40),
+        damaged(image, 3590),
+        damaged(image, headSize + 600),
+        damaged(image, headSize + 30_000),
+      ]);
+      const chosen = [...cuts.slice(0, 3), ...cuts.slice(-2), ...during.slice(-1), ...bad];
+      const untouched = chosen.map((each) => kept(copyOf(each)));
+      await inMachine({ ...machine, disks: [...chosen, kernels] }, async (vm) => {
+        const options = await helper(vm);
+        for (const [i, each] of chosen.entries()) {
+          const state = imageOn(each)?.state;
+          if (state === 'ready') continue;
+          const { status, stdout, stderr } = await vm.run(`tideover resume --from ${name(i)} ${options}`, SLOW);
+          const said = `${stdout}${stderr}`.trim();
+          context.diagnostic(`${i} ${state}: ${status} ${said}`);
+          if (bad.includes(each)) assert.equal(status, 5);
+          else assert.match(said, state === 'used' ? /has been resumed before/ : /was cut off|there is no image/);
+        }
+      });
+      for (const [i, each] of chosen.entries()) execFileSync('cmp', [each.path, untouched[i]!.path]);
+
+      // A page: known when memory is overwritten, so the machine boots anew and does not try again.
+      const page = kept(damaged(image, size - 2048));
+      await inMachine({ ...machine, disks: [own, page, small, kernels], reboot: false }, async (vm) => {
+        void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
+        await vm.waitFor(/tideover: could not restore the machine: .*page at 0x/, NEXT_KERNEL_MS);
+        await vm.exited;
+      });
+      assert.deepEqual(imageOn(page), { state: 'failed', size });
+      await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {
+        assert.match(await vm.check(`tideover resume ${await helper(vm)}`, SLOW), /could not be restored before/);
+      });
+
+      // The one that was copied goes on all the same.
+      await goOn(again(), self, async (vm) => `tideover resume ${await helper(vm)}`);
+    } finally {
+      for (const each of copies) each.remove();
+    }
+  });
+}

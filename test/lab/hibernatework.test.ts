@@ -1,0 +1,192 @@
+/** A machine of 2 GB that works as machines do hibernates to a USB disk, then to a file; each time the power is off between. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { commandLine } from '../../lab/boot.ts';
+import { within } from '../../lab/deadline.ts';
+import { bootDebian, debianDisk } from '../../lab/debian.ts';
+import { emptyDisk } from '../../lab/disk.ts';
+import { kernel } from '../../lab/kernels.ts';
+import { Vm } from '../../lab/vm.ts';
+import { GOES_ON, helper, inMachine, kernels, SAVED } from './hibernating.ts';
+
+const LONG_MS = 1_500_000;
+const LONG = { timeout: LONG_MS };
+
+/** Of random data in one process. */
+const DATA = 1_400_000_000;
+
+/** Fills memory with numbers that do not compress, and sums them up when it is asked to. */
+const HOLDER = `
+const words = new Uint32Array(${DATA} / 4);
+for (let i = 0, x = 1; i < words.length; i++) { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; words[i] = x; }
+const sum = () => { let s = 0; for (let i = 0; i < words.length; i++) s = (Math.imul(s, 31) + words[i]) | 0; return s; };
+const { writeFileSync } = require('node:fs');
+writeFileSync('/run/holder.first', String(sum()));
+process.on('SIGUSR1', () => writeFileSync('/run/holder.now', String(sum())));
+setInterval(() => {}, 1000);
+`;
+
+const HOOK = '#!/bin/sh\necho "$1 $2 $SYSTEMD_SLEEP_ACTION" >>/run/hooks\n';
+const ON_SLEEP =
+  '[Unit]\nBefore=sleep.target\nStopWhenUnneeded=yes\n[Service]\nType=oneshot\nRemainAfterExit=yes\n' +
+  'ExecStart=/bin/sh -c "echo target sleeps >>/run/hooks"\nExecStop=/bin/sh -c "echo target wakes >>/run/hooks"\n' +
+  '[Install]\nWantedBy=sleep.target\n';
+
+async function startServices(vm: Vm): Promise<void> {
+  const put = (path: string, input: string) =>
+    vm.check(`mkdir -p $(dirname ${path}); cat >${path}; chmod 755 ${path}`, { input });
+  await vm.check('mkfs.ext4 -q /dev/vdb && mkdir -p /mnt/own && mount /dev/vdb /mnt/own', LONG);
+  await put('/run/holder.js', HOLDER);
+  await vm.check('systemd-run -q --unit=holder node /run/holder.js; systemctl start redis-server postgresql', LONG);
+  await put('/etc/systemd/system-sleep/note', HOOK);
+  await put('/etc/systemd/system/on-sleep.service', ON_SLEEP);
+  await vm.check('systemctl daemon-reload; systemctl -q enable on-sleep.service', LONG);
+  await put('/run/client', 'while :; do echo INCR beats; sleep 0.1; done | redis-cli >/run/client.log 2>&1\n');
+  await vm.check('systemd-run -q --unit=client sh /run/client', LONG);
+  await vm.check(
+    'until su postgres -c "psql -c \\"select 1\\""; do sleep 1; done; su postgres -c "pgbench -i -q -s 1"',
+    LONG,
+  );
+  await put('/run/bench', 'exec su postgres -c "pgbench -c 2 -T 100000 -P 1" >/run/bench.log 2>&1\n');
+  await vm.check('systemd-run -q --unit=bench sh /run/bench', LONG);
+  await put('/run/writer', 'while sleep 0.3; do dd if=/dev/urandom of=/mnt/own/random bs=64k count=8; done\n');
+  await vm.check('systemd-run -q --unit=writer sh /run/writer', LONG);
+  await vm.check('until [ -s /run/holder.first ]; do sleep 1; done', LONG);
+}
+
+/** Everything has gone on: nobody has lost a connection, and each does more. */
+async function checkServices(vm: Vm): Promise<void> {
+  const units = 'holder client bench writer redis-server postgresql';
+  await vm.check(`for u in ${units}; do systemctl is-active $u || { systemctl status $u; exit 1; }; done`, LONG);
+  const count = async () => Number(await vm.check('tail -n 1 /run/client.log'));
+  const before = await count();
+  assert.ok(before > 0);
+  await vm.check(`until [ $(tail -n 1 /run/client.log) -gt ${before} ]; do sleep 0.2; done`, LONG);
+  const lines = 'grep -c progress /run/bench.log';
+  await vm.check(
+    `n=$(${lines}); until [ $(${lines}) -gt $n ]; do sleep 0.5; done; ! grep -iE "error|abort|fatal" /run/bench.log`,
+    LONG,
+  );
+  const sums = 'select (select sum(abalance) from pgbench_accounts) = (select sum(delta) from pgbench_history)';
+  assert.equal((await vm.check(`su postgres -c 'psql -At -c "${sums}"'`, LONG)).trim(), 't');
+  await vm.check(
+    'rm -f /run/holder.now; systemctl kill -s USR1 holder; until [ -s /run/holder.now ]; do sleep 1; done',
+    LONG,
+  );
+  await vm.check('sleep 1; cmp /run/holder.first /run/holder.now', LONG);
+  assert.equal((await vm.check('cat /sys/class/net/e*/carrier; ping -c 1 -W 20 10.0.2.2 >&2')).trim(), '1');
+  assert.equal((await vm.check('nproc')).trim(), '2');
+  const [guest, host] = [Number(await vm.check('date +%s')), Date.now() / 1000];
+  assert.ok(Math.abs(guest - host) < 60, `the clock is ${guest - host} s off`);
+}
+
+if (process.env.TIDEOVER_FULL) {
+  test('2 GB with services, hibernated to a USB disk and to a file, by the initramfs of Debian', async (context) => {
+    const disk = await debianDisk(['busybox', 'initramfs-tools', 'postgresql', 'redis-server', 'redis-tools']);
+    const [own, usb] = [emptyDisk(256 << 20), emptyDisk(2 ** 31)];
+    const machine = {
+      memory: 2048,
+      cpus: 2,
+      kernel: 'jump',
+      disk,
+      disks: [own, kernels],
+      append: 'crashkernel=256M',
+      extraArguments: [
+        ...['-device', 'qemu-xhci', '-drive', `file=${usb.path},format=raw,if=none,id=usb`],
+        ...['-device', 'usb-storage,drive=usb'],
+      ],
+    } as const;
+    const command = (to: string, options: string) =>
+      `/usr/local/bin/tideover hibernate --to ${to} --compress none ${options}`;
+    /** Starts hibernation as a service, and waits until the machine is off. @returns which machine it is */
+    const away = async (vm: Vm, start: string) => {
+      const since = vm.console.text.length;
+      await vm.check(start, LONG);
+      const [said] = await vm.waitFor(new RegExp(`${SAVED.source}|tideover: (?!saving|\\d+%).*`), LONG_MS, since);
+      assert.match(said, SAVED);
+      await within(LONG_MS, 'the machine is off', vm.exited);
+      return vm.agent.greeting!.agent;
+    };
+    const { vmlinuz, release } = await kernel('jump');
+    const initrdPath = `${disk.path}.initrd`;
+    try {
+      const first = await bootDebian(machine);
+      let self: string;
+      try {
+        const options = await helper(first);
+        await first.check(
+          'printf "COMPRESS=gzip\\nCOMPRESSLEVEL=1\\nMODULES=list\\n" >/etc/initramfs-tools/conf.d/lab',
+        );
+        await first.check(
+          'dd if=/dev/zero of=/var/hibernate.img bs=1M count=1900 && sync && echo 1 >/proc/sys/vm/drop_caches',
+          LONG,
+        );
+        const kept = options.replace(/ --append .*/, '');
+        const prepared = JSON.parse(
+          await first.check(`tideover hibernate setup --to /var/hibernate.img ${kept} --json`, LONG),
+        );
+        assert.deepEqual(prepared.todo, ['run: update-initramfs -u']);
+        await first.check('update-initramfs -c -k $(uname -r)', LONG);
+        await first.copyOut(`/boot/initrd.img-${release}`, initrdPath);
+        await first.check(
+          `mkdir -p /etc/systemd/system/tideover-hibernate.service.d; cat >/etc/systemd/system/tideover-hibernate.service.d/lab.conf`,
+          {
+            input: `[Service]\nStandardError=journal+console\nExecStart=\nExecStart=${command('/var/hibernate.img', options)}\n`,
+          },
+        );
+        await startServices(first);
+        await checkServices(first);
+        context.diagnostic((await first.check('free -m')).trim());
+        self = await away(
+          first,
+          `systemd-run -q --unit=usb -p StandardError=journal+console ${command('/dev/sda', options)}`,
+        );
+      } catch (error) {
+        console.log(first.console.text.slice(-6000));
+        throw error;
+      } finally {
+        await first.close();
+      }
+
+      // From the USB disk, by a boot that waits for it.
+      await inMachine({ ...machine, disks: [disk, own, kernels] }, async (vm) => {
+        const began = vm.agent.greeting;
+        void vm.run(`tideover resume --wait 60 ${await helper(vm)}`, LONG).catch(() => {});
+        await vm.waitFor(GOES_ON, LONG_MS);
+        assert.equal((await vm.nextKernel(began, LONG_MS)).agent, self);
+        await checkServices(vm);
+        assert.equal(await vm.check('cat /run/hooks'), 'pre hibernate hibernate\npost hibernate hibernate\n');
+        await away(vm, 'systemctl --no-block start tideover-hibernate.service');
+      });
+
+      // From the file, by the initramfs that Debian's tools have made.
+      const load = {
+        kernel: vmlinuz,
+        initrd: readFileSync(initrdPath),
+        append: `${commandLine} crashkernel=256M root=/dev/vda`,
+      };
+      const last = await Vm.start({ ...machine, disks: [disk, own, kernels] }, load);
+      try {
+        await last.waitFor(GOES_ON, LONG_MS);
+        assert.equal((await last.agent.ready(LONG_MS)).agent, self);
+        await checkServices(last);
+        const hooks = 'pre hibernate hibernate\npost hibernate hibernate\n';
+        assert.equal(await last.check('cat /run/hooks'), `${hooks}target sleeps\n${hooks}target wakes\n`);
+        await last.check('systemctl stop writer; umount /mnt/own; e2fsck -f -n /dev/vdb', LONG);
+        await last.check('systemctl stop bench client postgresql redis-server; systemctl poweroff', LONG);
+        await within(LONG_MS, 'the machine is off', last.exited);
+      } catch (error) {
+        console.log(last.console.text.slice(-6000));
+        throw error;
+      } finally {
+        await last.close();
+      }
+      await inMachine({ ...machine, disks: [disk, own, kernels], programs: ['e2fsck'] }, async (vm) => {
+        await vm.check('e2fsck -f -n /dev/vda', LONG);
+      });
+    } finally {
+      for (const each of [disk, own, usb]) each.remove();
+    }
+  });
+}
