@@ -2,6 +2,7 @@
 import type { ThreadOptions } from '../crash/filter/threads.ts';
 import { openDump } from '../crash/open.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
+import type { Range } from '../mem/range.ts';
 import { type Description, openImage, type State, writeState } from './image.ts';
 import { openReader, type Place, writeSynced } from './place.ts';
 import { restoreInThreads } from './threads.ts';
@@ -24,19 +25,20 @@ export function describeImage(place: Place): {
 /**
  * Writes all pages of an image, or of any dump that is whole, to where they were.
  *
- * @param device see PhysicalWindows
+ * @param leave whole pages that are not touched: where this kernel lives @param device see PhysicalWindows
  * @returns pages written, and filled with zeros
  * @throws VerifyError where a page is damaged; SyscallError EPERM where this kernel uses the memory
  */
 export async function restoreMemory(
   place: Place,
   options: ThreadOptions,
+  leave: readonly Range[] = [],
   device?: string,
 ): Promise<{ readonly pages: number; readonly zero: number }> {
   const source = openDump([openReader(place)]);
   const end = source.ranges.at(-1)?.end ?? 0;
   source.close();
-  const { pages, zero } = await restoreInThreads(place, { start: 0, end: end / PAGE_SIZE }, options, device);
+  const { pages, zero } = await restoreInThreads(place, { start: 0, end: end / PAGE_SIZE }, leave, options, device);
   return { pages, zero };
 }
 

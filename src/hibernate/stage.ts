@@ -10,6 +10,8 @@ import { UnsupportedError } from '../errors.ts';
 import { jumpBackEntry, planBack } from '../kexec/jump.ts';
 import { load, start } from '../kexec/load.ts';
 import { readMachine } from '../kexec/machine.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
+import { alignOut } from '../mem/range.ts';
 import { readMachine as readCpu } from '../sys/machine.ts';
 import { availableMemory } from '../sys/meminfo.ts';
 import { sync } from '../sys/mount.ts';
@@ -149,7 +151,9 @@ export async function restoreAlone(path: string, entry: number | undefined): Pro
     });
   }
   const started = Date.now();
-  const { pages, zero } = await restoreMemory(place, threads('restored'));
+  // A copy of /proc/vmcore may hold what the jump itself swaps, and where this kernel lives.
+  const own = [{ start: 0, end: 2 ** 20 }, ...readMachine().systemRam.map((range) => alignOut(range, PAGE_SIZE))];
+  const { pages, zero } = await restoreMemory(place, threads('restored'), described === undefined ? own : []);
   say(`restored ${pages} pages and zeroed ${zero} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
   if (described !== undefined) {
     leaveWord(described.description.mailbox, { outcome: 'resumed', bytes: described.size });

@@ -5,7 +5,7 @@ import { type ThreadOptions, together } from '../crash/filter/threads.ts';
 import { openDump } from '../crash/open.ts';
 import { VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import type { Range } from '../mem/range.ts';
+import { type Range, subtract } from '../mem/range.ts';
 import { DirectFile } from './direct.ts';
 import { type Memory, openPhysical, PhysicalWindows } from './physical.ts';
 import { openReader, outputTo, type Place } from './place.ts';
@@ -23,6 +23,7 @@ interface RestoreTask {
   readonly image: Place;
   readonly device: string | undefined;
   readonly pages: Range;
+  readonly leave: readonly Range[];
   readonly control: Int32Array<SharedArrayBuffer>;
 }
 
@@ -38,23 +39,25 @@ export function saveInThreads(memory: Memory, to: Place, job: CopyJob, options: 
 /**
  * Puts the pages of an image where they were; those that it describes and does not hold become zeros.
  *
- * @param pages numbers of the first and behind the last @param device see PhysicalWindows
+ * @param pages numbers of the first and behind the last @param leave what is not touched, whatever the image says
+ * @param device see PhysicalWindows
  * @throws VerifyError, with the page that is not what its checksum says
  */
 export function restoreInThreads(
   image: Place,
   pages: Range,
+  leave: readonly Range[],
   options: ThreadOptions,
   device: string | undefined,
 ): Promise<Copied> {
   const control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
-  const task: RestoreTask = { kind: 'restore', image, device, pages, control };
+  const task: RestoreTask = { kind: 'restore', image, device, pages, leave, control };
   return together(task, options, (stop) => start(task, stop));
 }
 
-function restorePages({ image, device, pages, control }: RestoreTask): Copied {
+function restorePages({ image, device, pages, leave, control }: RestoreTask): Copied {
   const source = openDump([openReader(image, DirectFile.open(image.path, 'read'))], { tools: nativeTools() });
-  const windows = new PhysicalWindows(source.ranges, 'write', device);
+  const windows = new PhysicalWindows(subtract(source.ranges, leave), 'write', device);
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const bits = new Uint8Array(CHUNK_PAGES / 8);
   try {

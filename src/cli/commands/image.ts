@@ -120,7 +120,7 @@ async function showHibernation(path: string): Promise<Output> {
       [
         `hibernated machine: ${description.release}, saved ${new Date(description.saved).toISOString()}, ${state}`,
         `processors: ${description.cpu.count} of ${description.cpu.vendor} ${description.cpu.model}`,
-        `saved by: ${description.saver}, in ${formatRange(description.region)}`,
+        `saved by: ${description.saver}, in ${formatRange(description.region)}; goes on at 0x${description.entry.toString(16)}`,
         `image: ${byteSize(size)} for ${mib(usage.total)} of memory`,
         `memory: processes ${mib(usage.user)}, page cache ${mib(usage.cache + usage.cachePrivate)}, kernel ${mib(usage.kernel)}, ` +
           `zeros ${mib(usage.zero)}, free ${mib(usage.free)}`,

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
 import { writeNote } from '../../../src/abi/elfnote.ts';
+import { filterDump } from '../../../src/crash/filter/filter.ts';
 import { openDumpFiles } from '../../../src/crash/open.ts';
 import { FormatError } from '../../../src/errors.ts';
 import {
@@ -20,6 +21,7 @@ import {
 import { openPhysical, WINDOW } from '../../../src/hibernate/physical.ts';
 import { describeImage, markImage, restoreMemory } from '../../../src/hibernate/restore.ts';
 import { saveMemory } from '../../../src/hibernate/save.ts';
+import { subtract } from '../../../src/mem/range.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tideover-hibernate-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -108,7 +110,7 @@ test('an image is a dump of the memory, with the description among its notes', (
 test('what is restored is the memory, and nothing beside it is touched', async () => {
   const target = join(folder, 'restored');
   writeFileSync(target, Buffer.alloc(end, 0xa5));
-  await restoreMemory({ path: image }, { threads: 2 }, target);
+  await restoreMemory({ path: image }, { threads: 2 }, [], target);
   const found = readFileSync(target);
   const wanted = Buffer.alloc(end, 0xa5);
   for (const range of ranges) wanted.set(memory.subarray(range.start, range.end), range.start);
@@ -121,7 +123,7 @@ for (const compression of ['none', 'lzo'] as const) {
     for (const file of [path, target]) writeFileSync(file, '');
     truncateSync(target, end);
     const { size } = await saveMemory({ path }, { ...request, compression }, { threads: 2 });
-    await restoreMemory({ path }, { threads: 2 }, target);
+    await restoreMemory({ path }, { threads: 2 }, [], target);
     const back = readFileSync(target);
     for (const range of ranges) {
       assert.ok(back.subarray(range.start, range.end).equals(memory.subarray(range.start, range.end)));
@@ -129,9 +131,24 @@ for (const compression of ['none', 'lzo'] as const) {
     const damaged = readFileSync(path);
     damaged[size - MB]! ^= 1;
     writeFileSync(path, damaged);
-    await assert.rejects(restoreMemory({ path }, { threads: 2 }, target), /page at 0x[0-9a-f]+: expected it whole/);
+    await assert.rejects(restoreMemory({ path }, { threads: 2 }, [], target), /page at 0x[0-9a-f]+: expected it whole/);
   });
 }
+
+test('a plain ELF dump is restored as well, and not where the restoring kernel lives', async () => {
+  const target = join(folder, 'restored');
+  writeFileSync(target, Buffer.alloc(end, 0xa5));
+  const elf = join(folder, 'vmcore');
+  await filterDump({ paths: [image] }, [elf], {
+    ...{ to: 'elf', compression: 'none', level: undefined, flattened: false, verify: true, threads: 2 },
+  });
+  const leave = [{ start: 2 * MB, end: 3 * MB }];
+  await restoreMemory({ path: elf }, { threads: 2 }, leave, target);
+  const found = readFileSync(target);
+  const wanted = Buffer.alloc(end, 0xa5);
+  for (const range of subtract(ranges, leave)) wanted.set(memory.subarray(range.start, range.end), range.start);
+  assert.ok(found.equals(wanted));
+});
 
 test('a damaged page is named, and not taken for what it was', async () => {
   const target = join(folder, 'restored');
@@ -142,7 +159,10 @@ test('a damaged page is named, and not taken for what it was', async () => {
   damaged[damaged.findLastIndex((byte) => byte !== 0)]! ^= 1;
   writeFileSync(copy, damaged);
   assert.equal(describeImage({ path: copy }).state, 'ready');
-  await assert.rejects(restoreMemory({ path: copy }, { threads: 2 }, target), /page at 0x[0-9a-f]+: expected it whole/);
+  await assert.rejects(
+    restoreMemory({ path: copy }, { threads: 2 }, [], target),
+    /page at 0x[0-9a-f]+: expected it whole/,
+  );
 });
 
 test('any change of the head is found, and no cut is taken for an image', () => {

@@ -53,6 +53,6 @@ test('behind the last piece there is no room', () => {
   assert.equal(openReader({ path, extents }).read(64, new Uint8Array(1)), 0);
 });
 
-test('what is no file is a disk', () => {
-  assert.deepEqual(placeOf('/dev/null'), { path: '/dev/null' });
+test('what is neither a disk nor a file is refused', () => {
+  assert.throws(() => placeOf('/dev/null'), /neither a disk nor a file/);
 });
