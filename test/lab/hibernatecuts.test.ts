@@ -4,14 +4,15 @@ import { execFileSync } from 'node:child_process';
 import { closeSync, openSync, readSync, writeSync } from 'node:fs';
 import { test } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { within } from '../../lab/deadline.ts';
 import { emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { openFile } from '../../src/crash/io/file.ts';
 import { openImage } from '../../src/hibernate/image.ts';
 import {
   checkFileSystem,
+  checkWork,
   GOES_ON,
-  goOn,
   helper,
   hibernate,
   inMachine,
@@ -20,9 +21,11 @@ import {
   NEXT_KERNEL_MS,
   newDisks,
   QUICK,
+  SAVED,
   SLOW,
   startWork,
 } from './hibernating.ts';
+import { KERNELS, mountKernels } from './next-kernels.ts';
 
 const CUTS = 10;
 
@@ -33,18 +36,20 @@ function copyOf(disk: OwnDisk): OwnDisk {
   return copy;
 }
 
-/** Copies of a disk as power cuts would leave it, at random moments until something has been said. */
-async function cutsUntil(vm: Vm, disk: OwnDisk, end: RegExp, longest: number): Promise<OwnDisk[]> {
+/** What is found on the disks as power cuts would leave them, at random moments until something has been said. */
+async function cutsUntil(vm: Vm, end: RegExp, look: () => string): Promise<string[]> {
   const since = vm.console.text.length;
   let over = false;
   const ended = vm.waitFor(end, NEXT_KERNEL_MS, since).finally(() => {
     over = true;
   });
-  const found: OwnDisk[] = [];
+  const found: string[] = [];
   while (!over) {
-    await Promise.race([setTimeout(Math.random() * longest), ended]);
+    await Promise.race([setTimeout(Math.random() * 1500), ended]);
+    if (over) break;
+    // Nothing is on its way to a disk then; what has not been written yet is not in the file.
     await vm.qmp('stop');
-    found.push(copyOf(disk));
+    found.push(look());
     await vm.qmp('cont');
   }
   await ended;
@@ -78,7 +83,7 @@ function damaged(disk: OwnDisk, at: number): OwnDisk {
 const name = (i: number) => `/dev/vd${String.fromCharCode(97 + i)}`;
 
 if (process.env.TIDEOVER_FULL) {
-  test(`${2 * CUTS} power cuts and damaged images`, async (context) => {
+  test(`at least ${2 * CUTS} power cuts, and damaged images`, async (context) => {
     using disks = newDisks();
     const { own, image, small } = disks;
     const copies: OwnDisk[] = [];
@@ -88,17 +93,20 @@ if (process.env.TIDEOVER_FULL) {
     };
     const machine = { ...machineOf(disks), memory: 896 };
     try {
-      // Saved twice: the first time the power is cut for good, and the machine is lost but boots.
-      const { self, cuts } = await inMachine(machine, async (vm) => {
+      const { self, cuts, states } = await inMachine(machine, async (vm) => {
         await startWork(vm);
         await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saving/);
-        const cuts = kept(await cutsUntil(vm, image, /Power down/, 1500));
-        await vm.exited;
-        return { self: vm.agent.greeting!.agent, cuts };
+        const cuts: OwnDisk[] = [];
+        const states = await cutsUntil(vm, SAVED, () => {
+          const state = imageOn(image)?.state ?? 'none';
+          if (state === 'none' && cuts.length < 3) cuts.push(kept(copyOf(image)));
+          return state;
+        });
+        await within(NEXT_KERNEL_MS, 'the machine is off', vm.exited);
+        return { self: vm.agent.greeting!.agent, cuts, states };
       });
-      const states = cuts.map((each) => imageOn(each)?.state ?? 'none');
       context.diagnostic(`while saving: ${states.join(' ')}`);
-      assert.ok(cuts.length >= CUTS, `${cuts.length} cuts`);
+      assert.ok(states.length >= CUTS, `${states.length} cuts`);
       assert.deepEqual(states.toSorted(), states, 'none, then ready');
       assert.ok(states.every((state) => state === 'none' || state === 'ready'));
       assert.equal(imageOn(image)?.state, 'ready');
@@ -111,28 +119,35 @@ if (process.env.TIDEOVER_FULL) {
 
       // Cut for good while it is put back, then begun anew.
       const first = again();
+      const disk = first.disks[1] as OwnDisk;
       const restoring = await inMachine(first, async (vm) => {
         void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
         await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
         await setTimeout(Math.random() * 3000);
-        return imageOn(first.disks[1] as OwnDisk)?.state;
+        return imageOn(disk)?.state;
       });
       context.diagnostic(`cut for good while restoring: ${restoring}`);
-      let during: OwnDisk[] = [];
-      if (restoring === 'ready') {
-        await inMachine(first, async (vm) => {
-          const began = vm.agent.greeting;
-          void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
-          await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
-          during = kept(await cutsUntil(vm, first.disks[1] as OwnDisk, GOES_ON, 1500));
-          assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
-          await checkFileSystem(vm);
+      assert.equal(restoring, 'ready');
+      const used: OwnDisk[] = [];
+      const after = await inMachine(first, async (vm) => {
+        const began = vm.agent.greeting;
+        void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
+        await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
+        const states = await cutsUntil(vm, GOES_ON, () => {
+          const state = imageOn(disk)?.state ?? 'none';
+          if (state === 'ready') execFileSync('cmp', [disk.path, before.image.path]);
+          else if (used.length === 0) used.push(kept(copyOf(disk)));
+          return state;
         });
-      }
-      const after = during.map((each) => imageOn(each)?.state);
+        assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
+        await checkFileSystem(vm);
+        return states;
+      });
       context.diagnostic(`while restoring: ${after.join(' ')}`);
+      assert.ok(after.length >= CUTS, `${after.length} cuts`);
       assert.deepEqual(after.toSorted(), after, 'ready until it is used, and used from then on');
       assert.ok(after.every((state) => state === 'ready' || state === 'used'));
+      if (used.length === 0) used.push(disk);
 
       // What a normal boot says of each.
       const headSize = 4096;
@@ -143,13 +158,12 @@ if (process.env.TIDEOVER_FULL) {
         damaged(image, headSize + 600),
         damaged(image, headSize + 30_000),
       ]);
-      const chosen = [...cuts.slice(0, 3), ...cuts.slice(-2), ...during.slice(-1), ...bad];
+      const chosen = [...cuts, ...used, ...bad];
       const untouched = chosen.map((each) => kept(copyOf(each)));
       await inMachine({ ...machine, disks: [...chosen, kernels] }, async (vm) => {
         const options = await helper(vm);
         for (const [i, each] of chosen.entries()) {
           const state = imageOn(each)?.state;
-          if (state === 'ready') continue;
           const { status, stdout, stderr } = await vm.run(`tideover resume --from ${name(i)} ${options}`, SLOW);
           const said = `${stdout}${stderr}`.trim();
           context.diagnostic(`${i} ${state}: ${status} ${said}`);
@@ -161,7 +175,7 @@ if (process.env.TIDEOVER_FULL) {
 
       // A page: known when memory is overwritten, so the machine boots anew and does not try again.
       const page = kept(damaged(image, size - 2048));
-      await inMachine({ ...machine, disks: [own, page, small, kernels], reboot: false }, async (vm) => {
+      await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {
         void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
         await vm.waitFor(/tideover: could not restore the machine: .*page at 0x/, NEXT_KERNEL_MS);
         await vm.exited;
@@ -171,8 +185,33 @@ if (process.env.TIDEOVER_FULL) {
         assert.match(await vm.check(`tideover resume ${await helper(vm)}`, SLOW), /could not be restored before/);
       });
 
-      // The one that was copied goes on all the same.
-      await goOn(again(), self, async (vm) => `tideover resume ${await helper(vm)}`);
+      // The dump alone, in another format, and what one tells krestore by hand.
+      const [elf, room] = kept([emptyDisk(2 ** 31), emptyDisk(2 ** 31)]);
+      const by = again();
+      const machineOfDump = { ...by, disks: [...by.disks.slice(0, 2), elf!, room!, kernels] };
+      await inMachine(machineOfDump, async (vm) => {
+        const began = vm.agent.greeting;
+        await mountKernels(vm);
+        await vm.check('mkfs.ext4 -q /dev/vdd && mkdir /mnt/room && mount /dev/vdd /mnt/room', SLOW);
+        await vm.check('tideover crash convert /dev/vdb /mnt/room/elf --to elf', SLOW);
+        const [ps, psOfElf] = [
+          await vm.check('tideover crash ps /dev/vdb', SLOW),
+          await vm.check('tideover crash ps /mnt/room/elf', SLOW),
+        ];
+        assert.match(ps, /tideover/);
+        assert.equal(psOfElf, ps);
+        await vm.check('dd if=/mnt/room/elf of=/dev/vdc bs=1M conv=sparse; umount /mnt/room', SLOW);
+        const { description } = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
+        const { entry, region } = description;
+        const program = `${KERNELS}/tideover/test/lab/guest/krestore.ts`;
+        const args = [`${KERNELS}/jump/vmlinuz`, `${KERNELS}/system`, '/dev/vdc', entry, region.start, region.end].join(
+          ' ',
+        );
+        void vm.run(`node ${program} ${args}`, SLOW).catch(() => {});
+        await vm.waitFor(GOES_ON, NEXT_KERNEL_MS);
+        assert.equal((await vm.nextKernel(began, NEXT_KERNEL_MS)).agent, self);
+        await checkWork(vm);
+      });
     } finally {
       for (const each of copies) each.remove();
     }
