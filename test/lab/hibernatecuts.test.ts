@@ -174,7 +174,7 @@ if (process.env.TIDEOVER_FULL) {
       for (const [i, each] of chosen.entries()) execFileSync('cmp', [each.path, untouched[i]!.path]);
 
       // A page: known when memory is overwritten, so the machine boots anew and does not try again.
-      const page = kept(damaged(image, size - 2048));
+      const page = kept(damaged(image, size - (1 << 20)));
       await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {
         void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
         await vm.waitFor(/tideover: could not restore the machine: .*page at 0x/, NEXT_KERNEL_MS);
