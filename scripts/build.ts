@@ -3,7 +3,7 @@
  * declarations) by tsc. The command line is one small file that starts and others in chunks/ that it loads when they are
  * needed (docs/adr/0003). Each costs 0.6 ms, so that commands that are waited for most (src/cli/programs) are one file each,
  * with copies of all they need. And once more it is all in one file, tideover-single.mjs, for guests and initramfs images; what a
- * capture kernel needs of it is in tideover-capture.mjs.
+ * capture kernel needs of it is in tideover-capture.mjs, and what the kernels of a hibernation need in tideover-hibernate.mjs.
  *
  * Programs run from dist/ and other builds write to it meanwhile. So a file appears whole, under its name, and before those
  * that import it; and chunks that nothing imports any more stay for an hour, or until the package is made (`--library`).
@@ -117,12 +117,14 @@ const built = await Promise.all([
     outfile: 'dist/tideover-single.mjs',
     plugins: [builtinsAtFirstUse],
   }),
-  build({
-    ...options,
-    entryPoints: ['src/cli/capture.ts'],
-    outfile: 'dist/tideover-capture.mjs',
-    plugins: [builtinsAtFirstUse],
-  }),
+  ...['capture', 'hibernate'].map((name) =>
+    build({
+      ...options,
+      entryPoints: [`src/cli/${name}.ts`],
+      outfile: `dist/tideover-${name}.mjs`,
+      plugins: [builtinsAtFirstUse],
+    }),
+  ),
 ]);
 const outputFiles = built.flatMap((result) => result.outputFiles);
 mkdirSync('dist/chunks', { recursive: true });

@@ -5,7 +5,7 @@ import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
 import type { LoadRequest } from '../kexec/plan.ts';
 import { joinInitrds } from '../kexec/plan.ts';
-import { systemImage } from '../kexec/system.ts';
+import { HIBERNATE_BUNDLE, systemImage } from '../kexec/system.ts';
 import { blockDevice, deviceChain, lowerDevices, numberOf } from '../sys/devices.ts';
 import { fiveLevelPaging } from '../sys/firmware.ts';
 import { readMachine } from '../sys/machine.ts';
@@ -60,6 +60,7 @@ export function helperEnvironment(release: string, disk: string, system?: string
     modules: [],
     // By alias too, for the kernel may have other drivers than the one that runs; what it has built in is no module.
     aliases: chains.flatMap(({ modules, aliases }) => [...modules, ...aliases]),
+    program: HIBERNATE_BUNDLE,
     args: ['hibernate', 'stage'],
   });
 }

@@ -4,7 +4,8 @@
  *
  *     usr/bin/node             without symbols
  *     usr/bin, usr/lib ...     programs and libraries
- *     opt/tideover             the command line in one file, what a capture kernel needs of it in another, koffi
+ *     opt/tideover             the command line in one file, what a capture kernel or one of a hibernation needs of it in others,
+ *                              koffi
  */
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -43,6 +44,8 @@ const FOLDER = '/opt/tideover';
 export const BUNDLE = join(FOLDER, 'tideover-single.mjs');
 /** The commands that follow a panic: it takes a third of the memory. */
 export const CAPTURE_BUNDLE = join(FOLDER, 'tideover-capture.mjs');
+/** What the kernels that save and restore a machine do. */
+export const HIBERNATE_BUNDLE = join(FOLDER, 'tideover-hibernate.mjs');
 
 const CACHE = '/var/lib/tideover';
 const MONTH = 30 * 24 * 3600_000;
@@ -60,7 +63,7 @@ export function systemImage(request: SystemRequest = {}): string {
     return path === node ? stripped(readElf(bytes, path)) : bytes;
   };
   const files = new Map(closure([node, koffi, ...programs]).map((path) => [place(path), path]));
-  for (const program of [BUNDLE, CAPTURE_BUNDLE]) files.set(program, join(bundle, basename(program)));
+  for (const program of [BUNDLE, CAPTURE_BUNDLE, HIBERNATE_BUNDLE]) files.set(program, join(bundle, basename(program)));
   const sorted = [...files].sort(([a], [b]) => (a < b ? -1 : 1));
   const hash = createHash('sha256').update('1');
   for (const [to, path] of sorted) hash.update(JSON.stringify([to, sha256(content(path))]));

@@ -6,6 +6,8 @@ import { type Command, command, type Flags, type FlagValues } from '../command.t
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
 import { printableLine } from '../text.ts';
+import { remote } from './hibernate/remote.ts';
+import { stage } from './hibernate/stage.ts';
 
 const helperFlags = {
   kernel: {
@@ -22,34 +24,6 @@ const helperFlags = {
   system: { long: 'system', value: 'FILE', summary: 'squashfs with Node and tideover for the initramfs that is made' },
   append: { long: 'append', value: 'TEXT', summary: 'its command line' },
 } as const satisfies Flags;
-
-const stage = command({
-  name: 'stage',
-  summary: 'In the initramfs of a kernel that was started for it: save or restore',
-  description: [
-    'Does what /tideover/order.json says, which tideover hibernate and tideover resume put there, and never returns: the ' +
-      'machine is switched off, goes on, or boots.',
-  ],
-  async run() {
-    const { readOrder } = await import('../../hibernate/order.ts');
-    const { obey } = await import('../../hibernate/stage.ts');
-    return obey(readOrder());
-  },
-});
-
-const remote = command({
-  name: 'remote',
-  summary: 'For the command that saves or restores: a file on an HTTP server',
-  description: [
-    'Answers on stdout what is asked on stdin, as an SFTP server does, for one file that lies on an HTTP server in pieces of 2 MiB.',
-  ],
-  async run() {
-    const { serveHttpFile } = await import('../../target/bridge.ts');
-    const { append } = await import('../../crash/io/output.ts');
-    await serveHttpFile(process.stdin as AsyncIterable<Buffer>, (bytes) => append(1, bytes));
-    return { json: {}, text: () => [] };
-  },
-});
 
 const check = command({
   name: 'check',

@@ -19,7 +19,7 @@ before(() => requirePackages('squashfs'));
 function smallSystem(): { cache: string; node: string; bundle: string } {
   const bundle = mkdtempSync(join(folder, 'bundle-'));
   writeFileSync(join(bundle, 'tideover-single.mjs'), 'one');
-  writeFileSync(join(bundle, 'tideover-capture.mjs'), 'three');
+  for (const name of ['capture', 'hibernate']) writeFileSync(join(bundle, `tideover-${name}.mjs`), name);
   writeFileSync(join(bundle, 'koffi.node'), 'two');
   return { cache: join(bundle, 'cache'), node: '/bin/true', bundle };
 }
