@@ -29,6 +29,8 @@ import { say } from './say.ts';
 /** A disk on USB is there after so long at most. */
 const DISK_SECONDS = 30;
 const MB = 2 ** 20;
+/** What a thread takes: a heap, a chunk of pages, and the same compressed. */
+const THREAD_BYTES = 24 * MB;
 
 /** Does what was ordered. Does not return: the machine is off, boots, or goes on as the one that was saved. */
 export async function obey(order: Order): Promise<never> {
@@ -180,13 +182,16 @@ function end(how: 'poweroff' | 'reboot'): void {
   reboot({ magic: LINUX_REBOOT_MAGIC1, magic2: LINUX_REBOOT_MAGIC2, cmd, arg: 0 });
 }
 
-/** All processors, and a word on the console at every tenth; at the end, how much of the region was never needed. */
+/**
+ * As many as there are processors, and room for; a word on the console at every tenth; at the end, how much of the region was
+ * never needed.
+ */
 function threads(done: string) {
   let shown = 0;
   let least = availableMemory();
   const began = Date.now();
   return {
-    threads: availableParallelism(),
+    threads: Math.max(1, Math.min(availableParallelism(), Math.floor((0.75 * least) / THREAD_BYTES))),
     spare: () => `${Math.round(least / MB)} MB of the region were left`,
     onProgress(at: number, total: number) {
       least = Math.min(least, availableMemory());
