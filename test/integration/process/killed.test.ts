@@ -8,7 +8,7 @@ import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
-import { abandoned, Bench, field, free, idsBelow, killTree, zombie } from './target.ts';
+import { abandoned, Bench, field, free, idsBelow, killTree, program, zombie } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
 
@@ -141,28 +141,6 @@ test('what has been let go of ends with a tideover that is killed before all of 
   }
 });
 
-/** Answers each line of each client with how many lines there were before, and writes to a terminal of its own, of which it reads nothing. */
-const ANSWERS = `
-import os, pty, select, socket
-master, slave = pty.openpty()
-os.write(slave, b'unread\\n')
-listening = socket.create_server(('127.0.0.1', 0))
-print('port', listening.getsockname()[1], flush=True)
-poll = select.poll()
-poll.register(listening, select.POLLIN)
-clients, seen = {}, 0
-while True:
-    for fd, _ in poll.poll():
-        if fd == listening.fileno():
-            client, _ = listening.accept()
-            clients[client.fileno()] = client
-            poll.register(client, select.POLLIN)
-            continue
-        for line in clients[fd].recv(65536).decode().splitlines():
-            clients[fd].sendall(f'{seen} {line}\\n'.encode())
-            seen += 1
-`;
-
 test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a client in a PID namespace: one of the two is there`, async (t) => {
   const target = new Bench();
   t.after(() => target.dispose());
@@ -175,8 +153,8 @@ test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a cl
     '--fork',
     'setsid',
     'python3',
-    '-c',
-    ANSWERS,
+    program('answers.py'),
+    'terminal',
   ]);
   const port = Number(/port (\d+)/.exec(await target.says(/port \d+\n/))![1]);
   const client = await Client.connect(port, '127.0.0.1');
@@ -184,7 +162,7 @@ test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a cl
   let pid = Number(readFileSync(`/proc/${outer}/task/${outer}/children`, 'utf8'));
   let asked = 0;
   const answered = async () => {
-    assert.equal(await client.ask('again'), `${asked++} again`);
+    assert.equal(await client.ask('again'), `${++asked} again`);
   };
   const checkpoint = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--tcp-established'];
   await answered();

@@ -6,22 +6,19 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { once } from 'node:events';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { Agent, get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { before, type TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
-import { SIGKILL } from '../../../src/abi/signal.ts';
-import { readStat, readStatus } from '../../../src/sys/stat.ts';
 import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
-import { Bench, free, idsBelow } from './target.ts';
+import { Bench } from './target.ts';
+import { through } from './through.ts';
 
 const FULL = process.env.TIDEOVER_FULL !== undefined;
-/** How often tideover is killed in each direction. */
-const KILLS = FULL ? 20 : 1;
 
 before(() => requirePackages('programs under test', 'servers'));
 
@@ -45,62 +42,6 @@ async function freePort(): Promise<number> {
     } finally {
       server.close();
     }
-  }
-}
-
-/** @param works asks the server for something that it must be able to */
-async function through(target: Bench, pid: number, works: () => Promise<unknown>): Promise<void> {
-  const save = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--tcp-established', '--file-locks'];
-  const restore = ['restore', '-D', target.image, '-d', '--file-locks'];
-  const timed = (args: readonly string[]): number => {
-    const began = performance.now();
-    const { status, stderr } = target.tideover(...args);
-    assert.equal(status, 0, stderr);
-    return performance.now() - began;
-  };
-  const saving = timed([...save, '-R']);
-  await works();
-  for (let i = 0; i < KILLS; i++) {
-    await killed(target, [...save, '-R'], saving);
-    await works();
-  }
-  const ids = idsBelow(pid);
-  timed(save);
-  await free(ids);
-  const making = timed(restore);
-  await works();
-  for (let i = 0; i < KILLS; i++) {
-    const now = idsBelow(pid);
-    timed(save);
-    await free(now);
-    // Not when its connections go on already: whoever ends then tells the other ends.
-    await killed(target, restore, 0.6 * making);
-    while (now.some(isEnding)) await setTimeout(5);
-    if (!existsSync(`/proc/${pid}`)) timed(restore);
-    await works();
-  }
-}
-
-/** Starts tideover and kills it some time later. @param duration of the whole, in ms */
-async function killed(target: Bench, args: readonly string[], duration: number): Promise<void> {
-  const child = target.begin(...args);
-  const ended = once(child, 'exit');
-  await setTimeout(duration * (0.3 + 0.7 * Math.random()));
-  child.kill('SIGKILL');
-  await ended;
-}
-
-/** PF_EXITING of include/linux/sched.h. */
-const EXITING = 4;
-
-/** Whether a process that was to be killed is still there. */
-function isEnding(id: number): boolean {
-  try {
-    const { ShdPnd, SigPnd, State } = readStatus(id);
-    const killing = ((ShdPnd | SigPnd) & (1n << BigInt(SIGKILL - 1))) !== 0n;
-    return killing || State === 'Z' || (readStat(id).flags & EXITING) !== 0;
-  } catch {
-    return false;
   }
 }
 

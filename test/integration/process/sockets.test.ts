@@ -5,16 +5,16 @@ import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
-import { Bench } from './target.ts';
+import { Bench, program } from './target.ts';
 
-for (const [name, program] of [
+for (const [name, checked] of [
   ['sockets of the UNIX domain go on, with bytes and descriptors in flight', 'unix'],
   ['sockets that listen, and datagrams with their senders go on', 'inet'],
 ] as const) {
   test(name, async () => {
     const bench = new Bench();
     try {
-      const pid = bench.start(bench.compile(program));
+      const pid = bench.start(bench.compile(checked));
       await bench.says('ready');
       await bench.moveOn(pid);
       process.kill(pid, 'SIGUSR1');
@@ -25,39 +25,11 @@ for (const [name, program] of [
   });
 }
 
-/** Answers each line with its number, its text and how many bytes wait; `fill` makes it send more than fits. */
-const SERVER = `
-import select, signal, socket
-family = socket.AF_INET6
-listening = socket.create_server(('::', 0), family=family, dualstack_ipv6=True)
-print('port', listening.getsockname()[1], flush=True)
-poll = select.poll()
-poll.register(listening, select.POLLIN)
-clients, seen = {}, 0
-while True:
-    for fd, _ in poll.poll():
-        if fd == listening.fileno():
-            client, _ = listening.accept()
-            clients[client.fileno()] = client
-            poll.register(client, select.POLLIN)
-            continue
-        text = clients[fd].recv(1 << 20)
-        if not text:
-            print('closed', flush=True)
-            poll.unregister(fd)
-            continue
-        for line in text.decode().splitlines():
-            seen += 1
-            clients[fd].sendall(f'{seen} {line}\\n'.encode())
-            if line == 'fill':
-                clients[fd].sendall(b'x' * 3000000 + b'\\n')
-`;
-
 test('connections go on with clients outside of the tree, which notice nothing', async () => {
   const bench = new Bench();
   const clients: Client[] = [];
   try {
-    const pid = bench.start('python3', ['-c', SERVER]);
+    const pid = bench.start('python3', [program('answers.py')]);
     const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
     for (const host of ['127.0.0.1', '::1']) clients.push(await Client.connect(port, host));
     const [four, six] = clients as [Client, Client];
@@ -100,7 +72,7 @@ test('connections go on with clients outside of the tree, which notice nothing',
 test('a connection is refused where it is not said what becomes of it, and goes on', async () => {
   const bench = new Bench();
   try {
-    const pid = bench.start('python3', ['-c', SERVER]);
+    const pid = bench.start('python3', [program('answers.py')]);
     const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
     const client = await Client.connect(port, '127.0.0.1');
     assert.equal(await client.ask('one'), '1 one');
@@ -124,7 +96,7 @@ test('connections go on where tideover is killed while it saves them', async () 
   let client: Client | undefined;
   try {
     // Memory that takes a while to write, as long as its connections are in repair.
-    const pid = bench.start('python3', ['-c', `ballast = b'x' * (150 << 20)\n${SERVER}`]);
+    const pid = bench.start('python3', [program('answers.py'), 'ballast']);
     const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
     client = await Client.connect(port, '127.0.0.1');
     const times = process.env.TIDEOVER_FULL === undefined ? 5 : 200;
@@ -211,6 +183,52 @@ for (ended, other), length in zip(full, lengths):
     ended.setblocking(True)
     assert ended.recv(9) == b'late'
 print('ok', flush=True)
+`;
+
+test('a connection that nobody has accepted is refused, and lost where that is said; others go on', async () => {
+  const bench = new Bench();
+  try {
+    const pid = bench.start('python3', ['-c', WAITED]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    const first = await Client.connect(port, '127.0.0.1');
+    assert.equal(await first.ask('one'), 'one');
+    const second = await Client.connect(port, '127.0.0.1');
+    const save = ['checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established'];
+    const refused = bench.tideover(...save);
+    assert.equal(refused.status, 3, refused.stderr);
+    assert.match(refused.stderr, /accept.*--skip-in-flight/);
+    assert.equal(await first.ask('two'), 'two');
+    const saved = bench.tideover(...save, '--skip-in-flight');
+    assert.equal(saved.status, 0, saved.stderr);
+    await bench.gone(pid);
+    const restored = bench.tideover('restore', '-D', bench.image, '-d');
+    assert.equal(restored.status, 0, restored.stderr);
+    assert.equal(await first.ask('three'), 'three');
+    // The server knows nothing of it: what is said to it is answered by a reset.
+    second.write('lost?\n');
+    while (!second.ended) await setTimeout(10);
+    const third = await Client.connect(port, '127.0.0.1');
+    process.kill(pid, 'SIGTERM');
+    assert.equal(await third.ask('four'), 'four');
+    for (const client of [first, second, third]) client.end();
+  } finally {
+    await bench.dispose();
+  }
+});
+
+/** Answers one client, and the next one when it is told to. */
+const WAITED = `
+import signal, socket
+class Next(Exception): pass
+def next(*_): raise Next
+listening = socket.create_server(('127.0.0.1', 0))
+signal.signal(signal.SIGTERM, next)
+print('port', listening.getsockname()[1], flush=True)
+while True:
+    client = listening.accept()[0]
+    try:
+        while True: client.sendall(client.recv(1000))
+    except Next: pass
 `;
 
 test('the port of a server whose connections were closed is free for its restore', async () => {
