@@ -39,6 +39,8 @@ export function readPagemap(source: Source, run: (vaddr: number, nrPages: number
   const { pages_id } = images.PAGEMAP.head!.message.decode(headBytes, { file, offset: head.from });
   let reader = new Reader(window.bytes, file, window.base);
   while (at < size) {
+    at += plainRuns(window.bytes, at - window.base, run);
+    if (at === size) break;
     const { from, length } = entry();
     if (reader.bytes !== window.bytes) reader = new Reader(window.bytes, file, window.base);
     reader.at = from - window.base;
@@ -46,6 +48,58 @@ export function readPagemap(source: Source, run: (vaddr: number, nrPages: number
     pagemapRun(reader, run);
   }
   return pages_id;
+}
+
+/** What takeNumber() has read: not in variables of this file, which would make an object of each number. */
+const taken = new Float64Array(1);
+
+/** Reads a varint of up to 49 bits, behind a tag. @returns where it ends, or 0 if it is something else or not all there */
+function takeNumber(bytes: Uint8Array, at: number, tag: number): number {
+  if (at >= bytes.length || bytes[at] !== tag) return 0;
+  let value = 0;
+  let next = at + 1;
+  for (let scale = 1; scale < 2 ** 49 && next < bytes.length; scale *= 0x80) {
+    const byte = bytes[next++]!;
+    value += (byte & 0x7f) * scale;
+    if (byte > 0x7f) continue;
+    taken[0] = value;
+    return next;
+  }
+  return 0;
+}
+
+/**
+ * Takes the entries that are as everybody writes them: size, address, number of pages, flags, and that number once more. A restore
+ * waits for all of them to be read.
+ *
+ * @param from where the first one begins @returns bytes of those that were taken, up to the first one that is something else
+ */
+function plainRuns(
+  bytes: Uint8Array,
+  from: number,
+  run: (vaddr: number, nrPages: number, flags: number) => void,
+): number {
+  let done = from;
+  while (done >= 0 && done + 4 < bytes.length) {
+    const end = done + 4 + bytes[done]!;
+    if (end > bytes.length || (bytes[done + 1]! | bytes[done + 2]! | bytes[done + 3]!) !== 0) break;
+    let at = takeNumber(bytes, done + 4, 0x08);
+    const vaddr = taken[0]!;
+    if (at > 0) at = takeNumber(bytes, at, 0x10);
+    let nrPages = taken[0]!;
+    if (at === 0 || nrPages > 0xffff_ffff) break;
+    at = takeNumber(bytes, at, 0x20);
+    const flags = taken[0]!;
+    if (at === 0 || flags > 0xffff_ffff) break;
+    if (at < end) {
+      at = takeNumber(bytes, at, 0x28);
+      nrPages = taken[0]!;
+    }
+    if (at !== end) break;
+    run(vaddr, nrPages, flags);
+    done = end;
+  }
+  return done - from;
 }
 
 /** One pagemap_entry, by hand. Without flags it is an old one: present, unless in the parent image. */

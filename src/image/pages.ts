@@ -119,6 +119,14 @@ export class PageRuns {
     return low;
   }
 
+  /** Whether the image has something of [start, end). */
+  hasSome(start: number, end: number): boolean {
+    for (let i = this.first(start); i < this.length && this.vaddr[i]! < end; i++) {
+      if (this.flags[i]! & PE_PRESENT) return true;
+    }
+    return false;
+  }
+
   /** Bytes of [start, end) that the image has. */
   present(start: number, end: number): number {
     let bytes = 0;

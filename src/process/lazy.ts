@@ -72,7 +72,7 @@ export class LazyMemory {
 
   /** Registers mappings that were made, in a process that is being restored. @returns what is not to be filled */
   register(leader: Remote, task: ImageTask, runs: PageRuns): Runs {
-    const vmas = task.mm!.vmas.filter((vma) => mayComeLater(vma, task.mm!) && runs.present(vma.start, vma.end) > 0);
+    const vmas = task.mm!.vmas.filter((vma) => mayComeLater(vma, task.mm!) && runs.hasSome(vma.start, vma.end));
     if (vmas.length === 0) return NO_RUNS;
     const { pid } = leader.scratch;
     const made = leader.call(NR.userfaultfd, O_CLOEXEC | O_NONBLOCK);

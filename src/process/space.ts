@@ -115,7 +115,7 @@ export class Spaces {
     for (const vma of vmas) {
       if (rings.includes(vma) || (vma.status & area.VMA_AREA_SYSVIPC) !== 0) continue;
       leader.reserve(3, 0);
-      if (runs.present(vma.start, vma.end) > 0) filled.add(vma);
+      if (runs.hasSome(vma.start, vma.end)) filled.add(vma);
       const behind = behindOf(vma, this.#restoring);
       if (behind === undefined) {
         restoreVma(leader, vma, -1, filled.has(vma));
@@ -182,7 +182,7 @@ export class Spaces {
     const { address, size } = this.#hole;
     const there = parent && this.#runs.get(parent);
     const had = (at: number) =>
-      there!.present(at, at + 1) > 0 && inherited.some(({ start, end }) => at >= start && at < end);
+      there!.hasSome(at, at + 1) && inherited.some(({ start, end }) => at >= start && at < end);
     const vdso = new OldVdso(task);
     const { pid } = leader.scratch;
     const later = this.#lazy?.register(leader, task, image.runs);
@@ -244,8 +244,8 @@ export class Spaces {
         // What cannot be read cannot be compared.
         (vma.prot & there.prot & PROT_READ) !== 0 &&
         !inTheWay.some(({ start, end }) => vma.start < end && vma.end > start) &&
-        mine.present(vma.start, vma.end) > 0 &&
-        other.present(vma.start, vma.end) > 0
+        mine.hasSome(vma.start, vma.end) &&
+        other.hasSome(vma.start, vma.end)
       );
     });
   }
