@@ -27,7 +27,7 @@ test('the downtime is from the first tree that stood still to the last that went
   assert.equal(ownShare, 8400 - (9000 - 1400));
   const lengths = Object.fromEntries(phases.map(({ name, from, to }) => [name, to - from]));
   assert.deepEqual(lengths, {
-    'write the trees': 300,
+    'write the rest': 300,
     '<redis>': 8200,
     b: 8300,
     'settle the kernel': 100,
