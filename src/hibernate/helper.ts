@@ -10,6 +10,7 @@ import { blockDevice, deviceChain, lowerDevices, numberOf } from '../sys/devices
 import { fiveLevelPaging } from '../sys/firmware.ts';
 import { readMachine } from '../sys/machine.ts';
 import { readProcText } from '../sys/proc.ts';
+import type { Needs } from '../target/place.ts';
 import { type Order, orderArchive } from './order.ts';
 
 export interface HelperFiles {
@@ -26,13 +27,13 @@ export interface HelperFiles {
 export type HelperRequest = Pick<LoadRequest, 'image' | 'initrd' | 'commandLine' | 'pram'>;
 
 /**
- * @param disk that it reads or writes: a path in /dev
+ * @param at what it reads or writes: a disk, by a path in /dev, or a server
  * @throws UnsupportedError where a part is missing; the system's errors
  */
-export function helperRequest(files: HelperFiles, disk: string, order: Order): HelperRequest {
+export function helperRequest(files: HelperFiles, at: string | Needs, order: Order): HelperRequest {
   const image = readKernel(files.kernel ?? `/boot/vmlinuz-${readMachine().kernel.release}`);
   const [release] = image.version.split(' ');
-  const made = files.initrds.length === 0 ? helperEnvironment(release!, disk, files.system) : undefined;
+  const made = files.initrds.length === 0 ? helperEnvironment(release!, at, files.system) : undefined;
   const pram = made === undefined ? files.system && readFileSync(files.system) : made.pram;
   const archives = made === undefined ? files.initrds.map((path) => readFileSync(path)) : [made.initrd];
   return {
@@ -50,19 +51,26 @@ function commandLine(given: string | undefined): string {
 }
 
 /** @param release of the kernel @param system see HelperFiles */
-export function helperEnvironment(release: string, disk: string, system?: string) {
+export function helperEnvironment(release: string, at: string | Needs, system?: string) {
+  const { modules, aliases, programs, files } = typeof at === 'string' ? diskNeeds(at) : at;
+  return environment({
+    release,
+    system: system ?? systemImage({ programs }),
+    modules,
+    aliases,
+    program: HIBERNATE_BUNDLE,
+    args: ['hibernate', 'stage'],
+    files,
+  });
+}
+
+function diskNeeds(disk: string): Needs {
   const number = numberOf(disk);
   const folders = number === undefined ? [] : withLower(blockDevice(number));
   const chains = folders.map(deviceChain);
-  return environment({
-    release,
-    system: system ?? systemImage(),
-    modules: [],
-    // By alias too, for the kernel may have other drivers than the one that runs; what it has built in is no module.
-    aliases: chains.flatMap(({ modules, aliases }) => [...modules, ...aliases]),
-    program: HIBERNATE_BUNDLE,
-    args: ['hibernate', 'stage'],
-  });
+  // By alias, for the kernel may have other drivers than the one that runs; what it has built in is no module.
+  const aliases = chains.flatMap((chain) => [...chain.modules, ...chain.aliases]);
+  return { modules: [], aliases, programs: [], files: [] };
 }
 
 function withLower(folder: string): string[] {

@@ -9,7 +9,7 @@ import { randomBytes } from 'node:crypto';
 import { chmodSync, writeFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import type { Compression } from '../crash/codec/page.ts';
-import { UnsupportedError } from '../errors.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
 import { jump, planJump, requireJump } from '../kexec/jump.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
 import { ramOf } from '../kexec/memorymap.ts';
@@ -31,12 +31,15 @@ import type { SaveOrder } from './order.ts';
 import { type Place, placeOf, writeSynced } from './place.ts';
 import { estimateImage, roomIn } from './room.ts';
 import { say } from './say.ts';
+import { type FoundServer, findServer, isServer, type OpenPlace, openFromHere } from './server.ts';
 import { afterSleep, beforeSleep } from './wake.ts';
 
 export interface HibernateOptions {
   readonly helper: HelperFiles;
-  /** Path of the block device, or of the file on one, that gets the image. What is in it is lost. */
+  /** What gets the image: path of a block device, or of a file on one, or a place on a server. What is in it is lost. */
   readonly to: string;
+  /** For ssh: a key without a passphrase. */
+  readonly sshKey: string;
   readonly compression: Compression;
   readonly ending: SaveOrder['ending'];
   /** Give up the page cache first. */
@@ -68,10 +71,11 @@ export function savedMemory({ firmware }: Pick<Machine, 'firmware'>, region: Ran
 /** Parameters with which a kernel counts on what free pages hold: mm/page_poison.c, mm/debug_page_alloc.c. */
 const POISON = /(?:^|\s)(page_poison=(1|on|y)|debug_pagealloc=(1|on|y)|slub_debug\S*P)/;
 
-/** Why this machine cannot be hibernated, before anything is touched. @throws UnsupportedError */
+/** Why this machine cannot be hibernated to a disk, or a server, before anything is touched. @throws UnsupportedError */
 function requireHibernation(to: string): void {
   requireJump();
   requireDrivers();
+  if (isServer(to)) return;
   if (isInUse(to) || readProcText('/proc/swaps').includes(`${to} `)) {
     throw new UnsupportedError({
       what: `hibernating to ${to}`,
@@ -99,14 +103,15 @@ function requireRoom(place: Place, estimated: number | undefined): void {
  * @throws NotSavedError where the image seems to be larger than its place; UnsupportedError, SyscallError as the parts. Nothing is
  *   changed then but the disk's first block
  */
-export function hibernate(options: HibernateOptions): Word | undefined {
+export async function hibernate(options: HibernateOptions): Promise<Word | undefined> {
   const { helper, to, compression, ending } = options;
   requireHibernation(to);
   if (options.dropCaches) {
     sync({});
     writeFileSync('/proc/sys/vm/drop_caches', '3');
   }
-  const place = placeOf(to);
+  const server = isServer(to) ? await findServer(to, options.sshKey) : undefined;
+  const place = server === undefined ? placeOf(to) : { path: to };
   const machine = readMachine();
   const region = helperRegion(machine, options.region);
   const memory = savedMemory(machine, region);
@@ -126,6 +131,7 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     kind: 'save',
     ticket,
     ...(place.extents && { extents: place.extents }),
+    ...(server && { server: server.place }),
     compression,
     keepFree,
     ending,
@@ -136,14 +142,18 @@ export function hibernate(options: HibernateOptions): Word | undefined {
     mailbox: { address: mailbox.address, cookie: mailbox.cookie },
     release: readCpu().kernel.release,
   };
-  const plan = planJump({ ...helperRequest(helper, place.path, order), region }, machine);
-  // What is loaded is part of the machine's memory until it has been run.
-  requireRoom(place, estimated && estimated + plan.segments.reduce((sum, { bytes }) => sum + bytes.length, 0));
+  const plan = planJump({ ...helperRequest(helper, server ?? place.path, order), region }, machine);
+  // What is loaded is part of the machine's memory until it has been run. A server says how much room it has when it has none.
+  if (server === undefined)
+    requireRoom(place, estimated && estimated + plan.segments.reduce((sum, { bytes }) => sum + bytes.length, 0));
   // An image that was there is none any more.
   // A file by its file system, as long as that is mounted; what it holds is secret.
-  writeSynced({ path: to }, (output) => clearImage(output, ticket));
-  if (place.extents === undefined) forgetDisk(place.path);
-  else chmodSync(to, 0o600);
+  if (server !== undefined) clearOn(server);
+  else {
+    writeSynced({ path: to }, (output) => clearImage(output, ticket));
+    if (place.extents === undefined) forgetDisk(place.path);
+    else chmodSync(to, 0o600);
+  }
   const { awake, failed } = beforeSleep();
   for (const failure of failed) say(failure);
   let word: Word | undefined;
@@ -153,7 +163,7 @@ export function hibernate(options: HibernateOptions): Word | undefined {
   } finally {
     for (const failure of afterSleep(awake, word?.outcome ?? 'not saved')) say(failure);
   }
-  if (word?.outcome === 'failed') clearAgain(to);
+  if (word?.outcome === 'failed') clearAgain(to, server);
   say(
     `this machine goes on: ${word?.outcome ?? 'nobody said why'}${word?.reason === undefined ? '' : `: ${word.reason}`}`,
   );
@@ -176,11 +186,28 @@ function freezeAndMark(mailbox: ReturnType<typeof makeMailbox>): Disposable {
   }
 }
 
-/** What was not saved is not to be missed by the next boot. The disk may be why. */
-function clearAgain(to: string): void {
+/** What was not saved is not to be missed by the next boot. The disk, or the server, may be why. */
+function clearAgain(to: string, server: FoundServer | undefined): void {
   try {
-    writeSynced({ path: to }, (output) => clearImage(output));
+    if (server !== undefined) clearOn(server);
+    else writeSynced({ path: to }, (output) => clearImage(output));
   } catch (error) {
     say(`${to}: ${(error as Error).message}`);
+  }
+}
+
+/** Shows too that the server lets us write. Where this kernel has no NFS, the one that saves has it, and clears it first of all. */
+function clearOn(server: FoundServer): void {
+  let place: OpenPlace;
+  try {
+    place = openFromHere(server);
+  } catch (error) {
+    if (error instanceof SyscallError && error.errnoName === 'ENODEV') return;
+    throw error;
+  }
+  try {
+    writeSynced(place, (output) => clearImage(output));
+  } finally {
+    place.close();
   }
 }

@@ -7,6 +7,7 @@ import type { Compression } from '../crash/codec/page.ts';
 import { cpio } from '../kexec/cpio.ts';
 import type { E820Entry } from '../mem/e820.ts';
 import type { Range } from '../mem/range.ts';
+import type { NetworkPlace } from '../target/place.ts';
 import type { Mailbox } from './mailbox.ts';
 import type { Place } from './place.ts';
 
@@ -16,6 +17,8 @@ export interface SaveOrder {
   readonly ticket: string;
   /** Of the file on that disk. */
   readonly extents?: Place['extents'];
+  /** In place of a disk. */
+  readonly server?: NetworkPlace;
   readonly compression: Compression;
   /** Save free pages too: what they hold matters to the machine. */
   readonly keepFree: boolean;
@@ -36,6 +39,8 @@ export interface RestoreOrder {
   /** Of the image. */
   readonly id: string;
   readonly extents?: Place['extents'];
+  /** In place of a disk. */
+  readonly server?: NetworkPlace;
 }
 
 export type Order = SaveOrder | RestoreOrder;

@@ -1,6 +1,6 @@
 /**
  * Where an image lies: a block device, or a file on one, whose blocks are read and written on the device itself, as no file system
- * of the machine may be mounted by the kernel that saves it or brings it back. Both are seen as one row of bytes.
+ * of the machine may be mounted by the kernel that saves it or brings it back; or a file of a server. All are seen as one row of bytes.
  */
 import { closeSync, fsyncSync, openSync, statSync } from 'node:fs';
 import { openFile } from '../crash/io/file.ts';
@@ -8,13 +8,18 @@ import { type Output, writeAt } from '../crash/io/output.ts';
 import type { Reader } from '../crash/io/reader.ts';
 import { UnsupportedError } from '../errors.ts';
 import { type Extent, extentsOf } from '../sys/extents.ts';
-import type { DirectFile } from './direct.ts';
+import { type Remote, readRemote, syncRemote, writeRemote } from '../target/sftp.ts';
+import { DirectFile } from './direct.ts';
 
 export interface Place {
   /** Of a block device, or of a file that is read and written as such. */
   readonly path: string;
   /** Where on it the pieces of the image are, in their order and without gaps; undefined where it is the whole. */
   readonly extents?: readonly Extent[];
+  /** It is on NFS: read and written through the page cache. */
+  readonly isCached?: true;
+  /** Of a file that another process reads and writes: `path` is only its name. One thread at a time can use it. */
+  readonly remote?: Remote;
 }
 
 /** The place of an image that a path names: a block device, or a file of a mounted file system on one. @throws UnsupportedError */
@@ -54,8 +59,13 @@ function eachPiece(
   return done;
 }
 
-/** @param direct what is read in large pieces goes past the page cache; closed with the reader */
-export function openReader({ path, extents }: Place, direct?: DirectFile): Reader {
+/** @param direct what is read in large pieces goes past the page cache, where that can be */
+export function openReader({ path, extents, isCached, remote }: Place, { direct: isDirect = false } = {}): Reader {
+  if (remote !== undefined) {
+    const read = (position: number, into: Uint8Array) => readRemote(remote, position, into);
+    return { name: path, size: Number.POSITIVE_INFINITY, read, close: () => {} };
+  }
+  const direct = isDirect && !isCached ? DirectFile.open(path, 'read') : undefined;
   const file = openFile(path);
   const read: Reader['read'] = (position, into) => direct?.read(position, into) ?? file.read(position, into);
   const close = () => {
@@ -73,13 +83,31 @@ export function openReader({ path, extents }: Place, direct?: DirectFile): Reade
   };
 }
 
+export interface OpenOutput extends Output {
+  /** What was written is on the disk when this returns. */
+  sync(): void;
+  close(): void;
+}
+
 /**
- * Writes to a descriptor of `path`.
- *
  * @param direct writes past the page cache what can be
- * @throws ENOSPC behind the last piece
+ * @throws the system's error; ENOSPC behind the last piece
  */
-export function outputTo(fd: number, extents: readonly Extent[] | undefined, direct?: DirectFile): Output {
+export function openOutput({ path, extents, isCached, remote }: Place, { direct: isDirect = false } = {}): OpenOutput {
+  if (remote !== undefined) {
+    const write = (position: number, bytes: Uint8Array) => writeRemote(remote, position, bytes);
+    return { write, sync: () => syncRemote(remote), close: () => {} };
+  }
+  const fd = openSync(path, 'r+');
+  const direct = isDirect && !isCached ? DirectFile.open(path, 'write') : undefined;
+  const close = () => {
+    direct?.close();
+    closeSync(fd);
+  };
+  return { ...outputTo(fd, extents, direct), sync: () => fsyncSync(fd), close };
+}
+
+function outputTo(fd: number, extents: readonly Extent[] | undefined, direct?: DirectFile): Output {
   const write = (position: number, bytes: Uint8Array) => {
     if (direct?.write(position, bytes) !== true) writeAt(fd, position, bytes);
   };
@@ -100,12 +128,12 @@ export function outputTo(fd: number, extents: readonly Extent[] | undefined, dir
 }
 
 /** Writes something small, which is on the disk when this returns. */
-export function writeSynced({ path, extents }: Place, write: (output: Output) => void): void {
-  const fd = openSync(path, 'r+');
+export function writeSynced(place: Place, write: (output: Output) => void): void {
+  const output = openOutput(place);
   try {
-    write(outputTo(fd, extents));
-    fsyncSync(fd);
+    write(output);
+    output.sync();
   } finally {
-    closeSync(fd);
+    output.close();
   }
 }

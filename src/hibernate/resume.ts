@@ -3,6 +3,7 @@ import { UnsupportedError } from '../errors.ts';
 import { planInRegion } from '../kexec/jump.ts';
 import { load, requireKexecLoad, start } from '../kexec/load.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
 import { formatRange, subtract } from '../mem/range.ts';
 import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
@@ -10,28 +11,63 @@ import { findDisk, isImageFile } from './disks.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
 import { type Description, isImage, isUnfinished } from './image.ts';
 import { changedFileSystem } from './marks.ts';
-import type { Place } from './place.ts';
+import { openReader, type Place } from './place.ts';
 import { describeImage } from './restore.ts';
+import { type FoundServer, findServer, isServer, openFromHere } from './server.ts';
 
 /**
  * Resumes; does not return then.
  *
- * @param from disk of the image; where undefined, it is looked for on all of them. Of a file, where it is, on whichever disk
- * @param seconds to wait for a disk with one
+ * @param from disk of the image, or a place on a server; where undefined, it is looked for on all disks. Of a file, where it is, on
+ *   whichever disk
+ * @param seconds to wait for a disk with one @param sshKey a key without a passphrase
  * @returns where there is nothing to resume: why
  * @throws UnsupportedError where the image does not fit this machine, FormatError where it is damaged. Nothing has changed then.
  */
-export function resume(
+export async function resume(
   helper: HelperFiles,
   from: string | Pick<Place, 'extents'> | undefined,
   seconds: number,
-): string {
+  sshKey: string,
+): Promise<string> {
+  const why =
+    typeof from === 'string' && isServer(from)
+      ? loadFromServer(helper, await findServer(from, sshKey))
+      : loadFromDisk(helper, from, seconds);
+  if (why !== undefined) return why;
+  sync({});
+  start();
+  throw new Error('the kernel that was started came back');
+}
+
+function loadFromDisk(
+  helper: HelperFiles,
+  from: string | Pick<Place, 'extents'> | undefined,
+  seconds: number,
+): string | undefined {
   const at = typeof from === 'string' ? undefined : from?.extents?.[0]?.at;
   const place = typeof from === 'string' ? isImageFile(from) && { path: from } : placeFound(from, seconds);
-  if (!place) {
-    const cut = findDisk(isUnfinished, at);
-    return `there is no image${cut === undefined ? '' : `; saving one to ${cut} was cut off`}`;
+  if (place) return loadRestorer(helper, place);
+  const cut = findDisk(isUnfinished, at);
+  return `there is no image${cut === undefined ? '' : `; saving one to ${cut} was cut off`}`;
+}
+
+function loadFromServer(helper: HelperFiles, server: FoundServer): string | undefined {
+  const place = openFromHere(server);
+  try {
+    const block = new Uint8Array(PAGE_SIZE);
+    const reader = openReader(place);
+    reader.read(0, block);
+    reader.close();
+    if (isImage(block)) return loadRestorer(helper, place, server);
+    return `there is no image at ${place.path}${isUnfinished(block) ? '; saving one was cut off' : ''}`;
+  } finally {
+    place.close();
   }
+}
+
+/** @returns where it is not to be resumed: why */
+function loadRestorer(helper: HelperFiles, place: Place, server?: FoundServer): string | undefined {
   const disk = place.path;
   const { description, state } = describeImage(place);
   if (state === 'used') return `${disk}: the image has been resumed before`;
@@ -54,15 +90,14 @@ export function resume(
           : 'go on without the image, which stays to be looked at',
     });
   }
-  const request = helperRequest(helper, disk, {
+  const request = helperRequest(helper, server ?? disk, {
     kind: 'restore',
     id: description.id,
     ...(place.extents && { extents: place.extents }),
+    ...(server && { server: server.place }),
   });
   load(planInRegion({ ...request, region: description.region }, machine));
-  sync({});
-  start();
-  throw new Error('the kernel that was started came back');
+  return undefined;
 }
 
 function placeFound(place: Pick<Place, 'extents'> | undefined, seconds: number): Place | undefined {

@@ -1,5 +1,4 @@
 /** Writes the memory of another kernel, which stands still, as an image. */
-import { closeSync, fsyncSync, openSync } from 'node:fs';
 import { readNotes } from '../abi/elfnote.ts';
 import type { Compression } from '../crash/codec/page.ts';
 import { CONTROL_WORDS, type CopyJob, type KdumpForm } from '../crash/filter/job.ts';
@@ -11,7 +10,7 @@ import { PAGE_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
 import { beginImage, type Description, descriptionNote, type State, sealImage } from './image.ts';
 import { type Memory, openPhysical } from './physical.ts';
-import { openReader, outputTo, type Place } from './place.ts';
+import { openOutput, openReader, type Place } from './place.ts';
 import { saveInThreads } from './threads.ts';
 
 export interface SaveRequest {
@@ -56,11 +55,10 @@ export async function saveMemory(place: Place, request: SaveRequest, options: Th
   };
   const memory = { ...described, notes: [...notesAt(described, vmcoreinfo), descriptionNote(description)] };
   const source = openPhysical(memory);
-  const fd = openSync(place.path, 'r+');
+  const output = openOutput(place);
   try {
-    const output = outputTo(fd, place.extents);
     beginImage(output);
-    fsyncSync(fd);
+    output.sync();
 
     const length = source.ranges.at(-1)!.end / PAGE_SIZE;
     const bits = new Uint8Array(new SharedArrayBuffer(Math.ceil(length / 8)));
@@ -80,24 +78,24 @@ export async function saveMemory(place: Place, request: SaveRequest, options: Th
         headSize = form.zero.at;
         taken[0] = at;
         const control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
-        const job: CopyJob = { kind: 'copy', form, bits, pages, fd, flattened: false, control, taken };
+        const job: CopyJob = { kind: 'copy', form, bits, pages, fd: -1, flattened: false, control, taken };
         return saveInThreads(memory, place, job, options);
       },
     );
     if (copied.unreadable > 0)
       throw new VerifyError(source.file, 'memory that can be read', `${copied.unreadable} pages that cannot`);
     // All of it is there before it is called an image.
-    fsyncSync(fd);
+    output.sync();
     const reader = openReader(place);
     try {
       sealImage(reader, output, headSize, taken[0]!, state);
     } finally {
       reader.close();
     }
-    fsyncSync(fd);
+    output.sync();
     return { size: taken[0]!, pages: copied.pages, zero: copied.zero, free: excluded?.free ?? 0 };
   } finally {
-    closeSync(fd);
+    output.close();
     source.close();
   }
 }

@@ -25,6 +25,7 @@ import type { Place } from './place.ts';
 import { describeImage, markImage, restoreMemory } from './restore.ts';
 import { saveMemory } from './save.ts';
 import { say } from './say.ts';
+import { openFromThere } from './server.ts';
 
 /** A disk on USB is there after so long at most. */
 const DISK_SECONDS = 30;
@@ -46,12 +47,9 @@ async function save(order: SaveOrder): Promise<void> {
   try {
     const back = jumpBackEntry(readProcText('/proc/cmdline'));
     if (back === undefined) throw new Error('this kernel was not jumped into');
-    const disk = mustFind(
-      'the disk for the image',
-      (block) => ticketOf(block) === order.ticket,
-      order.extents,
-      DISK_SECONDS,
-    );
+    const isOurs = (block: Uint8Array) => ticketOf(block) === order.ticket;
+    const opened = order.server && (await openFromThere(order.server));
+    const disk: Place = opened ?? mustFind('the disk for the image', isOurs, order.extents, DISK_SECONDS);
     const { cpu, kernel } = readCpu();
     const description: Description = {
       id: order.ticket,
@@ -73,6 +71,7 @@ async function save(order: SaveOrder): Promise<void> {
     const request = { description, memory, vmcoreinfo, compression, keepFree, state } as const;
     const options = threads('saved');
     const saved = await saveMemory(disk, request, options);
+    opened?.close();
     const seconds = (Date.now() - began) / 1000;
     const pages = `${saved.pages} pages (${saved.zero} of them zeros, ${saved.free} free ones left out)`;
     say(`saved ${pages} as ${Math.round(saved.size / MB)} MB in ${seconds.toFixed(1)} s; ${options.spare()}`);
@@ -87,11 +86,11 @@ async function save(order: SaveOrder): Promise<void> {
   goBack(entry);
 }
 
-async function restore({ id, extents }: RestoreOrder): Promise<void> {
+async function restore({ id, extents, server }: RestoreOrder): Promise<void> {
   const began = Date.now();
   let tried: Place | undefined;
   try {
-    const disk = mustFind('the image', (block) => isImage(block), extents, DISK_SECONDS);
+    const disk = server ? await openFromThere(server) : mustFind('the image', isImage, extents, DISK_SECONDS);
     const { description, state, size } = describeImage(disk);
     if (description.id !== id || state !== 'ready') {
       throw new UnsupportedError({

@@ -6,9 +6,8 @@ import { openDump } from '../crash/open.ts';
 import { VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { type Range, subtract } from '../mem/range.ts';
-import { DirectFile } from './direct.ts';
 import { type Memory, openPhysical, PhysicalWindows } from './physical.ts';
-import { openReader, outputTo, type Place } from './place.ts';
+import { openOutput, openReader, type Place } from './place.ts';
 import { nativeTools } from './tools.ts';
 
 interface SaveTask {
@@ -31,9 +30,9 @@ const NAME = 'hibernate';
 const start = (task: SaveTask | RestoreTask, stop: () => void) =>
   inThread<Copied>(new URL(import.meta.url), NAME, task, stop);
 
-/** Compresses memory into an output. @throws what a thread met */
+/** Compresses memory into a place. @param job its descriptor is not used @throws what a thread met */
 export function saveInThreads(memory: Memory, to: Place, job: CopyJob, options: ThreadOptions): Promise<Copied> {
-  return together(job, options, (stop) => start({ kind: 'save', memory, to, job }, stop));
+  return together(job, threadsFor(to, options), (stop) => start({ kind: 'save', memory, to, job }, stop));
 }
 
 /**
@@ -52,11 +51,16 @@ export function restoreInThreads(
 ): Promise<Copied> {
   const control = new Int32Array(new SharedArrayBuffer(CONTROL_WORDS * 4));
   const task: RestoreTask = { kind: 'restore', image, device, pages, leave, control };
-  return together(task, options, (stop) => start(task, stop));
+  return together(task, threadsFor(image, options), (stop) => start(task, stop));
+}
+
+/** What is at the other end answers one at a time. */
+function threadsFor({ remote }: Place, options: ThreadOptions): ThreadOptions {
+  return remote === undefined ? options : { ...options, threads: 1 };
 }
 
 function restorePages({ image, device, pages, leave, control }: RestoreTask): Copied {
-  const source = openDump([openReader(image, DirectFile.open(image.path, 'read'))], { tools: nativeTools() });
+  const source = openDump([openReader(image, { direct: true })], { tools: nativeTools() });
   const windows = new PhysicalWindows(subtract(source.ranges, leave), 'write', device);
   const copied: Copied = { pages: 0, zero: 0, unreadable: 0 };
   const bits = new Uint8Array(CHUNK_PAGES / 8);
@@ -101,11 +105,11 @@ serve<SaveTask | RestoreTask>(NAME, (task) => {
   if (task.kind === 'restore') return restorePages(task);
   const { memory, to, job } = task;
   const source = openPhysical(memory);
-  const direct = DirectFile.open(to.path, 'write');
+  const output = openOutput(to, { direct: true });
   try {
-    return copyPages(source, job, outputTo(job.fd, to.extents, direct), nativeTools());
+    return copyPages(source, job, output, nativeTools());
   } finally {
-    direct?.close();
+    output.close();
     source.close();
   }
 });

@@ -19,6 +19,8 @@ const SSH = '/usr/bin/ssh';
 const KEY = '/root/.ssh/key';
 const KNOWN = '/root/.ssh/known_hosts';
 const HOSTS = [KNOWN, '/etc/ssh/ssh_known_hosts'];
+/** Of root on this machine, as UserKnownHostsFile takes them. */
+export const OWN_HOSTS = HOSTS.join(' ');
 
 /** What ssh needs to log in without anybody at hand. @param what for messages @throws UnsupportedError that says what is missing */
 export function requireSsh(what: string, { alias }: Server, key: string): { programs: string[]; files: CpioEntry[] } {

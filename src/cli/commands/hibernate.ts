@@ -1,5 +1,5 @@
 /** Powering the machine off with all that runs on it, and going on after the next boot. */
-import { PartialError } from '../../errors.ts';
+import { PartialError, UnsupportedError } from '../../errors.ts';
 import type { HelperFiles } from '../../hibernate/helper.ts';
 import type { Extent } from '../../sys/extents.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
@@ -8,6 +8,9 @@ import { byteSize } from '../progress.ts';
 import { printableLine } from '../text.ts';
 import { remote } from './hibernate/remote.ts';
 import { stage } from './hibernate/stage.ts';
+
+/** As kdump.conf(5) has it. */
+const SSH_KEY = '/root/.ssh/kdump_id_rsa';
 
 const helperFlags = {
   kernel: {
@@ -23,6 +26,11 @@ const helperFlags = {
   },
   system: { long: 'system', value: 'FILE', summary: 'squashfs with Node and tideover for the initramfs that is made' },
   append: { long: 'append', value: 'TEXT', summary: 'its command line' },
+  sshKey: {
+    long: 'ssh-key',
+    value: 'FILE',
+    summary: 'for ssh: a key without a passphrase [/root/.ssh/kdump_id_rsa]',
+  },
 } as const satisfies Flags;
 
 const check = command({
@@ -64,6 +72,14 @@ const setup = command({
   exits: { 3: 'initramfs-tools, mksquashfs or a module of the kernel is missing.' },
   async run(_, { flags: { to, kernel, system } }) {
     if (to === undefined) throw new UsageError('--to is missing: where images go');
+    const { isServer } = await import('../../hibernate/server.ts');
+    if (isServer(to)) {
+      throw new UnsupportedError({
+        what: `looking for an image at ${to} when the machine boots`,
+        why: 'the initramfs has no network',
+        remedy: `run tideover resume --from ${to} from an initramfs of your own that has one, before file systems are mounted`,
+      });
+    }
     const { realpathSync } = await import('node:fs');
     const { join } = await import('node:path');
     const { setUp } = await import('../../hibernate/setup.ts');
@@ -99,7 +115,9 @@ export const hibernate: Command = command({
     to: {
       long: 'to',
       value: 'PLACE',
-      summary: 'where the image goes: a disk, or a file on one, which is as large already',
+      summary:
+        'where the image goes: a disk; a file on one, which is as large already; nfs:HOST:/FILE, ssh:USER@HOST:FILE, ' +
+        'http(s)://HOST/PATH',
     },
     compress: { long: 'compress', value: 'HOW', choices: ['zstd', 'lzo', 'none'], summary: 'how pages are compressed' },
     test: { long: 'test', summary: 'go on after saving' },
@@ -130,9 +148,10 @@ export const hibernate: Command = command({
       throw new UsageError(`--region ${flags.region}: not a range, like 0x10000000-0x1fffffff`);
     }
     const { hibernate: run } = await import('../../hibernate/hibernate.ts');
-    const word = run({
+    const word = await run({
       helper: helperOf(flags),
       to: flags.to,
+      sshKey: flags.sshKey ?? SSH_KEY,
       compression: flags.compress,
       ending: how === 'test' ? 'return' : how,
       dropCaches: flags.dropCaches,
@@ -163,7 +182,11 @@ export const resume: Command = command({
       'checked here, each page while it is restored. An image is marked used before the machine goes on, and never taken again.',
   ],
   flags: {
-    from: { long: 'from', value: 'BLOCKDEV', summary: 'where the image is; without it, all disks are looked at' },
+    from: {
+      long: 'from',
+      value: 'PLACE',
+      summary: 'where the image is: a disk, or a server as for hibernate --to; without it, all disks are looked at',
+    },
     extents: {
       long: 'extents',
       value: 'FILE',
@@ -183,7 +206,7 @@ export const resume: Command = command({
       throw new UsageError(`--wait: '${flags.wait}' is no number of seconds`);
     const { resume: run } = await import('../../hibernate/resume.ts');
     const extents = flags.extents === undefined ? undefined : await extentsIn(flags.extents);
-    const why = run(helperOf(flags), flags.from ?? (extents && { extents }), seconds);
+    const why = await run(helperOf(flags), flags.from ?? (extents && { extents }), seconds, flags.sshKey ?? SSH_KEY);
     return { json: { resumed: false, why }, text: () => [`nothing to resume: ${why}`] };
   },
 });

@@ -1,11 +1,11 @@
 /** Images in files, whose blocks are read and written on the disk itself. */
 import assert from 'node:assert/strict';
-import { closeSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import fc from 'fast-check';
-import { openReader, outputTo, placeOf } from '../../../src/hibernate/place.ts';
+import { openOutput, openReader, placeOf } from '../../../src/hibernate/place.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tideover-place-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -24,9 +24,9 @@ test('pieces of a disk are one row of bytes, and nothing beside them is touched'
       fc.pre(position + written.length <= 64);
       const disk = Buffer.alloc(160, 0xee);
       writeFileSync(path, disk);
-      const fd = openSync(path, 'r+');
-      outputTo(fd, extents).write(position, written);
-      closeSync(fd);
+      const output = openOutput({ path, extents });
+      output.write(position, written);
+      output.close();
       for (const [i, byte] of written.entries()) {
         const at = position + i;
         const { start, at: place } = extents.findLast((each) => each.start <= at)!;
@@ -44,12 +44,9 @@ test('pieces of a disk are one row of bytes, and nothing beside them is touched'
 });
 
 test('behind the last piece there is no room', () => {
-  const fd = openSync(path, 'r+');
-  try {
-    assert.throws(() => outputTo(fd, extents).write(60, new Uint8Array(5)), /ENOSPC/);
-  } finally {
-    closeSync(fd);
-  }
+  const output = openOutput({ path, extents });
+  assert.throws(() => output.write(60, new Uint8Array(5)), /ENOSPC/);
+  output.close();
   assert.equal(openReader({ path, extents }).read(64, new Uint8Array(1)), 0);
 });
 
