@@ -127,6 +127,35 @@ export async function httpServer(
   };
 }
 
+/** nfs-ganesha, which exports a folder as /dumps by NFS 4. @param folder on a file system that has handles of files: no overlay */
+export async function nfsServer(folder: string): Promise<OwnServer> {
+  await requirePackages('nfs server');
+  const own = temporaryFolder();
+  const at = (name: string) => join(own, name);
+  const port = await freePort();
+  const core = `Protocols = 4; NFS_Port = ${port}; Bind_addr = 127.0.0.1; Enable_NLM = false; Enable_RQUOTA = false; Enable_UDP = false;`;
+  const access = 'Access_Type = RW; Squash = No_Root_Squash; SecType = sys; Transports = TCP; Protocols = 4;';
+  writeFileSync(
+    at('config'),
+    `NFS_CORE_PARAM { ${core} }
+NFSv4 { Graceless = true; RecoveryBackend = fs; RecoveryRoot = "${at('recovery')}"; Minor_Versions = 0,1,2; }
+EXPORT { Export_Id = 1; Path = ${folder}; Pseudo = /dumps; ${access} FSAL { Name = VFS; } }
+`,
+  );
+  mkdirSync(at('recovery'));
+  const options = ['-F', '-f', at('config'), '-L', at('log'), '-p', at('pid')];
+  const server = spawn('setpriv', ['--pdeathsig', 'KILL', 'ganesha.nfsd', ...options], { stdio: 'ignore' });
+  server.unref();
+  return { port, close: () => void server.kill('SIGKILL') };
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer();
+  const port = await listening(server);
+  await new Promise((resolve) => server.close(resolve));
+  return port;
+}
+
 async function listening(server: Server): Promise<number> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   // A guest that does not start leaves it open.

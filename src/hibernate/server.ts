@@ -52,11 +52,19 @@ function remotePlace(remote: NonNullable<Place['remote']>): OpenPlace {
 }
 
 function openNfs(place: NetworkPlace & { kind: 'nfs' }, at: string): OpenPlace {
-  mountNfs({ ...place, exported: dirname(place.exported) }, at);
-  const close = () => {
-    umount2({ target: at, flags: 0 });
+  const leave = () => {
     if (at !== MOUNT_POINT) rmdirSync(at);
   };
+  const close = () => {
+    umount2({ target: at, flags: 0 });
+    leave();
+  };
+  try {
+    mountNfs({ ...place, exported: dirname(place.exported) }, at);
+  } catch (error) {
+    leave();
+    throw error;
+  }
   const path = join(at, basename(place.exported));
   try {
     closeSync(openSync(path, 'a', 0o600));
