@@ -198,16 +198,16 @@ function clearAgain(to: string, server: FoundServer | undefined): void {
 
 /** Shows too that the server lets us write. Where this kernel has no NFS, the one that saves has it, and clears it first of all. */
 function clearOn(server: FoundServer): void {
-  let place: OpenPlace;
+  let opened: OpenPlace;
   try {
-    place = openFromHere(server);
+    opened = openFromHere(server);
   } catch (error) {
     if (error instanceof SyscallError && error.errnoName === 'ENODEV') return;
     throw error;
   }
   try {
-    writeSynced(place, (output) => clearImage(output));
+    writeSynced(opened.place, (output) => clearImage(output));
   } finally {
-    place.close();
+    opened.close();
   }
 }

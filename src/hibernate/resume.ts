@@ -53,7 +53,7 @@ function loadFromDisk(
 }
 
 function loadFromServer(helper: HelperFiles, server: FoundServer): string | undefined {
-  const place = openFromHere(server);
+  const { place, close } = openFromHere(server);
   try {
     const block = new Uint8Array(PAGE_SIZE);
     const reader = openReader(place);
@@ -62,7 +62,7 @@ function loadFromServer(helper: HelperFiles, server: FoundServer): string | unde
     if (isImage(block)) return loadRestorer(helper, place, server);
     return `there is no image at ${place.path}${isUnfinished(block) ? '; saving one was cut off' : ''}`;
   } finally {
-    place.close();
+    close();
   }
 }
 

@@ -10,7 +10,8 @@ import { OWN_HOSTS } from '../target/ssh.ts';
 import type { Place } from './place.ts';
 
 /** A place on a server, open. */
-export interface OpenPlace extends Place {
+export interface OpenPlace {
+  readonly place: Place;
   /** Ends what it takes to get there. @throws Error where the last of it could not be written */
   close(): void;
 }
@@ -48,7 +49,7 @@ export async function openFromThere(place: NetworkPlace): Promise<OpenPlace> {
 }
 
 function remotePlace(remote: NonNullable<Place['remote']>): OpenPlace {
-  return { path: remote.name, remote, close: () => closePlace(remote) };
+  return { place: { path: remote.name, remote }, close: () => closePlace(remote) };
 }
 
 function openNfs(place: NetworkPlace & { kind: 'nfs' }, at: string): OpenPlace {
@@ -72,5 +73,5 @@ function openNfs(place: NetworkPlace & { kind: 'nfs' }, at: string): OpenPlace {
     close();
     throw error;
   }
-  return { path, isCached: true, close };
+  return { place: { path, isCached: true }, close };
 }

@@ -49,7 +49,7 @@ async function save(order: SaveOrder): Promise<void> {
     if (back === undefined) throw new Error('this kernel was not jumped into');
     const isOurs = (block: Uint8Array) => ticketOf(block) === order.ticket;
     const opened = order.server && (await openFromThere(order.server));
-    const disk: Place = opened ?? mustFind('the disk for the image', isOurs, order.extents, DISK_SECONDS);
+    const disk = opened?.place ?? mustFind('the disk for the image', isOurs, order.extents, DISK_SECONDS);
     const { cpu, kernel } = readCpu();
     const description: Description = {
       id: order.ticket,
@@ -90,7 +90,7 @@ async function restore({ id, extents, server }: RestoreOrder): Promise<void> {
   const began = Date.now();
   let tried: Place | undefined;
   try {
-    const disk = server ? await openFromThere(server) : mustFind('the image', isImage, extents, DISK_SECONDS);
+    const disk = server ? (await openFromThere(server)).place : mustFind('the image', isImage, extents, DISK_SECONDS);
     const { description, state, size } = describeImage(disk);
     if (description.id !== id || state !== 'ready') {
       throw new UnsupportedError({
