@@ -18,13 +18,14 @@ export const KEPT_MODULES = ['nf_tables', 'inet_diag', 'tcp_diag', 'udp_diag', '
 /** What makes preserved memory ordinary memory again. */
 export const SPARE_MODULES = ['device_dax', 'dax_hmem', 'kmem'];
 
-/** The program, for any guest. */
-export async function keptProgram(): Promise<Uint8Array> {
+/** A program of test/lab/guest in C, for any guest. */
+export async function guestProgram(name: string): Promise<Uint8Array> {
   await requirePackages('programs under test');
   const folder = temporaryFolder();
   try {
-    const program = join(folder, 'kept');
-    execFileSync('gcc', ['-O1', '-static', '-o', program, new URL('guest/kept.c', import.meta.url).pathname]);
+    const program = join(folder, name);
+    const source = new URL(`guest/${name}.c`, import.meta.url).pathname;
+    execFileSync('gcc', ['-O1', '-static', '-o', program, source]);
     return readFileSync(program);
   } finally {
     removeTemporary(folder);

@@ -3,15 +3,14 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { build } from 'esbuild';
 import { boot } from '../../lab/boot.ts';
-import { bootDebian, debianDisk, modulesDisk } from '../../lab/debian.ts';
-import { type KernelName, kernel } from '../../lab/kernels.ts';
+import type { KernelName } from '../../lab/kernels.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { cpio } from '../../src/kexec/cpio.ts';
 import {
   Client,
   change,
+  guestProgram,
   KEPT_MODULES,
-  keptProgram,
   restoredPid,
   SLOW,
   SPARE_MODULES,
@@ -41,7 +40,7 @@ const bundle = await build({
 const fault = bundle.outputFiles[0]!.contents;
 const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
 const kernels: readonly KernelName[] = full ? ['6.12', '6.18', '7.2'] : ['6.12'];
-const files = { kept: await keptProgram(), early, 'fault.mjs': fault };
+const files = { kept: await guestProgram('kept'), early, 'fault.mjs': fault };
 const disk = await kernelsDisk(kernels, files, SPARE_MODULES, KEPT_MODULES);
 after(() => disk.remove());
 
@@ -123,59 +122,3 @@ test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside 
     await vm.close();
   }
 });
-
-/** By the units that the commands install. */
-for (const from of full ? (['6.1'] as const) : []) {
-  test('Debian with systemd: a workload goes on by its units; and from the disk where the next kernel dies at once', async (t) => {
-    const root = await debianDisk();
-    const disks = [disk, ...(await modulesDisk(await kernel('6.12')))];
-    let answered: number;
-    const vm = await bootDebian({ kernel: from, memory: 1024, cpus: 2, disk: root, disks });
-    try {
-      await mountKernels(vm);
-      await vm.check(`cp ${KERNELS}/kept /root/kept && tideover update setup`, SLOW);
-      await vm.check('tideover run -d kept -- /root/kept 7000 4', SLOW);
-      await untilKeptListens(vm);
-      const client = new Client(await vm.hostPort(7000));
-      try {
-        await client.more(20);
-        await change(vm, '6.12', '--keep kept');
-        await restoredPid(vm);
-        await client.more(40);
-        t.diagnostic(await vm.check('tideover update status', SLOW));
-        assert.equal(
-          await vm.check('dmesg | grep -c "EXT4-fs (vda): recovery" || true'),
-          '0\n',
-          'the disk was left whole',
-        );
-        await mountKernels(vm);
-        const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
-        const dies = '--append rdinit=/nonexistent';
-        void vm.run(`tideover update --kernel ${vmlinuz} ${initrdOptions} ${dies}`, SLOW).catch(() => {});
-        assert.equal(await vm.exited, 0, 'it has reset the machine');
-        ({ answered } = client);
-      } finally {
-        client.end();
-      }
-    } catch (error) {
-      t.diagnostic(vm.console.lastLines());
-      throw error;
-    } finally {
-      await vm.close();
-    }
-    const again = await bootDebian({ kernel: from, memory: 1024, cpus: 2, disk: root, disks });
-    try {
-      await restoredPid(again);
-      const ask = 'exec 3<>/dev/tcp/10.0.2.15/7000; echo x >&3; read -r line <&3; echo "$line"';
-      const [, lines, pid, state] = (await again.check(['bash', '-c', ask])).trim().split(' ');
-      assert.deepEqual([pid, state], ['2', 'whole']);
-      assert.ok(Number(lines) > answered, `${lines} lines after ${answered}`);
-    } catch (error) {
-      t.diagnostic(again.console.lastLines());
-      throw error;
-    } finally {
-      await again.close();
-      root.remove();
-    }
-  });
-}

@@ -1,9 +1,11 @@
-/** A client of the demo's database that counts over one connection all the time: Redis serialization protocol. */
+/** A client of redis that counts over one connection all the time: Redis serialization protocol. */
 import { connect, type Socket } from 'node:net';
 
 const EVERY_MS = 50;
+/** Questions that are asked without waiting for the answers. */
+const AT_ONCE = 500;
 
-export class Client {
+export class RedisClient {
   readonly #socket: Socket;
   readonly #waiting: ((answer: string) => void)[] = [];
   readonly #pulse: NodeJS.Timeout;
@@ -13,7 +15,9 @@ export class Client {
   #longest = 0;
   #fault: Error | undefined;
 
-  constructor(port: number) {
+  /** @param count what the counter is */
+  constructor(port: number, count = 0) {
+    this.#count = count;
     this.#socket = connect(port, '127.0.0.1');
     this.#socket.setEncoding('latin1').on('data', (text: string) => this.#take(text));
     this.#socket.on('error', (error) => this.#fail(error));
@@ -26,16 +30,41 @@ export class Client {
     return { count: this.#count, longest: this.#longest };
   }
 
-  /** Puts keys into the database. */
-  async fill(keys: number): Promise<void> {
-    const answers = Array.from({ length: keys }, (_, i) => this.#ask('SET', `key${i}`, contentOf(i)));
-    for (const answer of answers) if ((await answer) !== '+OK') throw new Error(`a key was not taken: ${await answer}`);
+  /** Puts keys into the database. @param size of each value, in bytes */
+  async fill(keys: number, size: number): Promise<void> {
+    const answers = await this.#askAll(keys, (i) => ['SET', `key${i}`, contentOf(i, size)]);
+    const fault = answers.find((answer) => answer !== '+OK');
+    if (fault !== undefined) throw new Error(`a key was not taken: ${fault}`);
   }
 
   /** @returns how many keys have the value that they were given */
-  async check(keys: number): Promise<number> {
-    const answers = await Promise.all(Array.from({ length: keys }, (_, i) => this.#ask('GET', `key${i}`)));
-    return answers.filter((answer, i) => answer === contentOf(i)).length;
+  async check(keys: number, size: number): Promise<number> {
+    const answers = await this.#askAll(
+      keys,
+      (i) => ['GET', `key${i}`],
+      (answer, i) => answer === contentOf(i, size),
+    );
+    return answers.filter((right) => right).length;
+  }
+
+  /** @returns a field of what the database says of itself: `uptime_in_seconds` and the like */
+  async info(field: string): Promise<string> {
+    const said = await this.#ask('INFO');
+    return new RegExp(`^${field}:(.*)\r$`, 'm').exec(said)![1]!;
+  }
+
+  /** By what the database knows the connection: its number, and the port of this end as the database sees it. */
+  async connection(): Promise<string> {
+    const [, id, port] = /^id=(\d+) addr=\S*:(\d+) /.exec(await this.#ask('CLIENT', 'INFO'))!;
+    return `number ${id}, from port ${port}`;
+  }
+
+  /** Has it count no more. @returns how far it counted */
+  async stop(): Promise<number> {
+    clearInterval(this.#pulse);
+    await this.#ask('PING');
+    if (this.#fault !== undefined) throw this.#fault;
+    return this.#count;
   }
 
   /** Waits until it has counted on. */
@@ -58,6 +87,20 @@ export class Client {
     this.#last = performance.now();
     if (answer !== `:${this.#count + 1}`) this.#fail(new Error(`after ${this.#count} the database counted ${answer}`));
     this.#count++;
+  }
+
+  async #askAll<T = string>(
+    count: number,
+    question: (i: number) => readonly string[],
+    taken: (answer: string, i: number) => T = (answer) => answer as T,
+  ): Promise<T[]> {
+    const results: T[] = [];
+    for (let from = 0; from < count; from += AT_ONCE) {
+      const some = Array.from({ length: Math.min(AT_ONCE, count - from) }, (_, k) => from + k);
+      const answers = await Promise.all(some.map((i) => this.#ask(...question(i))));
+      results.push(...answers.map((answer, k) => taken(answer, from + k)));
+    }
+    return results;
   }
 
   #ask(...words: string[]): Promise<string> {
@@ -88,4 +131,4 @@ export class Client {
   }
 }
 
-const contentOf = (i: number) => `${i} `.repeat(Math.ceil(1000 / `${i} `.length)).slice(0, 1000);
+const contentOf = (i: number, size: number) => `${i} `.repeat(Math.ceil(size / `${i} `.length)).slice(0, size);

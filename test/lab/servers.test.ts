@@ -1,0 +1,158 @@
+/**
+ * The kernel is changed under a Debian with systemd, and what runs goes on: redis as the service that Debian makes of it, PostgreSQL
+ * in the middle of pgbench, a tree of a hundred processes. Their clients outside stay on their connections.
+ */
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+import { bootDebian, debianDisk, modulesDisk } from '../../lab/debian.ts';
+import { type KernelName, kernel } from '../../lab/kernels.ts';
+import { RedisClient } from '../../lab/redis.ts';
+import type { Vm } from '../../lab/vm.ts';
+import { Bank, transactions } from './bank.ts';
+import { change, guestProgram, KEPT_MODULES, restoredPid, SLOW, SPARE_MODULES } from './keeping.ts';
+import { KERNELS, kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
+
+const full = process.env.TIDEOVER_FULL !== undefined;
+const names: readonly KernelName[] = full ? ['6.12', '6.18', '7.2'] : ['6.12'];
+const VALUE = 4000;
+const KEYS = ((full ? 200 : 20) * 1_000_000) / VALUE;
+const MEMORY = full ? 2048 : 1280;
+
+const disk = await kernelsDisk(names, { ring: await guestProgram('ring') }, SPARE_MODULES, KEPT_MODULES);
+after(() => disk.remove());
+
+/** As of any file in a tmpfs, nothing of /dev/shm is there under the next kernel. */
+const POSTGRES = `/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main \
+-c config_file=/etc/postgresql/15/main/postgresql.conf -c hba_file=/var/lib/postgresql/hba.conf -c listen_addresses=0.0.0.0 \
+-c dynamic_shared_memory_type=mmap -c shared_buffers=16MB`;
+const AS_POSTGRES = 'setpriv --reuid=postgres --regid=postgres --init-groups --';
+
+/** Starts all that is to be kept. */
+async function start(vm: Vm): Promise<void> {
+  await vm.check('tideover update setup', SLOW);
+  const settings = 'bind 0.0.0.0\\nprotected-mode no\\nsave \\"\\"\\n';
+  await vm.check(`printf "${settings}" >>/etc/redis/redis.conf`);
+  await vm.check('tideover keep redis-server && systemctl restart redis-server', SLOW);
+  await vm.check(`cp ${KERNELS}/ring /root/ring && tideover run -d ring -- /root/ring`, SLOW);
+  await vm.check("echo 'host all all 0.0.0.0/0 trust' >/var/lib/postgresql/hba.conf");
+  await vm.check(`tideover run -d postgresql -- ${AS_POSTGRES} ${POSTGRES}`, SLOW);
+  const ready = "grep -q 'ready to accept connections' /var/log/tideover/postgresql.log";
+  await vm.check(`for i in $(seq 600); do ${ready} && exit; sleep 0.2; done; exit 1`, SLOW);
+}
+
+/** Rounds of the token so far; none is missing, and all processes took part with the ids that they had in the first. */
+async function rounds(vm: Vm): Promise<number> {
+  const lines = (await vm.check('cat /var/log/tideover/ring.log')).trim().split('\n');
+  const ids = lines[0]!.split(' ').at(-1);
+  assert.deepEqual(
+    lines,
+    lines.map((_, i) => `round ${i + 1}: 100 processes, ${ids}`),
+  );
+  return lines.length;
+}
+
+async function untilRound(vm: Vm, round: number): Promise<void> {
+  const reached = `grep -q '^round ${round}:' /var/log/tideover/ring.log`;
+  await vm.check(`for i in $(seq 600); do ${reached} && exit; sleep 0.2; done; exit 1`, SLOW);
+}
+
+/** Of the service, in its namespace. */
+async function redisId(vm: Vm): Promise<string> {
+  const child = 'p=$(systemctl show -p MainPID --value redis-server); set -- $(cat /proc/$p/task/$p/children)';
+  return vm.check(`${child}; grep -E '^(Name|NSpid|Uid)' /proc/$1/status | sed 's/^NSpid:.*\\t//'`);
+}
+
+const last = names.at(-1)!;
+
+test(`Debian with systemd, 6.1 -> ${names.join(' -> ')}: redis, PostgreSQL and a hundred processes go on; and from the disk where the next kernel dies`, async (t) => {
+  const root = await debianDisk(['postgresql', 'redis-server']);
+  const modules = await Promise.all(names.map(async (name) => [name, await modulesDisk(await kernel(name))] as const));
+  const append = 'systemd.mask=postgresql.service';
+  /** @param from its modules are there already */
+  const machine = (from: KernelName) => {
+    const disks = [disk, ...modules.flatMap(([name, of]) => (name === from ? [] : of))];
+    return bootDebian({ kernel: from, memory: MEMORY, cpus: 2, disk: root, disks, append });
+  };
+  const inMachine = async (from: KernelName, work: (vm: Vm) => Promise<void>) => {
+    const vm = await machine(from);
+    try {
+      await work(vm);
+    } catch (error) {
+      t.diagnostic(await whatThereIs(vm));
+      throw error;
+    } finally {
+      await vm.close();
+    }
+  };
+  try {
+    let left = { rounds: 0, count: 0, transactions: 0 };
+    await inMachine('6.1', async (vm) => {
+      left = await changeAll(vm, (text) => t.diagnostic(text));
+      const { vmlinuz, initrdOptions } = await nextKernel(vm, last);
+      const dies = '--append rdinit=/nonexistent';
+      void vm.run(`tideover update --kernel ${vmlinuz} ${initrdOptions} ${dies}`, SLOW).catch(() => {});
+      assert.equal(await vm.exited, 0, 'it has reset the machine');
+    });
+    await inMachine(last, async (vm) => {
+      await restoredPid(vm);
+      t.diagnostic(await vm.check('tideover update status', SLOW));
+      await untilRound(vm, left.rounds + 10);
+      await rounds(vm);
+      const redis = new RedisClient(await vm.hostPort(6379), left.count);
+      try {
+        await redis.counted(10);
+        assert.equal(await redis.check(KEYS, VALUE), KEYS);
+      } finally {
+        redis.end();
+      }
+      assert.equal(await transactions(await vm.hostPort(5432)), left.transactions);
+    });
+  } finally {
+    root.remove();
+  }
+});
+
+/** From kernel to kernel, with clients outside that stay on their connections. @returns how far all were at the end */
+async function changeAll(vm: Vm, say: (text: string) => void) {
+  let redis: RedisClient | undefined;
+  let bank: Bank | undefined;
+  try {
+    await mountKernels(vm);
+    await start(vm);
+    redis = new RedisClient(await vm.hostPort(6379));
+    await redis.fill(KEYS, VALUE);
+    bank = await Bank.open(await vm.hostPort(5432));
+    const id = await redisId(vm);
+    for (const name of names) {
+      await redis.counted(20);
+      await bank.more(5);
+      const round = await rounds(vm);
+      await change(vm, name, '');
+      await restoredPid(vm);
+      await redis.counted(40);
+      await bank.more(10);
+      await untilRound(vm, round + 10);
+      await rounds(vm);
+      assert.equal(await redisId(vm), id);
+      assert.match(await vm.check('systemctl status redis-server'), /Active: active \(running\)/);
+      say(await vm.check('tideover update status', SLOW));
+    }
+    assert.equal(await redis.check(KEYS, VALUE), KEYS);
+    const transactions = await bank.settle();
+    const { longest } = redis.said;
+    const count = await redis.stop();
+    say(`redis counted to ${count}, ${(longest / 1000).toFixed(1)} s at most without an answer`);
+    say(`PostgreSQL: ${transactions} transactions`);
+    return { count, transactions, rounds: await rounds(vm) };
+  } finally {
+    redis?.end();
+    bank?.end();
+  }
+}
+
+/** What a machine says in which something went wrong. */
+async function whatThereIs(vm: Vm): Promise<string> {
+  const look = `tideover update status; journalctl -q -b -o cat -n 40 -u 'tideover-*' -u redis-server; tail -n 5 /var/log/tideover/*.log`;
+  const said = await vm.run(look, { timeout: 60_000 }).catch(() => undefined);
+  return `${said?.stdout ?? ''}${said?.stderr ?? ''}${vm.console.lastLines()}`;
+}
