@@ -1,8 +1,7 @@
 /** CRIU and crit as Debian has them. Their absence fails a test. */
 import { execFileSync } from 'node:child_process';
-import { copyFileSync, existsSync, mkdirSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { fetchFrom, fetchPrograms } from './fetched.ts';
+import { copyProgram, fetchFrom, fetchPrograms } from './fetched.ts';
 
 export interface Criu {
   /** `4.2.1` */
@@ -40,19 +39,9 @@ export async function fetchCriu(): Promise<Criu> {
   };
 }
 
-/**
- * CRIU of one suite for a guest: copies `criu` with the libraries it was built against into a folder. There
- * `FOLDER/ld-linux-x86-64.so.2 --library-path FOLDER FOLDER/criu` starts it.
- */
+/** CRIU of one suite for a guest: see {@link copyProgram}. */
 export async function copyCriu(suite: string, to: string): Promise<void> {
-  const { root } = await fetchFrom(suite, 'criu');
-  mkdirSync(to, { recursive: true });
-  for (const folder of ['lib', 'usr/lib'].map((name) => join(root, name, 'x86_64-linux-gnu')).filter(existsSync)) {
-    for (const name of readdirSync(folder).filter((each) => /\.so(\.|$)/.test(each))) {
-      if (statSync(join(folder, name)).isFile()) copyFileSync(join(folder, name), join(to, name));
-    }
-  }
-  copyFileSync(join(root, 'usr/sbin/criu'), join(to, 'criu'));
+  copyProgram(await fetchFrom(suite, 'criu'), 'usr/sbin/criu', to);
 }
 
 const DECODE = `

@@ -2,8 +2,8 @@
  * Programs as Debian has them, the newest of all suites: fetched through the machine's own mirror, unpacked below the cache and
  * started with the libraries they were built against, so that nothing is installed.
  */
-import { existsSync, mkdirSync, renameSync } from 'node:fs';
-import { join } from 'node:path';
+import { copyFileSync, existsSync, mkdirSync, readdirSync, renameSync, statSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { type Available, available, download, record } from './apt.ts';
 import { cacheDirectory, exclusively } from './cache.ts';
 import { run } from './command.ts';
@@ -40,6 +40,22 @@ export async function fetchFrom(suite: string, ...packages: readonly [string, ..
     root,
     command: (path) => [loader, '--library-path', libraries, join(root, path)],
   };
+}
+
+/**
+ * A program for a guest: copies it into a folder, with the libraries that it was built against. There
+ * `FOLDER/ld-linux-x86-64.so.2 --library-path FOLDER FOLDER/NAME` starts it.
+ *
+ * @param program its path below the root
+ */
+export function copyProgram({ root }: Fetched, program: string, to: string): void {
+  mkdirSync(to, { recursive: true });
+  for (const folder of ['lib', 'usr/lib'].map((name) => join(root, name, 'x86_64-linux-gnu')).filter(existsSync)) {
+    for (const name of readdirSync(folder).filter((each) => /\.so(\.|$)/.test(each))) {
+      if (statSync(join(folder, name)).isFile()) copyFileSync(join(folder, name), join(to, name));
+    }
+  }
+  copyFileSync(join(root, program), join(to, basename(program)));
 }
 
 async function newestOf(name: string, suite: string): Promise<Available> {
