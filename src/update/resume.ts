@@ -10,7 +10,7 @@ import { armGuard, cameBack, disarmGuard } from './guard.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
-import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
+import { goOn, isStarting, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
 import { wentOnAs } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
@@ -132,16 +132,16 @@ export function lostTrees(record: UpdateRecord, isHere: (name: string) => boolea
   return trees.filter(({ name, restored }) => restored === undefined && !isHere(name)).map(({ name }) => name);
 }
 
-/** Waits until a service has been restored by its own start. @returns its process id */
+/** Waits until a service has been restored by its own start, also longer than that while systemd starts it. @returns its process id */
 async function untilStarted(name: string, patience: number): Promise<number> {
   const until = performance.now() + patience;
+  const unit = findWorkload(name)?.state.unit ?? name;
   for (;;) {
     const pid = waitingTrees().some((each) => each.name === name) ? undefined : findWorkload(name)?.pid;
     if (pid !== undefined) return pid;
-    if (performance.now() > until) break;
+    if (performance.now() > until && !isStarting(unit)) break;
     await sleep(100);
   }
-  const unit = findWorkload(name)?.state.unit ?? name;
   const why = 'it has not been restored by its start';
   throw new UnsupportedError({ what: `service ${unit}`, why, remedy: `journalctl -u ${unit}` });
 }

@@ -87,6 +87,8 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
     'PIDFile=',
     // To the init, which passes it on; the rest of the namespace ends with it.
     'KillMode=mixed',
+    // A restore takes the longer the more memory there is.
+    'TimeoutStartSec=infinity',
     ...mountSettings.filter(isSet).map((setting) => `${setting}=${MOUNTS[setting]}`),
     '',
   ].join('\n');

@@ -24,7 +24,7 @@ after(() => disk.remove());
 /** As of any file in a tmpfs, nothing of /dev/shm is there under the next kernel. */
 const POSTGRES = `/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main \
 -c config_file=/etc/postgresql/15/main/postgresql.conf -c hba_file=/var/lib/postgresql/hba.conf -c listen_addresses=0.0.0.0 \
--c dynamic_shared_memory_type=mmap -c shared_buffers=16MB`;
+-c dynamic_shared_memory_type=mmap -c shared_buffers=16MB -c ssl=off`;
 const AS_POSTGRES = 'setpriv --reuid=postgres --regid=postgres --init-groups --';
 
 /** Starts all that is to be kept. */

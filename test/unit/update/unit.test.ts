@@ -25,6 +25,7 @@ Type=notify
 NotifyAccess=main
 PIDFile=
 KillMode=mixed
+TimeoutStartSec=infinity
 `,
   );
   assert.equal(notes.length, 1);
