@@ -2,6 +2,7 @@
 import { connect, type Socket } from 'node:net';
 
 const EVERY_MS = 50;
+const PATIENCE_MS = 300_000;
 /** Questions that are asked without waiting for the answers. */
 const AT_ONCE = 500;
 
@@ -72,6 +73,7 @@ export class RedisClient {
     const wanted = this.#count + more;
     while (this.#count < wanted) {
       if (this.#fault !== undefined) throw this.#fault;
+      if (performance.now() - this.#last > PATIENCE_MS) throw new Error(`no answer after ${this.#count}`);
       await new Promise((resolve) => setTimeout(resolve, EVERY_MS));
     }
   }
