@@ -22,6 +22,13 @@ export function attemptSystemctl(...args: string[]): string | undefined {
   return status === 0 ? undefined : (error?.message ?? stderr.trim());
 }
 
+/** Whether a unit is being started, or is about to be. */
+export function isStarting(unit: string): boolean {
+  const show = ['show', '--value', '-p', 'Job,ActiveState', unit];
+  const { stdout } = spawnSync('systemctl', show, { encoding: 'utf8' });
+  return /^(activating|[1-9]\d*)$/m.test(stdout ?? '');
+}
+
 /** A unit, a hook, settings. */
 export interface SystemFile {
   readonly text: string;

@@ -84,8 +84,8 @@ function inTurn<T>(take: () => T): T {
   }
 }
 
-/** In ms: a tree of some gigabytes is restored meanwhile. */
-const PATIENCE = 30_000;
+/** In ms: trees are restored meanwhile. The lock ends with whoever has it. */
+const PATIENCE = 600_000;
 
 function mediumAt(place: Place | undefined, options: MediumOptions, writer: string): Medium {
   const { create = false, readOnly = false, size } = options;

@@ -5,12 +5,13 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { UnsupportedError } from '../errors.ts';
 import { holdConnections } from '../process/held.ts';
 import { bootId } from '../sys/machine.ts';
+import { isStarting } from '../sys/systemd.ts';
 import { untilAddressed } from './addresses.ts';
 import { armGuard, cameBack, disarmGuard } from './guard.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
-import { goOn, isStarting, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
+import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
 import { wentOnAs } from './turn.ts';
 import { findWorkload } from './workload.ts';
 

@@ -7,12 +7,13 @@ import type { ImageStore } from '../image/store.ts';
 import { restore } from '../process/restore.ts';
 import { launch, placeInit } from './launch.ts';
 import type { Place } from './medium.ts';
+import { dropSpilled } from './spill.ts';
 import type { Turn } from './turn.ts';
 import {
   type Checkpoint,
   checkpointName,
   demandName,
-  dropCheckpoint,
+  dropPreserved,
   findWorkload,
   groupOf,
   isHeld,
@@ -84,7 +85,9 @@ export function runWorkload(of: RunOptions): Run {
     return start(of, { why: message, when: new Date().toISOString() });
   }
   try {
-    dropCheckpoint(of.place, name);
+    // First what would still be there in the next kernel: restored once more, it would do everything again.
+    dropSpilled(name);
+    dropPreserved(of.place, name);
   } catch (error) {
     // It goes on, and must not do so a second time from the same place.
     const why = `it goes on already, and the checkpoint could not be removed: ${(error as Error).message}`;

@@ -214,12 +214,6 @@ function startUnit(unit: string): void {
   throw new UnsupportedError({ what: `service ${unit}`, why: `it did not start: ${why}`, remedy });
 }
 
-/** Whether systemd starts a unit, or is about to. */
-export function isStarting(unit: string): boolean {
-  const { stdout } = spawnSync('systemctl', ['show', '--value', '-p', 'Job,ActiveState', unit], { encoding: 'utf8' });
-  return /^(activating|[1-9]\d*)$/m.test(stdout ?? '');
-}
-
 /** Keeps `tideover run` from restoring workloads before it is time. */
 export function holdWorkloads(trees: readonly KeptTree[]): void {
   for (const { name, node } of trees) if (node === nodeOfWorkload(name)) holdWorkload(name);

@@ -11,7 +11,7 @@
  * The guard has the lock too, so whoever waits for the lock reads a note that is final. It lies in /run, as the processes that it
  * speaks of end with this kernel as well.
  */
-import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { LOCK_EX } from '../abi/fcntl.ts';
 import { fileName, images } from '../image/types.ts';
@@ -20,6 +20,7 @@ import type { GoingNote } from '../process/guard.ts';
 import { flock } from '../sys/files.ts';
 import { isAbsent, openMedium, type Place } from './medium.ts';
 import { removeWithRounds } from './rounds.ts';
+import { dropSpilled } from './spill.ts';
 import { spillOf } from './workload.ts';
 
 const TURNS = '/run/tideover/turns';
@@ -119,5 +120,5 @@ function removeSpent(tree: Kept): void {
     using pkram = openMedium(tree.place, {});
     removeWithRounds(pkram, tree.node);
   }
-  if (spent.includes('copy')) rmSync(spillOf(tree.name), { recursive: true, force: true });
+  if (spent.includes('copy')) dropSpilled(tree.name);
 }

@@ -145,6 +145,12 @@ export function forgetWorkload(name: string): void {
 
 /** From now on `tideover run NAME` refuses: whoever keeps it decides when and where it goes on. Lasts until release or the next boot. */
 export function holdWorkload(name: string): void {
+  const known = findWorkload(name)?.state;
+  if (known?.setAside !== undefined) {
+    // That is another checkpoint than the one which is made now.
+    const { setAside: _, ...state } = known;
+    rememberState(name, state);
+  }
   write(heldFile(name), '');
 }
 
@@ -178,8 +184,8 @@ export function openCheckpoint(place: Place | undefined, checkpoint: Checkpoint)
   return checkpoint.kind === 'node' ? openNode(place, checkpoint.node) : openDirectory(checkpoint.path);
 }
 
-/** Removes the checkpoint of a workload that goes on, in memory and on disk: restored once more, it would do everything again. */
-export function dropCheckpoint(place: Place | undefined, name: string): void {
+/** Removes the checkpoint of a workload out of memory. That on a disk: dropSpilled(). */
+export function dropPreserved(place: Place | undefined, name: string): void {
   const node = nodeOfWorkload(name);
   if (hasNode(place, node)) {
     const pkram = openMedium(place, {});
@@ -189,7 +195,6 @@ export function dropCheckpoint(place: Place | undefined, name: string): void {
       pkram.close();
     }
   }
-  rmSync(spillOf(name), { recursive: true, force: true });
 }
 
 function hasNode(place: Place | undefined, node: string): boolean {

@@ -11,7 +11,6 @@ import {
   change,
   guestProgram,
   KEPT_MODULES,
-  restoredPid,
   SLOW,
   SPARE_MODULES,
   untilEnded,

@@ -11,8 +11,8 @@ import { joinInitrds } from '../../src/kexec/plan.ts';
 import {
   Client,
   change,
+  guestProgram,
   KEPT_MODULES,
-  keptProgram,
   restoredPid,
   SLOW,
   SPARE_MODULES,
@@ -33,7 +33,7 @@ fi
 const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
 const old = await modulesArchive(await kernel('6.1'), KEPT_MODULES, SPARE_MODULES);
 const files = {
-  kept: await keptProgram(),
+  kept: await guestProgram('kept'),
   early,
   'old-initrd': joinInitrds([await commonArchive(), old, early]),
 };
