@@ -15,6 +15,7 @@ import {
   GOES_ON,
   helper,
   hibernate,
+  hibernateAway,
   inMachine,
   kernels,
   machineOf,
@@ -184,12 +185,22 @@ if (process.env.TIDEOVER_FULL) {
       await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {
         assert.match(await vm.check(`tideover resume ${await helper(vm)}`, SLOW), /could not be restored before/);
       });
+    } finally {
+      for (const each of copies) each.remove();
+    }
+  });
 
-      // The dump alone, in another format, and what one tells krestore by hand.
-      const [elf, room] = kept([emptyDisk(2 ** 31), emptyDisk(2 ** 31)]);
-      const by = again();
-      const machineOfDump = { ...by, disks: [...by.disks.slice(0, 2), elf!, room!, kernels] };
-      await inMachine(machineOfDump, async (vm) => {
+  test('the dump alone, in another format, is put back by hand', async () => {
+    using disks = newDisks();
+    const [room, elf] = [emptyDisk(2 ** 31), emptyDisk(2 ** 31)];
+    const base = machineOf(disks);
+    const machine = { ...base, memory: 896, disks: [disks.own, disks.image, disks.small, room, elf, kernels] };
+    try {
+      const self = await inMachine(machine, async (vm) => {
+        await startWork(vm);
+        return hibernateAway(vm, `--to /dev/vdb ${QUICK}`);
+      });
+      await inMachine(machine, async (vm) => {
         const began = vm.agent.greeting;
         await mountKernels(vm);
         await vm.check('mkfs.ext4 -q /dev/vdd && mkdir /mnt/room && mount /dev/vdd /mnt/room', SLOW);
@@ -200,11 +211,11 @@ if (process.env.TIDEOVER_FULL) {
         ];
         assert.match(ps, /tideover/);
         assert.equal(psOfElf, ps);
-        await vm.check('dd if=/mnt/room/elf of=/dev/vdc bs=1M conv=sparse; umount /mnt/room', SLOW);
+        await vm.check('dd if=/mnt/room/elf of=/dev/vde bs=1M && umount /mnt/room && sync', SLOW);
         const { description } = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
         const { entry, region } = description;
         const program = `${KERNELS}/tideover/test/lab/guest/krestore.ts`;
-        const args = [`${KERNELS}/jump/vmlinuz`, `${KERNELS}/system`, '/dev/vdc', entry, region.start, region.end].join(
+        const args = [`${KERNELS}/jump/vmlinuz`, `${KERNELS}/system`, '/dev/vde', entry, region.start, region.end].join(
           ' ',
         );
         void vm.run(`node ${program} ${args}`, SLOW).catch(() => {});
@@ -213,7 +224,7 @@ if (process.env.TIDEOVER_FULL) {
         await checkWork(vm);
       });
     } finally {
-      for (const each of copies) each.remove();
+      for (const each of [room, elf]) each.remove();
     }
   });
 }

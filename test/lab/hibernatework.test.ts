@@ -42,7 +42,10 @@ async function startServices(vm: Vm): Promise<void> {
   await put('/etc/systemd/system-sleep/note', HOOK);
   await put('/etc/systemd/system/on-sleep.service', ON_SLEEP);
   await vm.check('systemctl daemon-reload; systemctl -q enable on-sleep.service', LONG);
-  await put('/run/client', 'while :; do echo INCR beats; sleep 0.1; done | redis-cli >/run/client.log 2>&1\n');
+  await put(
+    '/run/client',
+    'while :; do echo INCR beats; sleep 0.1; done | stdbuf -oL redis-cli >/run/client.log 2>&1\n',
+  );
   await vm.check('systemd-run -q --unit=client sh /run/client', LONG);
   await vm.check(
     'until su postgres -c "psql -c \\"select 1\\""; do sleep 1; done; su postgres -c "pgbench -i -q -s 1"',
@@ -172,6 +175,7 @@ if (process.env.TIDEOVER_FULL) {
         assert.equal((await last.agent.ready(LONG_MS)).agent, self);
         await checkServices(last);
         const hooks = 'pre hibernate hibernate\npost hibernate hibernate\n';
+        await last.check('until grep -q wakes /run/hooks; do sleep 0.5; done', LONG);
         assert.equal(await last.check('cat /run/hooks'), `${hooks}target sleeps\n${hooks}target wakes\n`);
         await last.check('systemctl stop writer; umount /mnt/own; e2fsck -f -n /dev/vdb', LONG);
         await last.check('systemctl stop bench client postgresql redis-server; systemctl poweroff', LONG);
