@@ -16,19 +16,29 @@ const POLL_MS = 200;
  * The first block device on which a block is the wanted one.
  *
  * @param at where the block stands on it, in bytes
- * @param seconds to wait for one: USB disks come late
+ * @param seconds to wait for one: USB disks come late @param only a disk or a file, in place of all disks
  */
-export function findDisk(wanted: (block: Uint8Array) => boolean, at = 0, seconds = 0): string | undefined {
+export function findDisk(
+  wanted: (block: Uint8Array) => boolean,
+  at = 0,
+  seconds = 0,
+  only?: string,
+): string | undefined {
   const end = Date.now() + seconds * 1000;
   for (;;) {
-    for (const name of readdirSync(FOLDER).sort()) {
-      const path = `/dev/${name.replaceAll('!', '/')}`;
+    for (const path of only === undefined ? allDisks() : [only]) {
       const block = blockAt(path, at);
       if (block !== undefined && wanted(block)) return path;
     }
     if (Date.now() >= end) return undefined;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
   }
+}
+
+function allDisks(): string[] {
+  return readdirSync(FOLDER)
+    .sort()
+    .map((name) => `/dev/${name.replaceAll('!', '/')}`);
 }
 
 /** Whether there is an image of a machine: on a block device or in a file. */

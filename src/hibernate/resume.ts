@@ -7,7 +7,7 @@ import { PAGE_SIZE } from '../mem/address.ts';
 import { formatRange, subtract } from '../mem/range.ts';
 import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
-import { findDisk, isImageFile } from './disks.ts';
+import { findDisk } from './disks.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
 import { type Description, isImage, isUnfinished } from './image.ts';
 import { changedFileSystem } from './marks.ts';
@@ -45,10 +45,11 @@ function loadFromDisk(
   from: string | Pick<Place, 'extents'> | undefined,
   seconds: number,
 ): string | undefined {
-  const at = typeof from === 'string' ? undefined : from?.extents?.[0]?.at;
-  const place = typeof from === 'string' ? isImageFile(from) && { path: from } : placeFound(from, seconds);
-  if (place) return loadRestorer(helper, place);
-  const cut = findDisk(isUnfinished, at);
+  const [only, extents] = typeof from === 'string' ? [from] : [undefined, from?.extents];
+  const at = extents?.[0]?.at;
+  const path = findDisk(isImage, at, seconds, only);
+  if (path !== undefined) return loadRestorer(helper, { path, ...(extents && { extents }) });
+  const cut = findDisk(isUnfinished, at, 0, only);
   return `there is no image${cut === undefined ? '' : `; saving one to ${cut} was cut off`}`;
 }
 
@@ -98,11 +99,6 @@ function loadRestorer(helper: HelperFiles, place: Place, server?: FoundServer): 
   });
   load(planInRegion({ ...request, region: description.region }, machine));
   return undefined;
-}
-
-function placeFound(place: Pick<Place, 'extents'> | undefined, seconds: number): Place | undefined {
-  const path = findDisk(isImage, place?.extents?.[0]?.at, seconds);
-  return path === undefined ? undefined : { ...place, path };
 }
 
 /** Why an image cannot be put into this machine, or undefined where it can. */
