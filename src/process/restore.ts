@@ -22,7 +22,7 @@ import { makeGroups, makeStray } from './groups.ts';
 import { makeCgroupNamespace, prepareGroups } from './groupsettings.ts';
 import { type GoingNote, guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
-import { makeMounts, type RestoreMountOptions } from './mounts.ts';
+import { makeMounts, type RestoreMountOptions } from './mounts/make.ts';
 import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
 import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';

@@ -21,7 +21,7 @@ import type { Foresight } from './foresight.ts';
 import type { Groups } from './groupsettings.ts';
 import { Ids } from './ids.ts';
 import type { IpcNamespace } from './ipc.ts';
-import { SavedMounts, type SaveMountOptions } from './mounts.ts';
+import { SavedMounts, type SaveMountOptions } from './mounts/save.ts';
 import type { Namespaces } from './namespaces.ts';
 import type { Network } from './network.ts';
 import { place, Root } from './root.ts';

@@ -5,7 +5,7 @@ import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
 import { dataRanges } from './files/holes.ts';
 import { FileMemory, type Memory, ProcessMemory, writePagemap, writePages } from './memory.ts';
-import { contentFile } from './mounts.ts';
+import { contentFile } from './mounts/entry.ts';
 import { OURS } from './namespaces.ts';
 import { DUMPS, encodeDump, type Network } from './network.ts';
 import type { Runs } from './runs.ts';
