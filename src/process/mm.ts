@@ -26,8 +26,11 @@ import type { Saving } from './saving.ts';
 import { saveSegment } from './sysv.ts';
 import { saveGuards, saveVma } from './vma.ts';
 
-/** @throws UnsupportedError for a mapping that cannot be saved */
-export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
+/**
+ * @param withFiles false where no descriptors are saved, and which one a ring of io_uring has is not known
+ * @throws UnsupportedError for a mapping that cannot be saved
+ */
+export function saveVmas(pid: number, saving: Saving, withFiles = true): VmaEntry[] {
   const link = (vma: FlaggedVma) => `/proc/${pid}/map_files/${vma.start.toString(16)}-${vma.end.toString(16)}`;
   const backing = {
     isWatched: () => saving.options.tracking?.watches(pid) === true,
@@ -45,7 +48,7 @@ export function saveVmas(pid: number, saving: Saving): VmaEntry[] {
       return shmid;
     },
     segment: (vma: FlaggedVma) => saveSegment(saving, vma, link(vma)),
-    ring: (vma: FlaggedVma) => saving.rings.get(vma.inode)?.id,
+    ring: (vma: FlaggedVma) => (withFiles ? saving.rings.get(vma.inode)?.id : 0),
     memfd: (vma: FlaggedVma, flags: number) => saveMappedMemfd(saving, link(vma), flags),
   };
   const { foresight, stopped } = saving;

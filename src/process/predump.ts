@@ -87,7 +87,7 @@ export function preDump({ pid, timeout, parent }: PreDumpOptions, draft: ImageDr
 /** Gets hold of all address spaces of a tree, for which it stands still. */
 function enter(root: number, timeout: number, tracking: Tracking, namespaces: Namespaces) {
   const saving = new Saving({ ghostLimit: 0, fileLocks: true, shellJob: true, tracking }, namespaces, false);
-  const mapped = new Map(treeOf(root).map((pid) => [pid, ifThere([], () => saveVmas(pid, saving))]));
+  const mapped = new Map(treeOf(root).map((pid) => [pid, ifThere([], () => saveVmas(pid, saving, false))]));
   const objects = new SharedObjects(namespaces);
   const guests: Guest[] = [];
   const started = performance.now();

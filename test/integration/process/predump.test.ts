@@ -9,7 +9,7 @@ import { fetchCriu } from '../../../lab/criu.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench, free, idsBelow } from './target.ts';
+import { Bench, free, idsBelow, program } from './target.ts';
 
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 8;
 
@@ -158,6 +158,21 @@ test('without its tracker an image is whole, and says so; after --leave-running 
   preDump('5');
   const other = preDump('6', '4');
   assert.ok(other.unwatched && other.unchanged === 0, JSON.stringify(other));
+  await isWell(target, pid);
+});
+
+test('Node, which has rings that it has mapped', async (t) => {
+  const target = new Bench();
+  t.after(() => target.dispose());
+  const pid = target.start(process.execPath, [program('timers.mjs')]);
+  await target.says('ready');
+  const { preDump, checkpoint, restore } = commands(target, pid);
+  preDump('1');
+  await setTimeout(300);
+  const ids = idsBelow(pid);
+  assert.ok(checkpoint('2', '1').unchanged > 0);
+  await free(ids);
+  restore('2');
   await isWell(target, pid);
 });
 
