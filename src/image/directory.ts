@@ -207,8 +207,12 @@ function parentOf(path: string): string | undefined {
   }
 }
 
-/** Refuses to write over an image on which the new one would build. */
-function checkParent(path: string, parent: string): void {
+/**
+ * Refuses to write over an image on which the new one would build.
+ *
+ * @param isEnough whether a file tells that there is an image
+ */
+function checkParent(path: string, parent: string, isEnough = (file: string) => file === INVENTORY): void {
   const own = fs.realpathSync(path);
   const first = resolve(path, parent);
   for (let at = first, left = MOST_PARENTS; ; left--) {
@@ -220,7 +224,7 @@ function checkParent(path: string, parent: string): void {
         remedy: 'name another directory for the new image',
       });
     }
-    if (!fs.existsSync(join(real, INVENTORY))) {
+    if (!imageFiles(real).some(isEnough)) {
       throw new UnsupportedError({
         what: `images directory ${at}`,
         why: 'there is no image in it to build on',
@@ -269,9 +273,7 @@ function moveUp(partial: string, path: string): void {
   const sums = join(path, SUMS_FILE);
   call(`copyfile(${sums})`, () => fs.copyFileSync(join(partial, SUMS_FILE), sums));
   sync(sums);
-  const [own, old] = [parentOf(partial), parentOf(path)];
-  if (old !== undefined && old !== own) fs.unlinkSync(join(path, PARENT));
-  if (own !== undefined && old !== own) fs.symlinkSync(own, join(path, PARENT));
+  linkParent(path, parentOf(partial));
   // What comes first has to be on the disk first.
   sync(path);
   if (begins) move(partial, path, INVENTORY);
@@ -279,9 +281,22 @@ function moveUp(partial: string, path: string): void {
   sync(path);
 }
 
-/** Begins the files of a page server, which come to stand in a directory beside what is there or will be. */
-export function createPages(path: string): ImageDraft {
+/** Has an image build on another one, or on none. */
+function linkParent(path: string, parent: string | undefined): void {
+  const old = parentOf(path);
+  if (old === parent) return;
+  if (old !== undefined) fs.unlinkSync(join(path, PARENT));
+  if (parent !== undefined) fs.symlinkSync(parent, join(path, PARENT));
+}
+
+/**
+ * Begins the files of a page server, which come to stand in a directory beside what is there or will be.
+ *
+ * @param parent the directory of the image on which they build, from within this one
+ */
+export function createPages(path: string, parent?: string): ImageDraft {
   call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 }));
+  if (parent !== undefined) checkParent(path, parent, isMemory);
   const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
   const files: string[] = [];
   const open = new Set<number>();
@@ -297,6 +312,7 @@ export function createPages(path: string): ImageDraft {
     for (const file of imageFiles(path))
       if (isMemory(file) || file === PAGES_SUMS_FILE) fs.rmSync(join(path, file), { force: true });
     for (const file of files) move(partial, path, file);
+    linkParent(path, parent);
     fs.rmdirSync(partial);
     sync(path);
   };

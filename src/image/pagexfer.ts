@@ -3,17 +3,17 @@
  *
  *     saves                                  has the page server
  *     OPEN2, which pagemap      ------->     begins pagemap-N.img and a pages-M.img
- *            <------- one byte: whether there is an earlier image
+ *            <------- one byte: whether there is an earlier image, in which runs that are sent without pages can be
  *     ADD_F, a run, its pages   ------->     writes both; again and again
  *     CLOSE                     ------->     makes all of it last
  *            <------- four bytes: 0
  */
 import { struct, u32, u64n, viewOf } from '../abi/struct.ts';
-import { FormatError } from '../errors.ts';
+import { FormatError, UnsupportedError } from '../errors.ts';
 import { PE_PARENT, PE_PRESENT } from './messages/memory.ts';
 import { PagemapWriter } from './pagemap.ts';
-import { PAGE_SIZE, PageRuns } from './pages.ts';
-import { type ImageDraft, memorySource, type Sink } from './store.ts';
+import { MemoryImage, PAGE_SIZE, PageRuns } from './pages.ts';
+import { type ImageDraft, type ImageStore, memorySource, type Sink } from './store.ts';
 import { fileName, images, pagesFile, typeOfFile } from './types.ts';
 
 export const page_server_iov = struct('page_server_iov', 32, {
@@ -56,6 +56,7 @@ function decodePagemap(dst_id: number): string | undefined {
 /** What comes from a client becomes files of a draft, which is committed when the client says that it was all. */
 export class PageReceiver {
   readonly #draft: ImageDraft;
+  readonly #parent: ImageStore | undefined;
   readonly #answer: (bytes: Uint8Array) => void;
   readonly #head = new Uint8Array(page_server_iov.size);
   #filled = 0;
@@ -65,12 +66,16 @@ export class PageReceiver {
   #dst: number | undefined;
   #pagemap: PagemapWriter | undefined;
   #pages: Sink | undefined;
+  /** What the parent has of that pagemap. */
+  #before: PageRuns | undefined;
   /** Bytes of pages that came. */
   bytes = 0;
   isDone = false;
 
-  constructor(draft: ImageDraft, answer: (bytes: Uint8Array) => void) {
+  /** @param parent the image on which that of the draft builds */
+  constructor(draft: ImageDraft, parent: ImageStore | undefined, answer: (bytes: Uint8Array) => void) {
     this.#draft = draft;
+    this.#parent = parent;
     this.#answer = answer;
   }
 
@@ -102,10 +107,10 @@ export class PageReceiver {
       case PS_IOV_OPEN:
       case PS_IOV_OPEN2:
         this.#open(dst_id);
-        if (command === PS_IOV_OPEN2) this.#answer(Uint8Array.of(0));
+        if (command === PS_IOV_OPEN2) this.#answer(Uint8Array.of(this.#before === undefined ? 0 : 1));
         return;
       case PS_IOV_PARENT:
-        this.#answer(new Uint8Array(4));
+        this.#answer(Uint8Array.of(this.#hasParent(dst_id) ? 1 : 0, 0, 0, 0));
         return;
       case PS_IOV_ADD_F:
         this.#add(dst_id, vaddr, nr_pages, cmd >>> PS_CMD_BITS);
@@ -126,28 +131,51 @@ export class PageReceiver {
     }
   }
 
+  #hasParent(dst_id: number): boolean {
+    return this.#parent?.has(fileName(images.PAGEMAP, nameOf(dst_id))) === true;
+  }
+
   #open(dst_id: number): void {
-    const name = decodePagemap(dst_id);
-    if (name === undefined) throw unexpected('a pagemap', `0x${dst_id.toString(16)}`);
+    const name = nameOf(dst_id);
     this.#close();
     this.#dst = dst_id;
+    if (this.#hasParent(dst_id)) {
+      const memory = new MemoryImage(this.#parent!, name);
+      memory.close();
+      this.#before = memory.runs;
+    }
     this.#pagemap = new PagemapWriter(this.#draft.create(fileName(images.PAGEMAP, name)), ++this.#pagesId);
     this.#pages = this.#draft.create(pagesFile(this.#pagesId), 0);
   }
 
   #add(dst_id: number, vaddr: number, nrPages: number, flags: number): void {
     if (this.#dst !== dst_id) this.#open(dst_id);
-    if ((flags & PE_PARENT) !== 0) throw unexpected('pages', 'pages of an earlier image, which is not here');
+    if ((flags & PE_PARENT) !== 0 && !this.#isBefore(vaddr, nrPages * PAGE_SIZE)) {
+      throw unexpected('pages', `pages of an earlier image at 0x${vaddr.toString(16)}, which are not here`);
+    }
     this.#pagemap!.run(vaddr, nrPages, flags);
     if ((flags & PE_PRESENT) !== 0) this.#left = nrPages * PAGE_SIZE;
+  }
+
+  /** Whether the parent has all of it. */
+  #isBefore(start: number, size: number): boolean {
+    return this.#before !== undefined && this.#before.present(start, start + size) === size;
   }
 
   #close(): void {
     this.#pagemap?.close();
     this.#pages?.close();
+    this.#before = undefined;
     this.#pagemap = undefined;
     this.#pages = undefined;
   }
+}
+
+/** @throws FormatError */
+function nameOf(dst_id: number): string {
+  const name = decodePagemap(dst_id);
+  if (name === undefined) throw unexpected('a pagemap', `0x${dst_id.toString(16)}`);
+  return name;
 }
 
 function unexpected(expected: string, found: string): FormatError {
@@ -180,6 +208,7 @@ export function sendingDraft(draft: ImageDraft, connection: Connection): ImageDr
     draft.seal();
   };
   return {
+    sendsMemory: true,
     seal,
     commit() {
       seal();
@@ -212,7 +241,14 @@ function sendPages(
 ): Sink {
   const dst_id = encodePagemap(name);
   command(PS_IOV_OPEN2, { nr_pages: 0, vaddr: 0, dst_id });
-  connection.receive(1);
+  const hasParent = connection.receive(1)[0] !== 0;
+  if (runs.hasParent && !hasParent) {
+    throw new UnsupportedError({
+      what: 'page server',
+      why: `it has no earlier image with pagemap-${name}.img`,
+      remedy: 'start it with --prev-images-dir, as seen from its own images directory',
+    });
+  }
   let [run, left] = [0, 0];
   /** Begins the next run that has pages; runs without any are told as they are. */
   const next = (): void => {

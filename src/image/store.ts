@@ -50,6 +50,8 @@ export interface ImageStore {
 
 /** An image that is being written. */
 export interface ImageDraft {
+  /** Memory goes to a page server: each pagemap must be written before its pages, and is not in this image. */
+  readonly sendsMemory?: boolean;
   /**
    * Begins a file.
    * @param size in bytes; demanded of pages, a hint for others

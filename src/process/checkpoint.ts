@@ -388,7 +388,8 @@ export function save(
       if (foresight?.wasRight(each.of, each.from) === false) throw new Unforeseen();
       each.find();
     }
-    options.tracking?.write(draft, (pid) => saving.ids.inside(pid));
+    const spaces = memory.filter((each) => each instanceof ProcessMemory);
+    options.tracking?.write(draft, (pid) => saving.ids.inside(pid), spaces);
     writeImage(draft, { tasks, saving, clocks, memory });
     if (foresight?.wereRight() === false) throw new Unforeseen();
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });

@@ -12,6 +12,8 @@ import { isUnknown, joined, NO_RUNS, RunList, type Runs, unknownRuns } from './r
 import { leftByFork } from './vma.ts';
 
 const PAGE = 4096;
+/** In place of a page that is not there any more. */
+const NOTHING = new Uint8Array(PAGE);
 let chunk: Region | undefined;
 
 /** Contents of memory for one pagemap. */
@@ -32,8 +34,9 @@ export function writePagemap(
   draft: Pick<ImageDraft, 'create'>,
   memory: Pick<Memory, 'name' | 'runs' | 'unchanged'>,
   pagesId: number,
+  file = fileName(images.PAGEMAP, memory.name),
 ): void {
-  const writer = new PagemapWriter(draft.create(fileName(images.PAGEMAP, memory.name)), pagesId);
+  const writer = new PagemapWriter(draft.create(file), pagesId);
   const own = memory.runs.bounds;
   const theirs = memory.unchanged?.bounds ?? NO_RUNS.bounds;
   const run = (bounds: Float64Array, i: number, flags: number) =>
@@ -251,9 +254,10 @@ export class ProcessMemory implements Memory {
 /**
  * Writes memory of a process that runs, and may unmap what is to be read.
  *
- * @returns what was written of the runs
+ * @param whole zeros stand for what was unmapped, as the pagemap is written already
+ * @returns what was read of the runs
  */
-export function writeRunning(draft: ImageDraft, pid: number, runs: Runs, pagesId: number): Runs {
+export function writeRunning(draft: ImageDraft, pid: number, runs: Runs, pagesId: number, whole: boolean): Runs {
   chunk ??= new Region(CHUNK);
   const { address, bytes } = chunk;
   const written = new RunList();
@@ -264,12 +268,12 @@ export function writeRunning(draft: ImageDraft, pid: number, runs: Runs, pagesId
     for (let i = 0; i < bounds.length; i += 2) {
       for (let at = bounds[i]!; at < bounds[i + 1]!; ) {
         const got = pread64.attempt({ fd, buf: address, count: Math.min(bounds[i + 1]! - at, CHUNK), offset: at });
-        const whole = got < PAGE ? 0 : got - (got % PAGE);
-        if (whole > 0) {
-          sink.write(bytes.subarray(0, whole));
-          written.add(at, at + whole);
-        }
-        at += Math.max(PAGE, whole);
+        const read = got < PAGE ? 0 : got - (got % PAGE);
+        if (read > 0) {
+          sink.write(bytes.subarray(0, read));
+          written.add(at, at + read);
+        } else if (whole) sink.write(NOTHING);
+        at += Math.max(PAGE, read);
       }
     }
   } finally {

@@ -60,11 +60,16 @@ export function preDump({ pid, timeout, parent }: PreDumpOptions, draft: ImageDr
     const memory = spaces.map(({ pid, name, vmas }, i) => {
       const all = ifThere(NO_RUNS, () => findPages(pid, vmas).pages);
       const unchanged = common(before[i]!, all);
-      const runs = ifThere(NO_RUNS, () => writeRunning(draft, pid, without(all, unchanged), i + 1));
-      writePagemap(draft, { name, runs, unchanged }, i + 1);
-      return { runs, unchanged };
+      const planned = without(all, unchanged);
+      const first = draft.sendsMemory === true;
+      if (first) writePagemap(draft, { name, runs: planned, unchanged }, i + 1);
+      const runs = first
+        ? writeRunning(draft, pid, planned, i + 1, true)
+        : ifThere(NO_RUNS, () => writeRunning(draft, pid, planned, i + 1, false));
+      if (!first) writePagemap(draft, { name, runs, unchanged }, i + 1);
+      return { name, runs, unchanged };
     });
-    tracking.write(draft, (pid) => ids.inside(pid));
+    tracking.write(draft, (pid) => ids.inside(pid), memory);
     writeStatistics(draft, memory, { freezing, frozen: frozen + barrier });
     draft.commit();
     tracking.committed();

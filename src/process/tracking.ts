@@ -20,8 +20,8 @@ import * as uffd from '../abi/userfaultfd.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 import { writeEntries } from '../image/file.ts';
 import * as area from '../image/messages/memory.ts';
-import { MemoryImage, type VmaEntry } from '../image/pages.ts';
-import type { ImageDraft, ImageStore } from '../image/store.ts';
+import { MemoryImage, PageRuns, type VmaEntry } from '../image/pages.ts';
+import { type ImageDraft, type ImageStore, withSource } from '../image/store.ts';
 import { entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { close } from '../sys/files.ts';
@@ -30,6 +30,7 @@ import { Pagemap } from '../sys/pagemap.ts';
 import { softDirty } from '../sys/probe/pages.ts';
 import { kcmp, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { agree, openUserfaultfd, register, unprotect } from '../sys/userfaultfd.ts';
+import { type Memory, writePagemap } from './memory.ts';
 import { findPages } from './pages.ts';
 import type { Remote } from './remote.ts';
 import { common, joined, NO_RUNS, RunList, type Runs, without } from './runs.ts';
@@ -200,9 +201,19 @@ export class Tracking {
     return common(without(all.runs(), written.runs()), this.#before.get(pid) ?? NO_RUNS);
   }
 
-  /** Says in the image who watches. @param idOf gives the id of a process in the image */
-  write(draft: ImageDraft, idOf: (pid: number) => number): void {
+  /**
+   * Says in the image who watches.
+   *
+   * @param idOf gives the id of a process in the image @param memory all that the image has of processes, or its parent
+   */
+  write(
+    draft: ImageDraft,
+    idOf: (pid: number) => number,
+    memory: readonly Pick<Memory, 'name' | 'runs' | 'unchanged'>[],
+  ): void {
     if (!this.#goOn) return;
+    // What a page server has is not asked for again.
+    if (draft.sendsMemory) for (const each of memory) writePagemap(draft, each, 0, sentFile(each.name));
     const armed = [...this.#armed].map(([pid, fd]) => ({ pid, fd }));
     this.#tracker = makeTracker(armed);
     writeEntries(draft.create(fileName(images.TRACKING)), images.TRACKING, [
@@ -260,10 +271,9 @@ export class Tracking {
     const { tracker, boot_id, tracked } = entryOf(parent, images.TRACKING);
     if (boot_id !== bootId() || !this.#found.some(({ self }) => isSame(self, tracker))) return;
     for (const each of tracked) {
-      if (!isThere(each) || !parent.has(fileName(images.PAGEMAP, each.id))) continue;
-      const image = new MemoryImage(parent, each.id!);
-      const { vaddr, size, length } = image.runs;
-      image.close();
+      const known = isThere(each) ? pagesIn(parent, each.id!) : undefined;
+      if (known === undefined) continue;
+      const { vaddr, size, length } = known;
       const runs = new RunList();
       for (let i = 0; i < length; i++) runs.add(vaddr[i]!, vaddr[i]! + size[i]!);
       this.#before.set(each.pid, runs.runs());
@@ -277,6 +287,20 @@ export function stopWatching(pids: readonly number[]): void {
     endTracker(tracker);
     for (const fd of tracker.watching.values()) close({ fd });
   }
+}
+
+/** The pagemap of a process as a page server got it, with what stands in its parent. */
+function sentFile(name: number | string): string {
+  return `sent-pagemap-${name}.img`;
+}
+
+/** All pages that an image has of a process, or that a page server has beside it. */
+function pagesIn(image: ImageStore, id: number): PageRuns | undefined {
+  if (image.has(sentFile(id))) return withSource(image, sentFile(id), PageRuns.read);
+  if (!image.has(fileName(images.PAGEMAP, id))) return undefined;
+  const memory = new MemoryImage(image, id);
+  memory.close();
+  return memory.runs;
 }
 
 /** Whether a mapping was registered before: whether the first page that is there may be protected. */

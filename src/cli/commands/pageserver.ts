@@ -1,14 +1,16 @@
 import { createServer, type Socket } from 'node:net';
 import { command, type Flags } from '../command.ts';
-import { imageFlags, needsDirectory } from '../criu/images.ts';
+import { imageFlags, needsDirectory, openParent } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
 import { pageServerFlags, portOf } from '../criu/pageserver.ts';
+import { treeFlags } from '../criu/predump.ts';
 import { byteSize } from '../progress.ts';
 
 const flags = {
   imagesDir: imageFlags.imagesDir,
   address: pageServerFlags.address,
   port: pageServerFlags.port,
+  parent: treeFlags.parent,
 } as const satisfies Flags;
 
 export const pageServer = command({
@@ -16,7 +18,7 @@ export const pageServer = command({
   group: 'Processes',
   summary: 'Take the memory of a checkpoint that is made elsewhere',
   description: [
-    'Waits for one checkpoint --page-server, of tideover or of CRIU, and writes what it sends into the images directory, where all ' +
+    'Waits for one checkpoint or pre-dump --page-server, of tideover or of CRIU, and writes what it sends into the images directory, where all ' +
       'other files of the image must be brought for a restore. Nobody is asked who he is, and nothing is encrypted: it ' +
       'listens on 127.0.0.1 unless --address says otherwise, as for a tunnel of ssh(1). With port 0 it says which one it got.',
     ABOUT_OTHERS,
@@ -41,11 +43,12 @@ export const pageServer = command({
     needsDirectory(directory, 'page-server');
     const { createPages } = await import('../../image/directory.ts');
     const { PageReceiver } = await import('../../image/pagexfer.ts');
-    const draft = createPages(directory);
+    const draft = createPages(directory, flags.parent);
+    const parent = await openParent(directory, flags.parent);
     const server = createServer({ noDelay: true });
     try {
       const client = await accept(server, flags.address ?? '127.0.0.1', portOf(flags.port, 0), io);
-      const receiver = new PageReceiver(draft, (bytes) => client.socket.write(bytes));
+      const receiver = new PageReceiver(draft, parent, (bytes) => client.socket.write(bytes));
       for await (const chunk of client.socket) receiver.push(chunk as Buffer);
       if (!receiver.isDone) throw new Error('the connection ended before all memory had come');
       io.info(`${byteSize(receiver.bytes)} of memory`);

@@ -1,9 +1,10 @@
 import { command } from '../command.ts';
 import { imageFlags } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions } from '../criu/options.ts';
+import { pageServerFlags } from '../criu/pageserver.ts';
 import { preDumpInto, treeFlags } from '../criu/predump.ts';
 
-const flags = { ...treeFlags, ...imageFlags };
+const flags = { ...treeFlags, ...imageFlags, ...pageServerFlags };
 
 export const predump = command({
   name: 'pre-dump',

@@ -59,7 +59,7 @@ export const criuOptions: readonly CriuOption[] = [
     'a pre-dump has it always; without soft-dirty bits pages are protected against writing instead',
   ),
   o('differs', 'lazy-pages', 'of a restore, which starts `tideover lazy-pages` by itself if none waits'),
-  o('same', 'prev-images-dir DIR', 'of a pre-dump or checkpoint'),
+  o('same', 'prev-images-dir DIR', 'of a pre-dump, checkpoint or page server'),
   o('differs', 'link-remap', 'the names stay after `--leave-running` as well, as the image needs them'),
   o(
     'differs',
@@ -86,7 +86,7 @@ export const criuOptions: readonly CriuOption[] = [
   ),
   o('differs', 'ext-unix-sk -x INODES', 'of a checkpoint; a restore needs it not', { optional: 'all' }),
 
-  o('differs', 'page-server', 'of a checkpoint, not yet of a pre-dump; it may be a page server of CRIU'),
+  o('differs', 'page-server', 'of a checkpoint or pre-dump; it may be a page server of CRIU'),
   o('differs', 'address ADDRESS', '`tideover page-server` listens on 127.0.0.1 without it'),
   o('same', 'port PORT', ''),
 

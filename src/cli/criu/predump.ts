@@ -6,7 +6,7 @@ import type { Io, Output } from '../io.ts';
 import { byteSize } from '../progress.ts';
 import { type imageFlags, needsDirectory, openDraft, openParent } from './images.ts';
 import { refuseUnbuilt } from './options.ts';
-import { refusePageServer } from './pageserver.ts';
+import { type pageServerFlags, throughPageServer } from './pageserver.ts';
 import { logged, supervised } from './run.ts';
 import { actionScripts } from './scripts.ts';
 
@@ -20,7 +20,7 @@ export const treeFlags = {
   },
 } as const satisfies Flags;
 
-type Given = FlagValues<typeof treeFlags & typeof imageFlags>;
+type Given = FlagValues<typeof treeFlags & typeof imageFlags & typeof pageServerFlags>;
 
 export const UNWATCHED =
   'nobody has watched what was written since the image before (its tracker is not there any more): this one is whole';
@@ -41,7 +41,6 @@ export function timeoutOf({ timeout }: Pick<Given, 'timeout'>): number {
 export async function preDumpInto(io: Io, flags: Given): Promise<Output> {
   const pid = pidOf(flags.tree, 'pre-dump');
   refuseUnbuilt(flags);
-  refusePageServer(flags, 'a pre-dump');
   const directory = flags.imagesDir ?? '.';
   needsDirectory(directory, 'a pre-dump');
   const script = actionScripts(flags.actionScript, directory);
@@ -50,7 +49,7 @@ export async function preDumpInto(io: Io, flags: Given): Promise<Output> {
     const { watchDraft } = await import('../../process/watch.ts');
     script('pre-dump', pid);
     const parent = await openParent(directory, flags.parent);
-    const draft = await openDraft(directory, flags.parent);
+    const draft = await throughPageServer(await openDraft(directory, flags.parent), flags);
     const { progressFile } = flags;
     return supervised(io, { label: 'pre-dump', progressFile }, (watch) =>
       preDump({ pid, timeout: timeoutOf(flags), parent }, watchDraft(draft, watch)),

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { cpSync, readdirSync } from 'node:fs';
+import { readdirSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -29,10 +29,21 @@ async function waiting(
   return { port: says.exec(text)![1]!, ended, said: () => text };
 }
 
-function ours(t: TestContext, target: Bench, directory: string) {
-  const line = [target.node, target.main, 'page-server', '-D', directory, '--port', '0'] as const;
+type Server = (t: TestContext, target: Bench, directory: string, parent?: string) => ReturnType<typeof waiting>;
+
+const prev = (parent: string | undefined) => (parent === undefined ? [] : ['--prev-images-dir', parent]);
+
+const ours: Server = (t, target, directory, parent) => {
+  const line = [target.node, target.main, 'page-server', '-D', directory, '--port', '0', ...prev(parent)] as const;
   return waiting(t, line, /waiting on 127\.0\.0\.1 port (\d+)/);
-}
+};
+
+const theirs: Server = async (t, target, directory, parent) => {
+  const { command } = await fetchCriu();
+  target.shell(`mkdir -p ${directory}`);
+  const line = [...command, 'page-server', '-D', directory, '--address', '127.0.0.1', '-v3', ...prev(parent)];
+  return waiting(t, line as [string, ...string[]], /Using (\d+) port/);
+};
 
 function bench(t: TestContext): Bench {
   const target = new Bench();
@@ -40,68 +51,117 @@ function bench(t: TestContext): Bench {
   return target;
 }
 
+async function started(t: TestContext, program: string): Promise<{ target: Bench; pid: number }> {
+  const target = bench(t);
+  const pid = target.start(target.compile(program));
+  await target.says('ready');
+  return { target, pid };
+}
+
 /** Where the image is put together. */
 const placeOf = (target: Bench) => join(target.folder, 'pages');
-const bring = (target: Bench) => cpSync(target.image, placeOf(target), { recursive: true });
+const bring = (target: Bench, from: string, to: string) => target.shell(`cp -af ${from}/. ${to}`);
 
-test('a checkpoint sends memory, shared one too, to a page server, and a restore finds all of it', async (t) => {
-  const target = bench(t);
-  const pid = target.start(target.compile('state'));
-  await target.says('ready');
-  const server = await ours(t, target, placeOf(target));
-  const to = ['--page-server', '--address', '127.0.0.1', '--port', server.port];
-  const saved = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, ...to);
-  assert.equal(saved.status, 0, saved.stderr);
-  assert.deepEqual(await server.ended, [0, null], server.said());
-  await target.gone(pid);
-  assert.deepEqual(
-    readdirSync(target.image).filter((file) => /^page/.test(file)),
-    [],
-  );
-  assert.ok(readdirSync(placeOf(target)).some((file) => /^pagemap-shmem-/.test(file)));
-  bring(target);
-  const verified = target.tideover('image', 'verify', placeOf(target));
-  assert.equal(verified.status, 0, verified.stderr);
-  const restored = target.tideover('restore', '-D', placeOf(target), '-d');
+/** The restored program has all that it had. */
+async function isWell(target: Bench, pid: number, image: string): Promise<void> {
+  const restored = target.tideover('restore', '-D', image, '-d');
   assert.equal(restored.status, 0, restored.stderr);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
-});
+}
+
+for (const [whose, server, program] of [
+  ['ours, shared memory too', ours, 'state'],
+  ['that of CRIU', theirs, 'written'],
+] as const) {
+  test(`a checkpoint sends memory to a page server, and what comes is restored: ${whose}`, async (t) => {
+    const { target, pid } = await started(t, program);
+    const { port, ended, said } = await server(t, target, placeOf(target));
+    const to = ['--page-server', '--address', '127.0.0.1', '--port', port];
+    const saved = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, ...to);
+    assert.equal(saved.status, 0, saved.stderr);
+    assert.deepEqual(await ended, [0, null], said());
+    await target.gone(pid);
+    assert.deepEqual(
+      readdirSync(target.image).filter((file) => /^page/.test(file)),
+      [],
+    );
+    assert.equal(
+      readdirSync(placeOf(target)).some((file) => /^pagemap-shmem-/.test(file)),
+      program === 'state',
+    );
+    bring(target, target.image, placeOf(target));
+    const verified = target.tideover('image', 'verify', placeOf(target));
+    assert.equal(verified.status, 0, verified.stderr);
+    await isWell(target, pid, placeOf(target));
+  });
+
+  test(`pre-dumps and a checkpoint that build on one another, through a page server: ${whose}`, async (t) => {
+    const target = bench(t);
+    const pid = target.start('python3', ['-c', PARTLY]);
+    await target.says('ready');
+    for (const step of [1, 2, 3]) {
+      const [here, there] = ['here', 'there'].map((side) => join(target.folder, side, `${step}`)) as [string, string];
+      const parent = step === 1 ? undefined : `../${step - 1}`;
+      const { port, ended, said } = await server(t, target, there, parent);
+      const what = step === 3 ? 'checkpoint' : 'pre-dump';
+      const to = ['--page-server', '--port', port, ...prev(parent)];
+      const saved = target.tideover(what, '-t', `${pid}`, '-D', here, '--json', ...to);
+      assert.equal(saved.status, 0, saved.stderr);
+      assert.deepEqual(await ended, [0, null], said());
+      const { memory, unchanged, unwatched } = JSON.parse(saved.stdout);
+      assert.equal(unwatched, false);
+      assert.ok(memory > 1 << 20 && unchanged > 6 << 20 === step > 1, saved.stdout);
+      bring(target, here, there);
+      if (step === 3) break;
+      process.kill(pid, 'SIGUSR1');
+      await target.says(`wrote ${step}\n`);
+    }
+    await target.gone(pid);
+    await isWell(target, pid, join(target.folder, 'there', '3'));
+  });
+}
+
+/** Has 8 MiB, of which it writes the second one when it is told to, and knows what is in them. */
+const PARTLY = `
+import hashlib, mmap, os, signal
+MIB = 1 << 20
+memory = mmap.mmap(-1, 8 * MIB, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+signals = [signal.SIGUSR1, signal.SIGTERM]
+signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+memory[:] = os.urandom(8 * MIB)
+wrote, wanted = 0, hashlib.sha256(memory).digest()
+print('ready', flush=True)
+while signal.sigwait(signals) == signal.SIGUSR1:
+    memory[MIB:2 * MIB] = os.urandom(MIB)
+    wrote, wanted = wrote + 1, hashlib.sha256(memory).digest()
+    print('wrote', wrote, flush=True)
+print('ok' if hashlib.sha256(memory).digest() == wanted else 'faults', flush=True)
+`;
 
 test('CRIU sends to our page server, and what comes is restored', async (t) => {
   const { criu } = await fetchCriu();
-  const target = bench(t);
-  const pid = target.start(target.compile('written'));
-  await target.says('ready');
+  const { target, pid } = await started(t, 'written');
   const server = await ours(t, target, placeOf(target));
   target.shell(`mkdir -p ${target.image}`);
   const to = ['--page-server', '--address', '127.0.0.1', '--port', server.port];
   criu('dump', '-t', `${pid}`, '-D', target.image, ...to);
   assert.deepEqual(await server.ended, [0, null], server.said());
   await target.gone(pid);
-  bring(target);
-  const restored = target.tideover('restore', '-D', placeOf(target), '-d');
-  assert.equal(restored.status, 0, restored.stderr);
-  process.kill(pid, 'SIGTERM');
-  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  bring(target, target.image, placeOf(target));
+  await isWell(target, pid, placeOf(target));
 });
 
-test("we send to CRIU's page server, and what comes is restored", async (t) => {
-  const { command } = await fetchCriu();
-  const target = bench(t);
-  const pid = target.start(target.compile('written'));
-  await target.says('ready');
-  target.shell(`mkdir -p ${placeOf(target)}`);
-  const line = [...command, 'page-server', '-D', placeOf(target), '--address', '127.0.0.1', '-v3'];
-  const server = await waiting(t, line as [string, ...string[]], /Using (\d+) port/);
-  const to = ['--page-server', '--port', server.port];
-  const saved = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, ...to);
-  assert.equal(saved.status, 0, saved.stderr);
-  assert.deepEqual(await server.ended, [0, null], server.said());
-  await target.gone(pid);
-  bring(target);
-  const restored = target.tideover('restore', '-D', placeOf(target), '-d');
-  assert.equal(restored.status, 0, restored.stderr);
+test('what builds on an image that the page server has not is refused, and goes on', async (t) => {
+  const { target, pid } = await started(t, 'written');
+  const [first, second] = ['1', '2'].map((name) => join(target.folder, name)) as [string, string];
+  assert.equal(target.tideover('pre-dump', '-t', `${pid}`, '-D', first).status, 0);
+  const server = await ours(t, target, placeOf(target));
+  const to = ['--page-server', '--port', server.port, '--prev-images-dir', '../1'];
+  const refused = target.tideover('checkpoint', '-t', `${pid}`, '-D', second, ...to);
+  assert.equal(refused.status, 3, refused.stderr);
+  assert.match(refused.stderr, /no earlier image.*--prev-images-dir/);
+  assert.notDeepEqual(await server.ended, [0, null]);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
