@@ -175,6 +175,7 @@ if (process.env.TIDEOVER_FULL) {
         assert.equal((await last.agent.ready(LONG_MS)).agent, self);
         await checkServices(last);
         const hooks = 'pre hibernate hibernate\npost hibernate hibernate\n';
+        context.diagnostic((await last.check('systemctl show -p StatusText -p Result tideover-hibernate')).trim());
         await last.check('until grep -q wakes /run/hooks; do sleep 0.5; done', LONG);
         assert.equal(await last.check('cat /run/hooks'), `${hooks}target sleeps\n${hooks}target wakes\n`);
         await last.check('systemctl stop writer; umount /mnt/own; e2fsck -f -n /dev/vdb', LONG);
