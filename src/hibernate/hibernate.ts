@@ -124,7 +124,6 @@ export async function hibernate(options: HibernateOptions): Promise<Word | undef
       remedy: 'give another with --region',
     });
   const keepFree = POISON.test(readProcText('/proc/cmdline'));
-  const estimated = options.force ? undefined : estimateImage(memory, compression, keepFree);
   using mailbox = makeMailbox(region);
   const ticket = randomBytes(16).toString('hex');
   const order: SaveOrder = {
@@ -143,9 +142,11 @@ export async function hibernate(options: HibernateOptions): Promise<Word | undef
     release: readCpu().kernel.release,
   };
   const plan = planJump({ ...helperRequest(helper, server ?? place.path, order), region }, machine);
-  // What is loaded is part of the machine's memory until it has been run. A server says how much room it has when it has none.
-  if (server === undefined)
+  // What is loaded is part of the machine's memory too. A server says how much room it has when it has none.
+  if (server === undefined && !options.force) {
+    const estimated = estimateImage(memory, compression, keepFree);
     requireRoom(place, estimated && estimated + plan.segments.reduce((sum, { bytes }) => sum + bytes.length, 0));
+  }
   // An image that was there is none any more.
   // A file by its file system, as long as that is mounted; what it holds is secret.
   if (server !== undefined) clearOn(server);
