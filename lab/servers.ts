@@ -95,7 +95,8 @@ export async function httpServer(
     };
     if (request.method === 'PUT') {
       if (isFull(request.url!)) {
-        response.setHeader('Connection', 'close');
+        // Closed at once, the connection would be reset, and the answer be lost on the way.
+        request.on('error', () => {}).resume();
         return end(507);
       }
       mkdirSync(dirname(path), { recursive: true });
