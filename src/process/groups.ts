@@ -8,11 +8,14 @@ import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { getpgid, getsid } from '../sys/process.ts';
 import { cont } from '../sys/ptrace.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
+import { cloneOne } from './cloning.ts';
+import { dropChildSignal } from './ending.ts';
+import { type Made, makeLayout } from './made.ts';
 import { Remote, Scratch } from './remote.ts';
 import { bornIn, makerOfStray } from './sessions.ts';
 import { makerOf } from './sharing.ts';
 import { expectEnd, Tracee } from './tracee.ts';
-import { cloneOne, dropChildSignal, justMade, type Made, makeLayout } from './tree.ts';
+import { justMade } from './tree.ts';
 
 /** A process that is there for a moment. */
 class Passing {

@@ -11,8 +11,8 @@ import type { cgroup_entry, cgroup_prop_entry } from '../image/messages/namespac
 import type { Value } from '../image/proto.ts';
 import { readMountinfo } from '../sys/mountinfo.ts';
 import { cgroupsOf, folderOf, type GroupOptions, restoreCgroups } from './cgroups.ts';
+import type { Made } from './made.ts';
 import { inCgroupNamespace } from './namespaces.ts';
-import type { Made } from './tree.ts';
 
 export type Groups = Value<typeof cgroup_entry>;
 type Setting = Value<typeof cgroup_prop_entry>;

@@ -32,12 +32,14 @@ import {
   restoreProcFiles,
   saveProcFiles,
 } from './attributes.ts';
+import { cloneAll } from './cloning.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
 import { restoreLock } from './files/locks.ts';
 import { threadsOf } from './freeze.ts';
 import { restoreLimits } from './limits.ts';
+import type { Made } from './made.ts';
 import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
 import { lend, Remote } from './remote.ts';
@@ -48,7 +50,6 @@ import { restoreActions, restorePending } from './signals.ts';
 import { restoreParentDeathSignal, restoreThread } from './thread.ts';
 import { restoreTimers } from './timers.ts';
 import { expectStop, Tracee } from './tracee.ts';
-import { cloneAll, type Made } from './tree.ts';
 import { goOnWaiting } from './waits.ts';
 
 /** A process with all its threads. */

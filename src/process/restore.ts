@@ -17,11 +17,13 @@ import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
+import { killMade, makeZombies, reapOrphans } from './ending.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { makeCgroupNamespace, prepareGroups } from './groupsettings.ts';
 import { type GoingNote, guardOver } from './guard.ts';
 import { LazyMemory } from './lazy.ts';
+import type { Made } from './made.ts';
 import { makeMounts, type RestoreMountOptions } from './mounts/make.ts';
 import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
 import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
@@ -29,7 +31,7 @@ import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs }
 import { Restoring } from './restoring.ts';
 import { fileOf, Spaces } from './space.ts';
 import { setForeground, takeTerminal } from './terminals.ts';
-import { findHole, killMade, type Made, makeChildren, makeRoot, makeZombies, reapOrphans } from './tree.ts';
+import { findHole, makeChildren, makeRoot } from './tree.ts';
 
 export interface RestoreOptions extends RestoreMountOptions {
   /** They go on stopped, as by SIGSTOP. */

@@ -10,6 +10,7 @@ import { acceptPages, acceptPlaces } from './acceptance.ts';
 import { Copying } from './copying.ts';
 import { eachPart, fillMemory, fillWhereOther } from './filling.ts';
 import type { LazyMemory } from './lazy.ts';
+import type { Made } from './made.ts';
 import { restoreMm } from './mm.ts';
 import { lend, type Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
@@ -17,7 +18,7 @@ import { RingPointers } from './ringpointers.ts';
 import { isStray } from './sessions.ts';
 import { firstWithMemory } from './sharing.ts';
 import { attachSegments, segmentRanges } from './sysv.ts';
-import { type Made, unmapBut } from './tree.ts';
+import { unmapBut } from './tree.ts';
 import { OldVdso } from './vdso.ts';
 import { finishVma, KERNEL_AREAS, restoreGuard, restorePlaced, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
 

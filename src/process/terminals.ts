@@ -6,9 +6,9 @@ import { NR } from '../abi/unistd.ts';
 import { close } from '../sys/files.ts';
 import { pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { isMaster, type TtyInfo, terminalOfSession } from './files/ttypair.ts';
+import type { Made } from './made.ts';
 import { lend, type Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
-import type { Made } from './tree.ts';
 
 /** Gives the leader of a new session its terminal, which children that it gets from then on have as well. */
 export function takeTerminal({ leader, task }: Made, restoring: Restoring, keep: number): void {

@@ -1,41 +1,21 @@
 /** The process tree made anew: with the same ids, sessions, groups and zombies, each process in a memory that is still empty. */
-
 import { Errno } from '../abi/errno.ts';
-import { PR_GET_CHILD_SUBREAPER, PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
-import { CLONE_CLEAR_SIGHAND, CLONE_NEWPID, CLONE_PARENT, CLONE_PTRACE, CLONE_VM, clone_args } from '../abi/sched.ts';
+import { CLONE_CLEAR_SIGHAND, CLONE_NEWPID, CLONE_PARENT, CLONE_PTRACE, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL, SIGURG, SIGWINCH, siginfo } from '../abi/signal.ts';
-import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
-import { FormatError, PartialError, SyscallError, UnsupportedError } from '../errors.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
-import { fileName, images } from '../image/types.ts';
 import { clone3 } from '../sys/clone.ts';
-import { prctl, sleep } from '../sys/process.ts';
+import { sleep } from '../sys/process.ts';
 import { cont } from '../sys/ptrace.ts';
-import { readStat } from '../sys/stat.ts';
 import { makeScratch } from './bare.ts';
-import { childrenOf, threadsOf } from './freeze.ts';
-import { byInnerId } from './ids.ts';
-import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { ATTEMPTS, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
+import { childrenOf } from './freeze.ts';
+import { type Made, makeLayout } from './made.ts';
+import { Remote, Scratch, scratchSize } from './remote.ts';
 import { bornIn, isEarly, isStray } from './sessions.ts';
 import { makerOf, withMemory } from './sharing.ts';
-import { expectEnd, reapEach, Tracee } from './tracee.ts';
-
-/** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
-export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
-
-/** A process that is being made. */
-export interface Made {
-  readonly task: ImageTask;
-  /** Its id here. */
-  readonly pid: number;
-  /** Whether its id in the image is one of another PID namespace. */
-  readonly inner: boolean;
-  readonly scratch: Scratch;
-  readonly leader: Remote;
-  /** Of the leader in the scratch memory; those of its threads follow. */
-  readonly slot: number;
-}
+import { expectEnd, Tracee } from './tracee.ts';
 
 /** Where the scratch memory of all processes is: free in each of them. */
 export function findHole(tree: ImageTree): { address: number; size: number } {
@@ -168,120 +148,6 @@ function exitSignal({ threads }: ImageTask): number {
   return threads[0]!.core.tc?.exit_signal ?? SIGCHLD;
 }
 
-/** What clone3(2) is to make: a child or thread. */
-interface Wanted {
-  /** 0 for any. */
-  readonly id: number;
-  readonly flags: number;
-  readonly exit_signal: number;
-}
-
-/** How many in one batch. */
-const CLONES = 200;
-
-/**
- * Has a process make children or threads, many at a time.
- *
- * @param among lists ids here of which those of them will be some
- * @param taken is told the place of each that is there, and its id here; also when others could not be made
- * @throws UnsupportedError (an id is taken), SyscallError
- */
-export function cloneAll(
-  made: Made,
-  wanted: readonly Wanted[],
-  among: () => readonly number[],
-  taken: (place: number, id: number) => void,
-): void {
-  const { leader, inner } = made;
-  for (let first = 0; first < wanted.length; first += CLONES) {
-    const part = wanted.slice(first, first + CLONES);
-    leader.run();
-    const indexes = part.map((each) => addClone(leader, each));
-    leader.run();
-    const results = indexes.map((index) => leader.result(index));
-    const failed = results.flatMap((result, i) =>
-      result > 0 ? [] : [{ i, error: leader.error(indexes[i]!, result) }],
-    );
-    const here = inner ? byInnerId(among()) : undefined;
-    for (const [i, id] of results.entries()) {
-      if (id > 0) taken(first + i, here === undefined ? id : here.get(id)!);
-    }
-    for (const { i, error } of failed) {
-      const { id } = part[i]!;
-      if (error.errno !== Errno.EEXIST || inner || !isGoing(id)) throw notMade(error, id);
-      cloneAs(leader, part[i]!);
-      taken(first + i, id);
-    }
-  }
-}
-
-/**
- * Has a process make one.
- *
- * @param parent whose child it will be, with its id here
- * @returns its id here
- */
-export function cloneOne(made: Made, wanted: Omit<Wanted, 'exit_signal'>, parent: number): number {
-  let pid = 0;
-  const all = [{ ...wanted, flags: wanted.flags | CLONE_PTRACE, exit_signal: 0 }];
-  cloneAll(
-    made,
-    all,
-    () => childrenOf(parent, [parent]),
-    (_, id) => {
-      pid = id;
-    },
-  );
-  return pid;
-}
-
-/** Adds the call. */
-function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {
-  const ids = new Uint8Array(4);
-  new DataView(ids.buffer).setInt32(0, id, true);
-  const set = id === 0 ? {} : { set_tid: remote.put(ids), set_tid_size: 1 };
-  const args = clone_args.write({ flags, exit_signal, ...set });
-  return remote.attempt(NR.clone3, remote.put(args), args.length);
-}
-
-/** Waits for an id that is about to become free. */
-function cloneAs(remote: Remote, wanted: Wanted): void {
-  const { id } = wanted;
-  for (let left = ATTEMPTS; ; left--) {
-    const index = addClone(remote, wanted);
-    remote.run();
-    const result = remote.result(index);
-    if (result === id) return;
-    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
-    sleep(WAIT);
-  }
-}
-
-/** Whether an id will be free in a moment: what has it has ended, or is about to. */
-function isGoing(id: number): boolean {
-  try {
-    return 'ZX'.includes(readStat(id).state);
-  } catch {
-    return true;
-  }
-}
-
-/**
- * An id is taken until somebody has waited for the process that had it. What has just been killed goes in a moment, but with an
- * orphan that is a matter of init, and some look only every few seconds.
- */
-const ATTEMPTS = 100_000;
-const WAIT = 200_000;
-
-function notMade(error: SyscallError, id: number): Error {
-  if (error.errno !== Errno.EEXIST) return error;
-  return new UnsupportedError({
-    what: `process id ${id}`,
-    why: 'another process or thread has it',
-    remedy: `end that one (ps -L -p ${id}; a zombie goes when its parent waits for it), or restore in a new pid namespace`,
-  });
-}
-
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
 function bareRoot(tree: ImageTree, hole: { address: number; size: number }, how: RootOptions): Made {
   const task = tree.tasks[0]!;
@@ -341,76 +207,4 @@ function endSignal(task: ImageTask): number {
     queues.flatMap((queue) => (queue?.signals ?? []).map((each) => siginfo.read(each.siginfo).si_signo)),
   );
   return [SIGURG, SIGWINCH, SIGCHLD].find((signal) => !waiting.has(signal)) ?? SIGURG;
-}
-
-/** Lets those end that had ended, in the way they did. */
-export function makeZombies(made: readonly Made[]): void {
-  for (const { task, pid, leader } of made) {
-    if (!task.isZombie) continue;
-    const code = task.threads[0]!.core.tc!.exit_code;
-    const signal = code & 0x7f;
-    if (signal === 0) leader.call(NR.exit_group, (code >> 8) & 0xff);
-    else leader.call(NR.kill, task.pid, signal);
-    // Signals are blocked in it as in all; its last one is let through.
-    leader.tracee.unblockSignals();
-    leader.start();
-    expectEnd(pid, (status) => {
-      if (status.event === 0 && status.signal !== signal) throw doesNotKill(task.pid, code);
-      cont(pid, status.event === 0 ? signal : 0);
-    });
-    leader.tracee.forget();
-    const parent = made.find((each) => each.task.pid === task.ppid);
-    if (parent !== undefined) dropChildSignal(parent.leader);
-  }
-}
-
-/** Code that goes on behind its last signal comes to the end of the batch. */
-function doesNotKill(pid: number, code: number): FormatError {
-  const file = fileName(images.CORE, pid);
-  return new FormatError({ file, field: 'tc.exit_code', expected: 'what a process ends by', found: `${code}` });
-}
-
-/** Takes the SIGCHLD back that a process got for a zombie; had it waited, the image has it. */
-export function dropChildSignal(remote: Remote): void {
-  const set = new Uint8Array(8);
-  new DataView(set.buffer).setBigUint64(0, 1n << BigInt(SIGCHLD - 1), true);
-  remote.attempt(NR.rt_sigtimedwait, remote.put(set), 0, remote.put(new Uint8Array(timespec.size)), set.length);
-  remote.run();
-}
-
-/**
- * Has orphans of what is made become children of this process, so that ids are free again when what was made is taken away.
- *
- * @returns has it as it was
- */
-export function reapOrphans(): () => void {
-  const before = new Uint8Array(4);
-  prctl({ option: PR_GET_CHILD_SUBREAPER, arg2: before, arg3: 0, arg4: 0, arg5: 0 });
-  const set = (on: number) => prctl({ option: PR_SET_CHILD_SUBREAPER, arg2: on, arg3: 0, arg4: 0, arg5: 0 });
-  set(1);
-  return () => void set(before[0]!);
-}
-
-/**
- * Kills what was made and waits for it, so that nothing is left.
- *
- * @param cause why
- * @throws PartialError with the processes that stay all the same
- */
-export function killMade(made: readonly Made[], cause: unknown): void {
-  const threads = made.map(({ pid }) => {
-    try {
-      const all = threadsOf(pid);
-      process.kill(pid, 'SIGKILL');
-      return all;
-    } catch {
-      // It is gone already.
-      return [pid];
-    }
-  });
-  // As their tracer, and then as their parent, which is gone: see reapOrphans().
-  const left = [...reapEach(threads.flat().reverse()), ...reapEach(made.map(({ pid }) => pid))];
-  if (left.length === 0) return;
-  const state = `${left.join(', ')} of the restored tree cannot be ended, and goes when the kernel lets it`;
-  throw new PartialError('restore', state, { cause });
 }

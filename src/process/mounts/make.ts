@@ -22,10 +22,10 @@ import { attributes, close, openat, openat2 } from '../../sys/files.ts';
 import { mount, mountNew, move_mount, pivot_root, setAttributes, umount2 } from '../../sys/mount.ts';
 import { type Mount, readMountinfo } from '../../sys/mountinfo.ts';
 import { fchdir, pidfd_getfd, pidfd_open } from '../../sys/process.ts';
+import type { Made } from '../made.ts';
 import { enterLent } from '../remote.ts';
 import { inNewMounts, place, Root } from '../root.ts';
 import { restoreContent } from '../tmpfs.ts';
-import type { Made } from '../tree.ts';
 import { attributesOf, CGROUPS, contentFile, DISK, deviceOf, isMade, type MountEntry, OURS, typeOf } from './entry.ts';
 import { below, copy, pathIn } from './shown.ts';
 

@@ -1,0 +1,125 @@
+/** Having a process make children and threads with the ids that they had. */
+import { Errno } from '../abi/errno.ts';
+import { CLONE_PTRACE, clone_args } from '../abi/sched.ts';
+import { NR } from '../abi/unistd.ts';
+import { type SyscallError, UnsupportedError } from '../errors.ts';
+import { sleep } from '../sys/process.ts';
+import { readStat } from '../sys/stat.ts';
+import { childrenOf } from './freeze.ts';
+import { byInnerId } from './ids.ts';
+import type { Made } from './made.ts';
+import type { Remote } from './remote.ts';
+
+/** What clone3(2) is to make: a child or thread. */
+interface Wanted {
+  /** 0 for any. */
+  readonly id: number;
+  readonly flags: number;
+  readonly exit_signal: number;
+}
+
+/** How many in one batch. */
+const CLONES = 200;
+
+/**
+ * Has a process make children or threads, many at a time.
+ *
+ * @param among lists ids here of which those of them will be some
+ * @param taken is told the place of each that is there, and its id here; also when others could not be made
+ * @throws UnsupportedError (an id is taken), SyscallError
+ */
+export function cloneAll(
+  made: Made,
+  wanted: readonly Wanted[],
+  among: () => readonly number[],
+  taken: (place: number, id: number) => void,
+): void {
+  const { leader, inner } = made;
+  for (let first = 0; first < wanted.length; first += CLONES) {
+    const part = wanted.slice(first, first + CLONES);
+    leader.run();
+    const indexes = part.map((each) => addClone(leader, each));
+    leader.run();
+    const results = indexes.map((index) => leader.result(index));
+    const failed = results.flatMap((result, i) =>
+      result > 0 ? [] : [{ i, error: leader.error(indexes[i]!, result) }],
+    );
+    const here = inner ? byInnerId(among()) : undefined;
+    for (const [i, id] of results.entries()) {
+      if (id > 0) taken(first + i, here === undefined ? id : here.get(id)!);
+    }
+    for (const { i, error } of failed) {
+      const { id } = part[i]!;
+      if (error.errno !== Errno.EEXIST || inner || !isGoing(id)) throw notMade(error, id);
+      cloneAs(leader, part[i]!);
+      taken(first + i, id);
+    }
+  }
+}
+
+/**
+ * Has a process make one.
+ *
+ * @param parent whose child it will be, with its id here
+ * @returns its id here
+ */
+export function cloneOne(made: Made, wanted: Omit<Wanted, 'exit_signal'>, parent: number): number {
+  let pid = 0;
+  const all = [{ ...wanted, flags: wanted.flags | CLONE_PTRACE, exit_signal: 0 }];
+  cloneAll(
+    made,
+    all,
+    () => childrenOf(parent, [parent]),
+    (_, id) => {
+      pid = id;
+    },
+  );
+  return pid;
+}
+
+/** Adds the call. */
+function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {
+  const ids = new Uint8Array(4);
+  new DataView(ids.buffer).setInt32(0, id, true);
+  const set = id === 0 ? {} : { set_tid: remote.put(ids), set_tid_size: 1 };
+  const args = clone_args.write({ flags, exit_signal, ...set });
+  return remote.attempt(NR.clone3, remote.put(args), args.length);
+}
+
+/** Waits for an id that is about to become free. */
+function cloneAs(remote: Remote, wanted: Wanted): void {
+  const { id } = wanted;
+  for (let left = ATTEMPTS; ; left--) {
+    const index = addClone(remote, wanted);
+    remote.run();
+    const result = remote.result(index);
+    if (result === id) return;
+    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
+    sleep(WAIT);
+  }
+}
+
+/** Whether an id will be free in a moment: what has it has ended, or is about to. */
+export function isGoing(id: number): boolean {
+  try {
+    return 'ZX'.includes(readStat(id).state);
+  } catch {
+    return true;
+  }
+}
+
+/**
+ * An id is taken until somebody has waited for the process that had it. What has just been killed goes in a moment, but with an
+ * orphan that is a matter of init, and some look only every few seconds.
+ */
+export const ATTEMPTS = 100_000;
+export const WAIT = 200_000;
+
+export function notMade(error: SyscallError, id: number): Error {
+  if (error.errno !== Errno.EEXIST) return error;
+  return new UnsupportedError({
+    what: `process id ${id}`,
+    why: 'another process or thread has it',
+    remedy: `end that one (ps -L -p ${id}; a zombie goes when its parent waits for it), or restore in a new pid namespace`,
+  });
+}
