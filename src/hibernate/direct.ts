@@ -1,6 +1,6 @@
 /**
  * Reading and writing a disk past the page cache: O_DIRECT of open(2). The kernels that save and restore have little memory, and what
- * goes through the cache is copied once more, page by page: 100 times slower where it was measured, in an emulated machine.
+ * goes through the cache is copied once more, by the page, and waits there for its turn.
  */
 import { closeSync, constants, openSync, readSync } from 'node:fs';
 import { writeAt } from '../crash/io/output.ts';

@@ -1,7 +1,7 @@
 /**
  * Packing pages and summing them up with the libraries that are part of Node, called as its add-ons may call them. Node's own
- * functions set up a stream for each page: zstd is three to four times slower by them. A Node that keeps its libraries to itself
- * is asked by its functions.
+ * functions set up a stream for each page, which takes longer than packing it. A Node that keeps its libraries to itself is asked
+ * by its functions.
  */
 import { eachPageCode } from '../asm/eachpage.ts';
 import { type PageTools, portableTools } from '../crash/codec/page.ts';
