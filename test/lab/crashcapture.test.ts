@@ -4,7 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
@@ -13,7 +13,7 @@ import type { Disk, OwnDisk } from '../../lab/disk.ts';
 import { faultModule } from '../../lab/fault/build.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
 import { HOST } from '../../lab/qemu.ts';
-import { httpServer, sshServer } from '../../lab/servers.ts';
+import { httpServer, nfsServer, sshServer } from '../../lab/servers.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
@@ -182,6 +182,28 @@ inFull('a disk that is full keeps the log and no half file, and all goes to a se
     const at = join(received, 'crash', name!);
     assert.deepEqual(readdirSync(at).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
     assert.match(why(join(at, 'vmcore')), /sysrq/i);
+  } finally {
+    await vm.close();
+    server.close();
+    disk.remove();
+  }
+});
+
+inFull('by NFS', async () => {
+  const stored = join(folder, 'nfs');
+  mkdirSync(stored);
+  const server = await nfsServer(stored);
+  const disk = await crashDisk();
+  const vm = await armedGuest('6.18', disk, `--target nfs:${HOST}:/dumps`, {
+    hostPorts: { 2049: server.port },
+    modules: ['nfsv4'],
+  });
+  try {
+    void vm.run('tideover crash test --yes').catch(() => {});
+    await vm.exited;
+    const [dump] = readdirSync(stored);
+    assert.deepEqual(readdirSync(join(stored, dump!)).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+    assert.match(why(join(stored, dump!, 'vmcore')), /sysrq/i);
   } finally {
     await vm.close();
     server.close();
