@@ -12,7 +12,7 @@ import { PartialError, SyscallError, UnsupportedError } from '../errors.ts';
 import { type ImageDraft, type ImageStore, MemoryStore } from '../image/store.ts';
 import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
-import { readStat, readStatus } from '../sys/stat.ts';
+import { readForks, readStat, readStatus } from '../sys/stat.ts';
 import { cgroupsOf } from './cgroups.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
@@ -154,8 +154,28 @@ export function examine(options: CheckpointOptions): number {
   return lookAt(options, undefined).reduce((sum, { runs }) => sum + runs.size, 0);
 }
 
-/** Everything but stopping and writing. @returns the memory that the image will have, more or less */
+/**
+ * Everything but stopping and writing. Processes that are made meanwhile are not seen, and what they share with the others looks as
+ * if somebody outside had it: such a refusal counts only if none was made.
+ *
+ * @returns the memory that the image will have, more or less
+ */
 function lookAt(options: CheckpointOptions, foresight: Foresight | undefined): Memory[] {
+  for (let left = LOOKS; ; left--) {
+    const before = readForks();
+    const isWhole = () => readForks() === before;
+    try {
+      return lookOnce(options, foresight, isWhole);
+    } catch (error) {
+      if (!(error instanceof UnsupportedError) || left === 1 || isWhole()) throw error;
+    }
+  }
+}
+
+const LOOKS = 5;
+
+/** @param isWhole whether no process was made meanwhile */
+function lookOnce(options: CheckpointOptions, foresight: Foresight | undefined, isWhole: () => boolean): Memory[] {
   refuseOneself(options.pid);
   afterVfork(() => treeOf(options.pid), options.timeout);
   const root = readStat(options.pid);
@@ -198,7 +218,7 @@ function lookAt(options: CheckpointOptions, foresight: Foresight | undefined): M
       tables.finish(pids);
       if (namespaces.has('net')) saveNetwork();
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
-      finishSysv(saving, pids);
+      finishSysv(saving, pids, isWhole());
     });
     checkPidfds(saving, pids);
     checkSharing(members);
@@ -360,7 +380,7 @@ export function save(
       tables.saveQueues(frozen.processes.filter(({ zombie }) => !zombie).map((process) => process.pid));
       tables.finish(tree);
       if (namespaces.has('ipc')) saving.ipc = saveIpc(saving);
-      finishSysv(saving, tree);
+      finishSysv(saving, tree, true);
       if (namespaces.has('uts')) saving.uts = saveNames();
     });
     const live = frozen.processes.filter(({ zombie }) => !zombie);

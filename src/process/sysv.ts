@@ -62,12 +62,13 @@ export function saveSegment(saving: Saving, vma: Pick<FlaggedVma, 'inode'>, link
  * What can be said when all mappings are known.
  *
  * @param tree process ids
+ * @param whole whether these are all; else nothing tells who else has a segment
  * @throws UnsupportedError where others have a segment too, who would go on with it
  */
-export function finishSysv(saving: Saving, tree: ReadonlySet<number>): void {
+export function finishSysv(saving: Saving, tree: ReadonlySet<number>, whole: boolean): void {
   const own = saving.namespaces.has('ipc');
   for (const { entry, mappings, attached } of saving.segments.values()) {
-    if (attached <= mappings) continue;
+    if (!whole || attached <= mappings) continue;
     throw new UnsupportedError({
       what: `System V shared memory ${entry.desc.id}`,
       why: 'processes outside of the tree have it attached too',

@@ -298,3 +298,8 @@ class StatusText implements Status {
 function unescapeName(name: string): string {
   return name.replace(/\\([n\\])/g, (_, letter: string) => (letter === 'n' ? '\n' : '\\'));
 }
+
+/** How many processes and threads were made since the system's start: `processes` of /proc/stat, proc_stat(5). */
+export function readForks(): number {
+  return Number(/^processes (\d+)$/m.exec(readProcText('/proc/stat'))![1]);
+}

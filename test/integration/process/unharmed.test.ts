@@ -82,6 +82,16 @@ signal.pause()
 print('ok', flush=True)
 `;
 
+test('a tree in which processes come and go all the time, with memory that they share', async (t) => {
+  const target = bench(t);
+  const pid = target.start(target.compile('forking'));
+  await target.says('ready');
+  for (let i = 0; i < 5; i++) {
+    const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', `${target.image}${i}`, '-R');
+    assert.equal(status, 0, stderr);
+  }
+});
+
 test('tideover refuses to checkpoint the tree that it runs in', (t) => {
   const { status, stderr } = bench(t).tideover('checkpoint', '-t', `${process.pid}`, '-D', '/nowhere');
   assert.equal(status, 3);
