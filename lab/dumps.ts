@@ -111,7 +111,7 @@ export function captureDisk(): CaptureDisk {
     ...disk,
     async saveTo(vm, path) {
       const [, size] = await vm.waitFor(/lab: vmcore has (\d+) bytes/, DUMP_MS);
-      await vm.exited;
+      await vm.off();
       truncateSync(disk.path, Number(size));
       await run(['cp', '--sparse=always', disk.path, path]);
       chmodSync(path, 0o600);

@@ -20,6 +20,8 @@ export class QemuError extends TideoverError {
 
 const QEMU_START_MS = 20_000;
 const COPY_TIMEOUT_MS = 300_000;
+/** A capture kernel starts, saves a dump and ends, on a machine that is busy. */
+const OFF_MS = 600_000;
 
 export class Vm {
   readonly console: Console;
@@ -164,6 +166,11 @@ export class Vm {
   /** What the console has said, as QEMU wrote it. */
   get consoleLog(): Uint8Array {
     return readFileSync(join(this.#folder, 'console.log'));
+  }
+
+  /** Waits until the machine has ended by itself. @returns QEMU's exit status @throws TimeLimitError */
+  off(milliseconds = OFF_MS): Promise<number | null> {
+    return within(milliseconds, 'the machine to end', this.exited, () => this.console.lastLines());
   }
 
   /** Ends the machine at once, as a power cut does. Disks keep what reached them. */

@@ -16,8 +16,10 @@ function setupFiles(program: string): ReadonlyMap<string, SystemFile> {
 Description=Capture kernel that saves a dump when this one dies
 Documentation=man:kdump.conf(5)
 ConditionKernelCommandLine=crashkernel
+# Where trees of an update still wait, the capture kernel is the one that goes back to the old kernel (tideover update).
+ConditionPathExists=!/run/tideover/guard
 Wants=network-online.target
-After=local-fs.target network-online.target
+After=local-fs.target network-online.target tideover-resume.service
 
 [Service]
 Type=oneshot

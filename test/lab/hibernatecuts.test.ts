@@ -179,7 +179,7 @@ if (process.env.TIDEOVER_FULL) {
       await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {
         void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
         await vm.waitFor(/tideover: could not restore the machine: .*page at 0x/, NEXT_KERNEL_MS);
-        await vm.exited;
+        await vm.off();
       });
       assert.deepEqual(imageOn(page), { state: 'failed', size });
       await inMachine({ ...machine, disks: [own, page, small, kernels] }, async (vm) => {

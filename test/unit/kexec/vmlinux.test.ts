@@ -75,7 +75,7 @@ test('ELF files that are no x86-64 kernel are refused with the field', () => {
 });
 
 test('the running command line is reused without what was for one boot only', () => {
-  const running = 'BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro dyndbg="file a +p" elfcorehdr=0x1000 quiet';
+  const running = 'BOOT_IMAGE=/vmlinuz root=/dev/vda1 ro dyndbg="file a +p" elfcorehdr=0x1000 tideover.back=6.12 quiet';
   assert.equal(reuseCommandLine(running, ' panic=5'), 'root=/dev/vda1 ro dyndbg="file a +p" quiet panic=5');
   assert.deepEqual(parameters('a  b="c d" "e f"=g'), ['a', 'b="c d"', '"e f"=g']);
 });
