@@ -29,6 +29,7 @@ const INSIDE = '/tideover';
 const LEAST_REGION = 256 << 20;
 
 const RESERVED = 'reserved memory';
+const HOOKED = 'initramfs hook';
 
 export interface Requirement {
   readonly what: string;
@@ -56,7 +57,7 @@ export function hibernationRequirements(to?: string): Requirement[] {
     { what: '/dev/mem', answer: devMem() },
     { what: RESERVED, answer: region },
     { what: 'drivers', answer: drivers() },
-    { what: 'initramfs hook', answer: hook },
+    { what: HOOKED, answer: hook },
     ...(to === undefined ? [] : [{ what: 'room for the image', answer: room(to, machine) }]),
   ];
 }
@@ -117,7 +118,7 @@ export function setUp(
   writeFileSync(join(prepared, 'initrd'), initrd, { mode: 0o600 });
   writeFileSync(join(prepared, 'extents'), JSON.stringify(place.extents ?? null));
   writeFileSync(join(prepared, 'sector'), `${(place.extents?.[0]?.at ?? 0) / 512}\n`);
-  const missing = hibernationRequirements().filter(({ answer }) => answer.answer === 'no');
+  const missing = hibernationRequirements().filter(({ what, answer }) => what !== HOOKED && answer.answer === 'no');
   const reserve = missing.some(({ what }) => what === RESERVED) && existsSync(join(root, 'etc/default/grub'));
   const files = {
     [HOOK]: { text: hookScript(), mode: 0o755 },
