@@ -158,7 +158,7 @@ const HEADER_SIZE = 4096;
 
 function sshStore(place: SshPlace, folder: string): Store {
   return {
-    write: (name, bytes) => putBySsh(place, folder, name, Readable.from([bytes])),
+    write: (name, bytes) => putBySsh(place, folder, name, bytes),
     dump(name, vmcore, form) {
       return putBySsh(place, folder, name, filtered(vmcore, form));
     },

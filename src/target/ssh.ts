@@ -99,19 +99,26 @@ export async function runBySsh(login: Login, script: string, input: Readable, ke
 }
 
 /**
- * A file that has its name when all of it is on the other machine's disk. By two calls: to the other end a connection that breaks
- * is the end of the stream too.
+ * A file that has its name when all of it is on the other machine's disk. To the other end a connection that breaks is the end of the
+ * stream too: so it counts the bytes, or where nobody knows how many there are is told of the end by a second call.
  */
 export async function putBySsh(
   login: Login,
   folder: string,
   name: string,
-  input: Readable,
+  content: Readable | Uint8Array,
   keys?: Keys,
 ): Promise<void> {
   const [path, part] = [quote(`${folder}/${name}`), quote(`${folder}/.${name}.partial`)];
-  await runBySsh(login, `umask 077 && mkdir -p ${quote(folder)} && cat >${part} && sync ${part}`, input, keys);
-  await runBySsh(login, `mv ${part} ${path} && sync ${quote(folder)}`, Readable.from([]), keys);
+  const write = `umask 077 && mkdir -p ${quote(folder)} && cat >${part} && sync ${part}`;
+  const end = `mv ${part} ${path} && sync ${quote(folder)}`;
+  if (content instanceof Readable) {
+    await runBySsh(login, write, content, keys);
+    await runBySsh(login, end, Readable.from([]), keys);
+  } else {
+    const count = `[ "$(wc -c <${part})" -eq ${content.length} ]`;
+    await runBySsh(login, `${write} && ${count} && ${end}`, Readable.from([content]), keys);
+  }
 }
 
 function quote(text: string): string {

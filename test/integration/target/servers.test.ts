@@ -37,6 +37,8 @@ rootTest('by ssh a file has its name when it is whole, and is for root alone', a
     await putBySsh(login, to, 'vmcore', Readable.from([content]), keys);
     assert.deepEqual(readFileSync(join(to, 'vmcore')), content);
     assert.equal(statSync(join(to, 'vmcore')).mode & 0o777, 0o600);
+    await putBySsh(login, to, 'log', content, keys);
+    assert.deepEqual(readFileSync(join(to, 'log')), content);
     await assert.rejects(putBySsh(login, to, 'half', broken(), keys), /filtering the dump ended with 1/);
     assert.ok(!readdirSync(to).includes('half'));
     await assert.rejects(

@@ -29,7 +29,7 @@ function commandsIn(text: string): string[][] {
       ? []
       : [
           words
-            .split(/\s#|[|;&<)]/)[0]!
+            .split(/\s#|\\?[|;&<)]/)[0]!
             .trim()
             .split(/\s+/),
         ];
