@@ -26,6 +26,7 @@ import type { PageSource } from '../../src/crash/source.ts';
 import type { Verdict } from '../../src/crash/why/verdict.ts';
 import { diagnose } from '../../src/crash/why/why.ts';
 import { elfDump, memoryReader } from '../unit/crash/dumps.ts';
+import { runHere } from './commands.ts';
 
 const PAGE = 4096;
 const folder = temporaryFolder();
@@ -104,10 +105,7 @@ async function changed(drop: readonly number[], write: ReadonlyMap<number, Uint8
 async function crash(command: string, dump: Uint8Array, ...argv: string[]) {
   const path = join(folder, 'dump');
   writeFileSync(path, dump, { mode: 0o600 });
-  let [out, errors] = ['', ''];
-  const stdout = { write: (text: string) => (out += text) };
-  const stderr = { write: (text: string) => (errors += text) };
-  const exit = await main(['crash', command, path, ...argv, '--json'], { stdout, stderr, env: {} }, tree);
+  const { exit, out, errors } = await runHere('crash', command, path, ...argv, '--json');
   return { exit, json: JSON.parse(out), errors };
 }
 

@@ -11,14 +11,13 @@ import { run } from '../../lab/command.ts';
 import { type DumpOptions, type Dumps, dumps } from '../../lab/dumps.ts';
 import { fetchPrograms } from '../../lab/fetched.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
-import { main } from '../../src/cli/app.ts';
-import { tree } from '../../src/cli/tree.ts';
 import { readFiles } from '../../src/crash/kernel/files.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { readMappings } from '../../src/crash/kernel/mappings.ts';
 import { readMounts } from '../../src/crash/kernel/mounts.ts';
 import { Paths } from '../../src/crash/kernel/paths.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
+import { tideover } from './commands.ts';
 import { compareStacks, compareTasks, passing } from './truth.ts';
 
 const machines: readonly DumpOptions[] = [
@@ -338,13 +337,4 @@ async function compareLog(files: Dumps): Promise<void> {
   assert.deepEqual((await tideover('crash', 'dmesg', '--raw', files.vmcore)).split('\n'), reference.split('\n'));
   const after = lines.slice(truth.length).join('\n');
   assert.match(after, /sysrq: Trigger a crash\n.*Kernel panic - not syncing: sysrq triggered crash/);
-}
-
-/** What a command prints. */
-async function tideover(...argv: string[]): Promise<string> {
-  let [out, errors] = ['', ''];
-  const stdout = { write: (text: string) => (out += text) };
-  const stderr = { write: (text: string) => (errors += text) };
-  assert.equal(await main(argv, { stdout, stderr, env: {} }, tree), 0, errors);
-  return out;
 }

@@ -8,10 +8,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { type Cause, type CrashDump, crashDump } from '../../lab/crashes.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
-import { main } from '../../src/cli/app.ts';
-import { tree } from '../../src/cli/tree.ts';
 import { Kernel } from '../../src/crash/kernel/kernel.ts';
 import { openDumpFiles } from '../../src/crash/open.ts';
+import { tideover } from './commands.ts';
 import { compareStacks, compareTasks } from './truth.ts';
 
 const folder = temporaryFolder();
@@ -90,14 +89,6 @@ function checkEvidence({ findings }: Answer, dump: CrashDump): void {
       else assert.match(address ?? task ?? '', /^0x[0-9a-f]{16}$/, what);
     }
   }
-}
-
-async function tideover(...argv: string[]): Promise<string> {
-  let [out, errors] = ['', ''];
-  const stdout = { write: (text: string) => (out += text) };
-  const stderr = { write: (text: string) => (errors += text) };
-  assert.equal(await main(argv, { stdout, stderr, env: {} }, tree), 0, errors);
-  return out;
 }
 
 /** Of the findings, those of these kinds. A machine that was very busy may have given cause to others. */

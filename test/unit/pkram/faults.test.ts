@@ -1,6 +1,7 @@
 /** Whatever is going on when the medium dies, what was saved before is whole, and what was not finished left no trace. */
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { openPkram, type Pkram } from '../../../src/pkram/index.ts';
 import {
   contentOf,
@@ -134,7 +135,7 @@ for (const ordered of [true, false]) {
             const left = medium.remains();
             const again = open(left, 8 * SIZE);
             const state = stateOf(again);
-            const at = states.findIndex((each) => isEqual(each, state));
+            const at = states.findIndex((each) => isDeepStrictEqual(each, state));
             assert.ok(
               at >= 0,
               `killed at step ${dieAt}: ${Object.keys(state)} are there, in none of the states that may be`,
@@ -181,12 +182,3 @@ it('goes on with wiping where it was killed', () => {
     assert.deepEqual(contentOf(again, 'kept'), expected(kept));
   }
 });
-
-function isEqual(a: unknown, b: unknown): boolean {
-  try {
-    assert.deepEqual(a, b);
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { isDeepStrictEqual } from 'node:util';
 import { crc32 } from 'node:zlib';
 import { TideoverError } from '../../../src/errors.ts';
 import { FileMedium, openPkram, PhysicalMedium, type Pkram } from '../../../src/pkram/index.ts';
@@ -71,7 +72,7 @@ function readAll(bytes: Uint8Array, openIn = open): string[] {
     try {
       const content = contentOf(pkram, name);
       assert.equal(fault, undefined);
-      if (name in contents && isEqual(content, expected(contents[name]!))) whole.push(name);
+      if (name in contents && isDeepStrictEqual(content, expected(contents[name]!))) whole.push(name);
     } catch (error) {
       assert.ok(error instanceof TideoverError, String((error as Error).stack));
     }
@@ -86,15 +87,6 @@ function readAll(bytes: Uint8Array, openIn = open): string[] {
   }
   pkram.close();
   return whole;
-}
-
-function isEqual(a: unknown, b: unknown): boolean {
-  try {
-    assert.deepEqual(a, b);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 describe('a medium with damage', () => {
