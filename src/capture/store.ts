@@ -7,6 +7,7 @@ import { Readable } from 'node:stream';
 import { MS_NOATIME } from '../abi/mount.ts';
 import { filterDump } from '../crash/filter/filter.ts';
 import { OutputFile, writeAt } from '../crash/io/output.ts';
+import { syncFolder } from '../sys/folder.ts';
 import { sync, umount2 } from '../sys/mount.ts';
 import { put } from '../target/http.ts';
 import { deviceOf, MOUNT_POINT, mountDirectory, mountNfs } from '../target/mount.ts';
@@ -88,15 +89,6 @@ function mountedStore(folder: string): Store {
 }
 
 const PROGRESS_MS = 2000;
-
-function syncFolder(path: string): void {
-  const fd = openSync(path, 'r');
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-}
 
 // --- streams -------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@
  *     FOLDER/NAME/before-N                 what was written before that (precopy.ts), on which it builds
  *     /var/lib/tideover/spill/NAME   ->    it, from when the tree was ended: from then on it may go on from there
  */
-import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { createDirectory } from '../image/directory.ts';
 import { INFO_FILE } from '../image/info.ts';
@@ -15,6 +15,7 @@ import { SUMS_FILE } from '../image/sums.ts';
 import { readInfo } from '../image/tree.ts';
 import { saveToDisk } from '../process/disk.ts';
 import { isGone } from '../process/gone.ts';
+import { syncFolder } from '../sys/folder.ts';
 import { spillOf } from './workload.ts';
 
 /** Where copies go if nothing is said. */
@@ -79,11 +80,14 @@ export function copyOf(name: string): string | undefined {
   }
 }
 
-/** Removes a copy, found or not. */
+/** Removes a copy, found or not. No boot finds it any more, also where the kernel dies the next moment. */
 export function dropSpilled(name: string, folder = SPILL_FOLDER): void {
-  const found = copyOf(name);
+  const [link, found] = [spillOf(name), copyOf(name)];
+  if (lstatSync(link, { throwIfNoEntry: false }) !== undefined) {
+    rmSync(link, { recursive: true });
+    syncFolder(dirname(link));
+  }
   if (found !== undefined) rmSync(found, { recursive: true, force: true });
-  rmSync(spillOf(name), { recursive: true, force: true });
   rmSync(join(folder, name), { recursive: true, force: true });
 }
 
