@@ -8,6 +8,7 @@
 import { FormatError } from '../errors.ts';
 import { readFully } from './file.ts';
 import {
+  PE_LAZY,
   PE_PARENT,
   PE_PRESENT,
   VMA_ANON_SHARED,
@@ -119,10 +120,10 @@ export class PageRuns {
     return low;
   }
 
-  /** Whether the image has something of [start, end). */
+  /** Whether the image has something of [start, end), or a page server has. */
   hasSome(start: number, end: number): boolean {
     for (let i = this.first(start); i < this.length && this.vaddr[i]! < end; i++) {
-      if (this.flags[i]! & PE_PRESENT) return true;
+      if (this.flags[i]! & (PE_PRESENT | PE_LAZY)) return true;
     }
     return false;
   }

@@ -7,6 +7,14 @@
  *     ADD_F, a run, its pages   ------->     writes both; again and again
  *     CLOSE                     ------->     makes all of it last
  *            <------- four bytes: 0
+ *
+ * And the other way round, where memory stays with whoever saves until it is asked for:
+ *
+ *     serves what it has stopped             brings pages to those that are restored
+ *            <------- GET, a run            again and again
+ *     ADD_F, the run, its pages ------->
+ *            <------- CLOSE                 all are there
+ *     four bytes: 0             ------->
  */
 import { struct, u32, u64n, viewOf } from '../abi/struct.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
@@ -31,6 +39,7 @@ const PS_IOV_OPEN = 3;
 const PS_IOV_OPEN2 = 4;
 const PS_IOV_PARENT = 5;
 const PS_IOV_ADD_F = 6;
+const PS_IOV_GET = 7;
 const PS_IOV_CLOSE = 0x1023;
 const PS_IOV_FORCE_CLOSE = 0x1024;
 const PS_CMD_BITS = 16;
@@ -180,6 +189,62 @@ function nameOf(dst_id: number): string {
 
 function unexpected(expected: string, found: string): FormatError {
   return new FormatError({ file: 'page server', field: 'what came', expected, found });
+}
+
+/** Of what is sent at a time, in bytes. */
+const SERVED = 256 << 10;
+
+/**
+ * Gives pages to whoever asks for them, until he says that he has all.
+ *
+ * @param read gives bytes of the memory of a process, by its id in the image; they are valid until the next call
+ * @throws Error where the connection ends before that, FormatError for what no client says
+ */
+export function servePages(
+  connection: Connection,
+  read: (id: number, address: number, length: number) => Uint8Array,
+): void {
+  for (;;) {
+    const asked = page_server_iov.read(connection.receive(page_server_iov.size));
+    const command = asked.cmd & ((1 << PS_CMD_BITS) - 1);
+    if (command === PS_IOV_CLOSE || command === PS_IOV_FORCE_CLOSE) {
+      connection.send(new Uint8Array(4));
+      return;
+    }
+    if (command !== PS_IOV_GET) throw unexpected('a request for pages', `command ${command}`);
+    const { dst_id, vaddr, nr_pages } = asked;
+    connection.send(page_server_iov.write({ ...asked, cmd: PS_IOV_ADD_F | (PE_PRESENT << PS_CMD_BITS) }));
+    for (let at = vaddr; at < vaddr + nr_pages * PAGE_SIZE; at += SERVED) {
+      connection.send(read(dst_id, at, Math.min(SERVED, vaddr + nr_pages * PAGE_SIZE - at)));
+    }
+  }
+}
+
+/** Pages that whoever has saved a process still has. */
+export class RemotePages {
+  readonly #connection: Connection;
+
+  constructor(connection: Connection) {
+    this.#connection = connection;
+  }
+
+  /** Fills `into` from the memory of a process. @param id of it in the image @throws FormatError for another answer */
+  read(into: Uint8Array, id: number, vaddr: number): void {
+    const nr_pages = into.length / PAGE_SIZE;
+    this.#connection.send(page_server_iov.write({ cmd: PS_IOV_GET, nr_pages, vaddr, dst_id: id }));
+    const head = page_server_iov.read(this.#connection.receive(page_server_iov.size));
+    const command = head.cmd & ((1 << PS_CMD_BITS) - 1);
+    if (command !== PS_IOV_ADD_F || head.vaddr !== vaddr || head.nr_pages !== nr_pages) {
+      throw unexpected(`${nr_pages} pages at 0x${vaddr.toString(16)}`, `command ${command}, ${head.nr_pages} pages`);
+    }
+    into.set(this.#connection.receive(into.length));
+  }
+
+  /** All are there: what was saved ends on the other side. */
+  close(): void {
+    this.#connection.send(page_server_iov.write({ cmd: PS_IOV_CLOSE }));
+    this.#connection.receive(4);
+  }
 }
 
 /** A connection to a page server. Both wait until all is done. */

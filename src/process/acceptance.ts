@@ -71,8 +71,8 @@ export function acceptPages(runs: PageRuns, pid?: number): void {
   throw new UnsupportedError({
     what: `pages at 0x${runs.vaddr[absent]!.toString(16)}`,
     ...(pid === undefined ? {} : { pid }),
-    why: 'a page server has them, where they are not read yet',
-    remedy: 'make an image in one, without --lazy-pages, or restore it with CRIU',
+    why: 'a page server has them',
+    remedy: 'restore it with --lazy-pages, with tideover lazy-pages --page-server beside it',
   });
 }
 

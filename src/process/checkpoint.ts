@@ -8,10 +8,11 @@
  */
 import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
-import { PartialError, SyscallError, UnsupportedError } from '../errors.ts';
+import { FormatError, PartialError, SyscallError, UnsupportedError } from '../errors.ts';
 import { type ImageDraft, type ImageStore, MemoryStore } from '../image/store.ts';
 import { pagesFile } from '../image/types.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
+import { Region } from '../sys/region.ts';
 import { readForks, readStat, readStatus } from '../sys/stat.ts';
 import { cgroupsOf } from './cgroups.ts';
 import { clocksOf, systemTime } from './clocks.ts';
@@ -50,6 +51,11 @@ export interface CheckpointOptions extends SaveOptions {
   readonly timeout: number;
   /** Called when the image is complete and the processes are still stopped; if it throws, they go on. */
   readonly beforeEnd?: (() => void) | undefined;
+  /**
+   * With `lazyPages`: hands out what is not in the image, which is complete then. The processes are still stopped; they end when it
+   * returns, and go on if it throws. `read` gives memory of one by its id in the image, valid until the next call.
+   */
+  readonly serve?: ((read: (id: number, address: number, length: number) => Uint8Array) => void) | undefined;
   /** The image, of a pre-dump as a rule, on which this one builds: pages that have not been written since are not saved. */
   readonly parent?: ImageStore | undefined;
   /** A later image may build on this one. */
@@ -275,7 +281,14 @@ const LOOKING = 40;
 /** In ms; what takes 4 ms the first time takes 1.2 the second and 0.6 after 50. */
 const REHEARSING = 80;
 
-const REHEARSED = { outcome: 'run', ghostLimit: 1 << 20, beforeEnd: undefined, tracking: undefined } as const;
+const REHEARSED = {
+  outcome: 'run',
+  ghostLimit: 1 << 20,
+  beforeEnd: undefined,
+  tracking: undefined,
+  serve: undefined,
+  lazyPages: false,
+} as const;
 
 /** A process and all below it, of which some may end meanwhile. */
 export function treeOf(root: number): number[] {
@@ -334,6 +347,7 @@ export function save(
   foresight?: Foresight,
 ): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
+  const committedFirst = beforeEnd !== undefined || options.serve !== undefined;
   const namespaces = new Namespaces(pid);
   const saving = new Saving(options, namespaces, true);
   saving.foresight = foresight;
@@ -415,13 +429,14 @@ export function save(
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
     draft.seal();
-    if (beforeEnd !== undefined) {
+    if (committedFirst) {
       draft.commit();
-      beforeEnd();
+      if (options.serve !== undefined) serve(memory, options.serve);
+      beforeEnd?.();
     }
     if (!done) letGo();
     const synced = performance.now();
-    if (beforeEnd === undefined) commit(draft, outcome);
+    if (!committedFirst) commit(draft, outcome);
     options.tracking?.committed();
     return {
       processes: tasks.length,
@@ -445,6 +460,26 @@ export function save(
     saving[Symbol.dispose]();
   }
 }
+
+/** Hands out memory that is not in the image. */
+function serve(memory: readonly Memory[], to: NonNullable<CheckpointOptions['serve']>): void {
+  const room = new Region(SERVED);
+  try {
+    to((id, address, length) => {
+      const found = memory.find((each) => each.name === id);
+      if (!(found instanceof ProcessMemory) || length > room.size) {
+        const [expected, got] = ['pages of a process of the image', `${length} bytes of ${id}`];
+        throw new FormatError({ file: 'page server', field: 'what is asked for', expected, found: got });
+      }
+      return found.readNow(room, address, length);
+    });
+  } finally {
+    room[Symbol.dispose]();
+  }
+}
+
+/** At most at a time, in bytes. */
+const SERVED = 256 << 10;
 
 /** Has it told from now on what is written, once for those that share their memory. */
 function watch(guests: readonly Guest[], tasks: readonly SavedTask[], { tracking }: CheckpointOptions): void {

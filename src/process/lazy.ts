@@ -50,7 +50,10 @@ const FEATURES =
   uffd.UFFD_FEATURE_EVENT_UNMAP;
 
 /** Private memory that nothing but the process itself is to fill. */
-function mayComeLater(vma: VmaEntry, { vmas, lock_future }: NonNullable<ImageTask['mm']>): boolean {
+export function mayComeLater(
+  vma: VmaEntry,
+  { vmas, lock_future }: { readonly vmas: readonly VmaEntry[]; readonly lock_future?: number | undefined },
+): boolean {
   const { status, flags, start, end } = vma;
   return (
     (status & area.VMA_ANON_PRIVATE) !== 0 &&
@@ -59,6 +62,23 @@ function mayComeLater(vma: VmaEntry, { vmas, lock_future }: NonNullable<ImageTas
     lock_future === undefined &&
     !vmas.some((each) => (each.status & area.VMA_AREA_GUARD) !== 0 && each.start < end && each.end > start)
   );
+}
+
+/** @throws UnsupportedError where pages that are not in the image are in none of these mappings */
+function refuseElsewhere(runs: PageRuns, later: Runs, pid: number): void {
+  const { bounds } = later;
+  for (let i = 0, j = 0; i < runs.length; i++) {
+    if ((runs.flags[i]! & area.PE_PRESENT) !== 0) continue;
+    const [start, end] = [runs.vaddr[i]!, runs.vaddr[i]! + runs.size[i]!];
+    while (j < bounds.length && bounds[j + 1]! <= start) j += 2;
+    if (j < bounds.length && bounds[j]! <= start && bounds[j + 1]! >= end) continue;
+    throw new UnsupportedError({
+      what: `pages at 0x${start.toString(16)}`,
+      pid,
+      why: 'a page server has them, and they are of memory that must be there from the beginning (a stack, as a rule)',
+      remedy: 'make the image by tideover checkpoint --lazy-pages, or restore it with CRIU',
+    });
+  }
 }
 
 export class LazyMemory {
@@ -72,14 +92,16 @@ export class LazyMemory {
 
   /** Registers mappings that were made, in a process that is being restored. @returns what is not to be filled */
   register(leader: Remote, task: ImageTask, runs: PageRuns): Runs {
+    const later = new RunList();
     const vmas = task.mm!.vmas.filter((vma) => mayComeLater(vma, task.mm!) && runs.hasSome(vma.start, vma.end));
+    for (const vma of vmas) later.add(vma.start, vma.end);
+    refuseElsewhere(runs, later.runs(), task.pid);
     if (vmas.length === 0) return NO_RUNS;
     const { pid } = leader.scratch;
     const made = leader.call(NR.userfaultfd, O_CLOEXEC | O_NONBLOCK);
     leader.run();
     const targetfd = leader.result(made);
     const pidfd = pidfd_open({ pid, flags: 0 });
-    const later = new RunList();
     try {
       const fd = pidfd_getfd({ pidfd, targetfd, flags: 0 });
       const ranges = vmas.map(({ start, end }) => [start, end] as const);
@@ -87,7 +109,6 @@ export class LazyMemory {
       agree(fd, FEATURES);
       for (const vma of vmas) {
         register(fd, vma, uffd.UFFDIO_REGISTER_MODE_MISSING);
-        later.add(vma.start, vma.end);
       }
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;

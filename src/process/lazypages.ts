@@ -11,10 +11,11 @@
 import { Errno } from '../abi/errno.ts';
 import { SIGKILL } from '../abi/signal.ts';
 import * as uffd from '../abi/userfaultfd.ts';
-import { SyscallError } from '../errors.ts';
+import { SyscallError, UnsupportedError } from '../errors.ts';
 import { type CheckedStore, checkedStore } from '../image/checked.ts';
-import { PE_PRESENT } from '../image/messages/memory.ts';
+import { PE_LAZY, PE_PRESENT } from '../image/messages/memory.ts';
 import { MemoryImage } from '../image/pages.ts';
+import type { RemotePages } from '../image/pagexfer.ts';
 import type { ImageStore } from '../image/store.ts';
 import { close, read } from '../sys/files.ts';
 import { pollReadable } from '../sys/poll.ts';
@@ -53,9 +54,16 @@ interface Place {
   readonly moved: number;
 }
 
+/** Whether pages of a run are in the image, or with whoever has saved them. */
+function hasContent(flags: number): boolean {
+  return (flags & (PE_PRESENT | PE_LAZY)) !== 0;
+}
+
 /** An address space. */
 class Space {
   readonly fd: number;
+  /** In the image. */
+  readonly id: number;
   readonly image: MemoryImage;
   places: Place[];
   /** How far it is filled: a run, and bytes of it. */
@@ -63,8 +71,9 @@ class Space {
   done = 0;
   isGone = false;
 
-  constructor(fd: number, image: MemoryImage, places: Place[]) {
+  constructor(fd: number, id: number, image: MemoryImage, places: Place[]) {
     this.fd = fd;
+    this.id = id;
     this.image = image;
     this.places = places;
   }
@@ -106,11 +115,17 @@ export interface LazyWatch {
 /** The pages of an image, listed before anybody needs them. */
 export class LazyImage {
   readonly store: CheckedStore;
+  readonly remote: RemotePages | undefined;
   readonly #spaces = new Map<number, MemoryImage>();
 
-  /** @param image opened for this alone, and read in any order @throws FormatError, VerifyError */
-  constructor(image: ImageStore) {
+  /**
+   * @param image opened for this alone, and read in any order
+   * @param remote where pages are that are not in it
+   * @throws FormatError, VerifyError
+   */
+  constructor(image: ImageStore, remote?: RemotePages) {
     this.store = checkedStore(image);
+    this.remote = remote;
     for (const name of image.names()) {
       const id = PROCESS.exec(name)?.[1];
       if (id !== undefined) this.#spaces.set(Number(id), new MemoryImage(this.store, Number(id)));
@@ -186,6 +201,7 @@ class Server {
       const next = demanded ? undefined : open.find((space) => !space.isFull);
       if (next !== undefined) this.#fillOn(next);
     }
+    this.#image.remote?.close();
     const result = { processes: this.#spaces.length, demanded: this.#demanded, background: this.#background };
     filled(result);
     // Nothing is missing any more: what is not there is zero for the kernel too.
@@ -208,7 +224,7 @@ class Server {
 
   #take(pidfd: number, { id, fd, ranges }: LazySpace): Space {
     const places = ranges.map(([start, end]) => ({ start, end, moved: 0 }));
-    return new Space(pidfd_getfd({ pidfd, targetfd: fd, flags: 0 }), this.#image.of(id), places);
+    return new Space(pidfd_getfd({ pidfd, targetfd: fd, flags: 0 }), id, this.#image.of(id), places);
   }
 
   #newGuard() {
@@ -273,7 +289,7 @@ class Server {
           this.#demand(space, uffd.uffd_msg_pagefault.read(bytes, at).address);
           break;
         case uffd.UFFD_EVENT_FORK: {
-          const child = new Space(uffd.uffd_msg_fork.read(bytes, at).ufd, space.image, [...space.places]);
+          const child = new Space(uffd.uffd_msg_fork.read(bytes, at).ufd, space.id, space.image, [...space.places]);
           child.run = space.run;
           child.done = space.done;
           this.#spaces.push(child);
@@ -302,7 +318,7 @@ class Server {
     const place = space.places.find(({ start, end }) => address >= start && address < end);
     const from = place === undefined ? 0 : address - place.moved;
     const run = place === undefined ? runs.length : runs.first(from);
-    const isThere = run < runs.length && runs.vaddr[run]! <= from && (runs.flags[run]! & PE_PRESENT) !== 0;
+    const isThere = run < runs.length && runs.vaddr[run]! <= from && hasContent(runs.flags[run]!);
     if (!isThere) {
       const arg = uffd.uffdio_zeropage.write({ range: { start: address, len: PAGE }, mode: 0 });
       this.#settle(space, address, uffdio.attempt({ fd: space.fd, request: uffd.UFFDIO_ZEROPAGE, arg }));
@@ -310,7 +326,7 @@ class Server {
     }
     const into = from - runs.vaddr[run]!;
     const length = Math.min(AHEAD, runs.size[run]! - into, place!.end - address);
-    space.image.readPages(this.#buffer.bytes.subarray(0, length), runs.offset[run]! + into);
+    this.#read(space, run, into, length);
     const [copied, result] = this.#copy(space, address, length);
     this.#demanded += copied;
     if (copied === 0) this.#settle(space, address, result);
@@ -331,7 +347,7 @@ class Server {
   #fillOn(space: Space): void {
     const { runs } = space.image;
     const { run } = space;
-    if ((runs.flags[run]! & PE_PRESENT) === 0 || space.done >= runs.size[run]!) {
+    if (!hasContent(runs.flags[run]!) || space.done >= runs.size[run]!) {
       space.run++;
       space.done = 0;
       return;
@@ -339,10 +355,7 @@ class Server {
     const from = runs.vaddr[run]! + space.done;
     const length = Math.min(CHUNK, runs.size[run]! - space.done);
     const wanted = space.places.filter(({ start, end, moved }) => start - moved < from + length && end - moved > from);
-    if (wanted.length > 0) {
-      const bytes = this.#buffer.bytes.subarray(0, length);
-      space.image.readPages(bytes, runs.offset[run]! + space.done);
-    }
+    if (wanted.length > 0) this.#read(space, run, space.done, length);
     for (const { start, end, moved } of wanted) {
       const [first, last] = [Math.max(start, from + moved), Math.min(end, from + length + moved)];
       for (let at = first; at < last && !space.isGone; ) {
@@ -357,6 +370,25 @@ class Server {
       }
     }
     space.done += length;
+  }
+
+  /** Reads a part of a run into the buffer. */
+  #read({ id, image }: Space, run: number, from: number, length: number): void {
+    const bytes = this.#buffer.bytes.subarray(0, length);
+    const { flags, offset, vaddr } = image.runs;
+    if ((flags[run]! & PE_PRESENT) !== 0) image.readPages(bytes, offset[run]! + from);
+    else this.#remote(id).read(bytes, id, vaddr[run]! + from);
+  }
+
+  /** @throws UnsupportedError where nobody has said where these pages are */
+  #remote(pid: number): RemotePages {
+    if (this.#image.remote !== undefined) return this.#image.remote;
+    throw new UnsupportedError({
+      what: 'lazy-pages',
+      pid,
+      why: 'whoever saved the process has its pages still',
+      remedy: 'start tideover lazy-pages --page-server with --address and --port before the restore',
+    });
   }
 
   /** @param at where it lies in the buffer @returns how much was copied, and why no more */

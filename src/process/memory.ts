@@ -1,5 +1,5 @@
 /** Contents of memory out of a process, or of what processes share, into an image. */
-import { PE_PARENT, PE_PRESENT, VMA_AREA_GUARD } from '../image/messages/memory.ts';
+import { PE_LAZY, PE_PARENT, PE_PRESENT, VMA_AREA_GUARD } from '../image/messages/memory.ts';
 import { PagemapWriter } from '../image/pagemap.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { ImageDraft } from '../image/store.ts';
@@ -8,7 +8,7 @@ import { close, pread64 } from '../sys/files.ts';
 import { Region } from '../sys/region.ts';
 import { findPages } from './pages.ts';
 import { CHUNK, openMemory, readExactly, Scattered } from './reading.ts';
-import { isUnknown, joined, NO_RUNS, RunList, type Runs, unknownRuns } from './runs.ts';
+import { common, isUnknown, joined, NO_RUNS, RunList, type Runs, unknownRuns, without } from './runs.ts';
 import { leftByFork } from './vma.ts';
 
 const PAGE = 4096;
@@ -23,6 +23,8 @@ export interface Memory {
   readonly runs: Runs;
   /** What is not among it, and stands in the parent of the image. */
   readonly unchanged?: Runs;
+  /** What is not among it, and will be asked for when the image is restored. */
+  readonly later?: Runs;
   /** Hands out all of it, in the order of the runs; a part is valid until the next one. */
   each(take: (part: Uint8Array) => void): void;
   /** Copies all of it to a place here from where it is handed out later. */
@@ -32,13 +34,14 @@ export interface Memory {
 /** Writes a pagemap whose contents will stand in pages-N.img. */
 export function writePagemap(
   draft: Pick<ImageDraft, 'create'>,
-  memory: Pick<Memory, 'name' | 'runs' | 'unchanged'>,
+  memory: Pick<Memory, 'name' | 'runs' | 'unchanged' | 'later'>,
   pagesId: number,
   file = fileName(images.PAGEMAP, memory.name),
 ): void {
   const writer = new PagemapWriter(draft.create(file), pagesId);
   const own = memory.runs.bounds;
-  const theirs = memory.unchanged?.bounds ?? NO_RUNS.bounds;
+  const lazy = memory.later !== undefined && memory.later.size > 0;
+  const theirs = ((lazy ? memory.later : memory.unchanged) ?? NO_RUNS).bounds;
   const run = (bounds: Float64Array, i: number, flags: number) =>
     writer.run(bounds[i]!, (bounds[i + 1]! - bounds[i]!) / PAGE, flags);
   for (let i = 0, j = 0; i < own.length || j < theirs.length; ) {
@@ -46,7 +49,7 @@ export function writePagemap(
       run(own, i, PE_PRESENT);
       i += 2;
     } else {
-      run(theirs, j, PE_PARENT);
+      run(theirs, j, lazy ? PE_LAZY : PE_PARENT);
       j += 2;
     }
   }
@@ -92,6 +95,7 @@ export class ProcessMemory implements Memory {
   /** The process itself. */
   readonly of: number;
   readonly unchanged: Runs;
+  later: Runs = NO_RUNS;
   #runs: Runs;
   readonly #vmas: readonly VmaEntry[];
   /** Whose memory is read. */
@@ -122,6 +126,25 @@ export class ProcessMemory implements Memory {
   /** Those that are unknownRuns() become known by find(). */
   get runs(): Runs {
     return this.#runs;
+  }
+
+  /** Has pages of some mappings left out, as somebody will ask for them. */
+  leaveLater(which: (vma: VmaEntry) => boolean): void {
+    const left = new RunList();
+    for (const vma of this.#vmas) if (which(vma)) left.add(vma.start, vma.end);
+    this.later = common(this.#runs, left.runs());
+    this.#runs = without(this.#runs, this.later);
+  }
+
+  /** Reads some of it as it is now. */
+  readNow(into: Region, address: number, length: number): Uint8Array {
+    const fd = openMemory(this.#pid);
+    try {
+      readExactly(fd, this.#pid, address, into.address, length);
+    } finally {
+      close({ fd });
+    }
+    return into.bytes.subarray(0, length);
   }
 
   /** Whose memory it will be read from. */

@@ -50,6 +50,8 @@ export interface SaveOptions extends SaveMountOptions {
   readonly externalSockets?: readonly number[] | 'all' | undefined;
   /** The tree may be of a session whose leader is not in it, and of a terminal whose other end somebody else has. */
   readonly shellJob: boolean;
+  /** Private memory is not written: whoever restores the image asks for it, as long as they are stopped. */
+  readonly lazyPages?: boolean | undefined;
   /** What watches what they write, and takes what they have not written from an earlier image. */
   readonly tracking?: Tracking | undefined;
 }

@@ -104,7 +104,7 @@ export class Spaces {
     const inherited = parent === undefined ? [] : this.#inheritance(task, parent);
     const image = new MemoryImage(this.#store, task.pid);
     const { runs } = image;
-    acceptPages(runs, task.pid);
+    if (this.#lazy === undefined) acceptPages(runs, task.pid);
     acceptPlaces(runs, task);
     const filled = new Set<VmaEntry>(inherited);
     this.#filled.set(task, filled);

@@ -4,6 +4,7 @@ import type { ImageDraft } from '../image/store.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
 import type { Clocks } from './clocks.ts';
 import { dataRanges } from './files/holes.ts';
+import { mayComeLater } from './lazy.ts';
 import { FileMemory, type Memory, ProcessMemory, writePagemap, writePages } from './memory.ts';
 import { contentFile } from './mounts/entry.ts';
 import { OURS } from './namespaces.ts';
@@ -20,7 +21,7 @@ export interface Collected {
 }
 
 /** What tells which memory a process has. */
-export type AddressSpace = Pick<SavedTask, 'host' | 'pid' | 'ids' | 'zombie' | 'vmas' | 'pages' | 'unchanged'>;
+export type AddressSpace = Pick<SavedTask, 'host' | 'pid' | 'ids' | 'zombie' | 'vmas' | 'pages' | 'unchanged' | 'mm'>;
 
 /** All memory that the image is to have, in its order: what processes share, then what each has alone. */
 export function memoryOf(tasks: readonly AddressSpace[], saving: Saving): Memory[] {
@@ -28,10 +29,12 @@ export function memoryOf(tasks: readonly AddressSpace[], saving: Saving): Memory
     ({ shmid, fd, size }) => new FileMemory(`shmem-${shmid}`, fd, sharedRuns(fd, size)),
   );
   const spaces = new Set<number>();
-  for (const { host, pid, ids, zombie, vmas, pages, unchanged } of tasks) {
+  for (const { host, pid, ids, zombie, vmas, pages, unchanged, mm } of tasks) {
     if (zombie || spaces.has(ids.vm_id)) continue;
     spaces.add(ids.vm_id);
-    memory.push(new ProcessMemory({ pid: host, name: pid }, { pages, unchanged }, vmas));
+    const own = new ProcessMemory({ pid: host, name: pid }, { pages, unchanged }, vmas);
+    if (saving.options.lazyPages) own.leaveLater((vma) => mayComeLater(vma, { vmas, lock_future: mm?.lock_future }));
+    memory.push(own);
   }
   return memory;
 }
@@ -89,15 +92,21 @@ export function writeInventory(draft: ImageDraft, { boottime }: Clocks): void {
 /** Times in milliseconds. */
 export function writeStatistics(
   draft: ImageDraft,
-  memory: readonly Pick<Memory, 'runs' | 'unchanged'>[],
+  memory: readonly Pick<Memory, 'runs' | 'unchanged' | 'later'>[],
   { freezing, frozen }: { freezing: number; frozen: number },
 ): void {
   const micros = (milliseconds: number) => Math.round(1000 * milliseconds);
   const pages = memory.reduce((sum, { runs }) => sum + runs.size, 0) / 4096;
   const unchanged = memory.reduce((sum, each) => sum + (each.unchanged?.size ?? 0), 0) / 4096;
+  const lazy = memory.reduce((sum, each) => sum + (each.later?.size ?? 0), 0) / 4096;
   const dump = {
     ...{ freezing_time: micros(freezing), frozen_time: micros(frozen), memdump_time: 0, memwrite_time: 0 },
-    ...{ pages_scanned: pages + unchanged, pages_skipped_parent: unchanged, pages_written: pages, pages_lazy: 0 },
+    ...{
+      pages_scanned: pages + unchanged + lazy,
+      pages_skipped_parent: unchanged,
+      pages_written: pages,
+      pages_lazy: lazy,
+    },
   };
   writeEntries(draft.create(fileName(images.STATS, 'dump')), images.STATS, [{ dump }]);
 }

@@ -4,7 +4,7 @@ import { externalFlags, externalOf, externalSocketsOf } from '../criu/external.t
 import { imageFlags, openDraft, openParent } from '../criu/images.ts';
 import { mountFlags, mountsOf, withoutMounts } from '../criu/mounts.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
-import { pageServerFlags, throughPageServer } from '../criu/pageserver.ts';
+import { pageServerFlags, servedPages, throughPageServer } from '../criu/pageserver.ts';
 import { pidOf, preDumpInto, timeoutOf, treeFlags, UNWATCHED } from '../criu/predump.ts';
 import { logged, supervised } from '../criu/run.ts';
 import { actionScripts } from '../criu/scripts.ts';
@@ -41,6 +41,10 @@ const flags = {
   },
   ...externalFlags,
   ...pageServerFlags,
+  lazyPages: {
+    long: 'lazy-pages',
+    summary: 'leave private memory out, and give it to tideover lazy-pages --page-server, here on --port',
+  },
   ...mountFlags,
   ghostLimit: { long: 'ghost-limit', value: 'SIZE', summary: 'largest deleted file that is saved; 1M if not given' },
 } as const satisfies Flags;
@@ -57,6 +61,8 @@ export const checkpoint = command({
       'as they were when it is restored.',
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     ABOUT_OTHERS,
+    'With --lazy-pages the image is soon there, and private memory not in it: the processes stay stopped until tideover lazy-pages ' +
+      '--page-server, or that of CRIU, has asked for all of it. If it goes away before, they go on.',
     'With --prev-images-dir only what was written since that image is saved, which needs both to be there for a restore.',
     'With --json: {"processes", "threads", "memory" (bytes), "unchanged" (bytes in the image before), "unwatched" (whether ' +
       'nobody has watched since that one), "freezing", "frozen", "sync" (ms)}.',
@@ -86,6 +92,10 @@ export const checkpoint = command({
     if (flags.preDump) return preDumpInto(io, flags);
     const pid = pidOf(flags.tree, 'checkpoint');
     refuseUnbuilt(flags);
+    if (flags.lazyPages && (flags.leaveRunning || flags.leaveStopped || flags.pageServer || flags.parent !== undefined))
+      throw new UsageError(
+        '--lazy-pages ends the processes, and goes with neither --page-server nor --prev-images-dir',
+      );
     const outcome = flags.leaveRunning ? 'run' : flags.leaveStopped ? 'stop' : 'kill';
     const directory = flags.imagesDir ?? '.';
     const script = actionScripts(flags.actionScript, directory);
@@ -105,6 +115,7 @@ export const checkpoint = command({
       externalSockets: externalSocketsOf(flags.externalSockets),
       beforeEnd: flags.actionScript.length === 0 ? undefined : () => script('post-dump', pid),
     } as const;
+    const lazy = flags.lazyPages ? { lazyPages: true, serve: await servedPages(io, flags) } : {};
     const result = await logged(flags, 'checkpoint', async () => {
       const { checkpoint } = await import('../../process/checkpoint.ts');
       const { watchDraft } = await import('../../process/watch.ts');
@@ -113,7 +124,7 @@ export const checkpoint = command({
       const draft = await throughPageServer(await openDraft(directory, flags.parent), flags);
       const { progressFile, trackMemory } = flags;
       return supervised(io, { label: 'checkpoint', progressFile }, (watch) =>
-        checkpoint({ ...options, parent, trackMemory }, watchDraft(draft, watch)),
+        checkpoint({ ...options, ...lazy, parent, trackMemory }, watchDraft(draft, watch)),
       );
     });
     const { processes, threads, memory, frozen, sync, unwatched } = result;

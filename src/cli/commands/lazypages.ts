@@ -3,12 +3,14 @@ import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { imageFlags, needsDirectory, openStore } from '../criu/images.ts';
 import { ABOUT_OTHERS, otherOptions, refuseUnbuilt } from '../criu/options.ts';
-import { refusePageServer } from '../criu/pageserver.ts';
+import { pageServerFlags, remotePages } from '../criu/pageserver.ts';
 import { byteSize } from '../progress.ts';
 
 const flags = {
   imagesDir: imageFlags.imagesDir,
   workDir: imageFlags.workDir,
+  ...pageServerFlags,
+  pageServer: { long: 'page-server', summary: 'ask for what is not in the image: checkpoint --lazy-pages has it' },
   started: { long: 'started', hidden: true, summary: 'a restore has started it' },
 } as const satisfies Flags;
 
@@ -19,6 +21,8 @@ export const lazyPages = command({
   description: [
     'Waits for tideover restore --lazy-pages with the same directories, which would start one by itself, brings the pages that ' +
       'are touched and all others meanwhile, and ends when all are there.',
+    'With --page-server pages that are not in the image come from the tideover or CRIU that has saved it with --lazy-pages, and ' +
+      'that ends what it has saved when all are here.',
     'A second, small process guards it: if this one is killed, the restored processes are killed, as they would find zeros in ' +
       'place of their memory. lazy-pages.log says so then.',
     ABOUT_OTHERS,
@@ -32,13 +36,12 @@ export const lazyPages = command({
   },
   async run(io, { flags }) {
     refuseUnbuilt(flags);
-    refusePageServer(flags, 'lazy-pages');
     const directory = flags.imagesDir ?? '.';
     needsDirectory(directory, 'lazy-pages');
     const { bringPages, LazyImage } = await import('../../process/lazypages.ts');
     const { READY } = await import('../../process/lazy.ts');
     const { awaitRestore, openLog, SOCKET } = await import('../criu/lazy.ts');
-    const image = new LazyImage(await openStore(directory));
+    const image = new LazyImage(await openStore(directory), await remotePages(flags));
     const log = openLog(flags);
     const socket = flags.started ? SOCKET : awaitRestore(flags);
     const text = readLine(socket);

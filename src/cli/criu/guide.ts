@@ -6,7 +6,7 @@ const COMMANDS = [
   ['`criu dump`', '`tideover checkpoint`, also called `dump`'],
   ['`criu pre-dump`', '`tideover pre-dump`, or `tideover checkpoint --pre-dump`'],
   ['`criu restore`', '`tideover restore`'],
-  ['`criu lazy-pages`', '`tideover lazy-pages`; not needed, as a restore starts it by itself'],
+  ['`criu lazy-pages`', '`tideover lazy-pages`; needed with `--page-server` alone, as a restore starts it by itself'],
   ['`criu check`', '`tideover check`'],
   [
     '`crit show`, `crit decode`',

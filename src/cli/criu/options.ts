@@ -58,7 +58,11 @@ export const criuOptions: readonly CriuOption[] = [
     'track-mem',
     'a pre-dump has it always; without soft-dirty bits pages are protected against writing instead',
   ),
-  o('differs', 'lazy-pages', 'of a restore, which starts `tideover lazy-pages` by itself if none waits'),
+  o(
+    'differs',
+    'lazy-pages',
+    'of a checkpoint, with --port; of a restore, which starts `tideover lazy-pages` by itself if none waits',
+  ),
   o('same', 'prev-images-dir DIR', 'of a pre-dump, checkpoint or page server'),
   o('differs', 'link-remap', 'the names stay after `--leave-running` as well, as the image needs them'),
   o(

@@ -1,6 +1,7 @@
 /** Memory that goes to a page server while it is saved: CRIU's options for it. */
-import { UnsupportedError } from '../../errors.ts';
+import type { RemotePages } from '../../image/pagexfer.ts';
 import type { ImageDraft } from '../../image/store.ts';
+import type { CheckpointOptions } from '../../process/checkpoint.ts';
 import type { Flags, FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 
@@ -33,12 +34,31 @@ export async function throughPageServer(
   }
 }
 
-/** @param flags of a command that does not have it @throws UnsupportedError where it is asked for */
-export function refusePageServer(flags: Readonly<Record<string, unknown>>, what: string): void {
-  if (!flags['page-server'] && !flags.pageServer) return;
-  throw new UnsupportedError({
-    what: `--page-server of ${what}`,
-    why: 'it is not built yet',
-    remedy: 'use it with tideover checkpoint, or bring the files yourself',
-  });
+/** How pages that are not in the image are handed out, where that is asked for. */
+export async function servedPages(
+  io: { info(text: string): void },
+  flags: FlagValues<typeof pageServerFlags>,
+): Promise<NonNullable<CheckpointOptions['serve']>> {
+  const { awaitPageClient } = await import('../../process/pageconnection.ts');
+  const { servePages } = await import('../../image/pagexfer.ts');
+  const host = flags.address ?? '127.0.0.1';
+  const client = await awaitPageClient(host, portOf(flags.port, 0), (port) =>
+    io.info(`waiting on ${host} port ${port} for whoever restores the image`),
+  );
+  return (read) => {
+    const connection = client();
+    try {
+      servePages(connection, read);
+    } finally {
+      connection[Symbol.dispose]();
+    }
+  };
+}
+
+/** Where the pages are that are not in an image, if that is said. */
+export async function remotePages(flags: FlagValues<typeof pageServerFlags>): Promise<RemotePages | undefined> {
+  if (!flags.pageServer) return undefined;
+  const { connectPageServer } = await import('../../process/pageconnection.ts');
+  const { RemotePages } = await import('../../image/pagexfer.ts');
+  return new RemotePages(await connectPageServer(flags.address ?? '127.0.0.1', portOf(flags.port, undefined)));
 }

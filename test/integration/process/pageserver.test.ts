@@ -1,15 +1,15 @@
 /** Memory that goes to a page server while it is saved: ours and CRIU's, each with what the other one sends. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdirSync } from 'node:fs';
+import { readdirSync, readFileSync } from 'node:fs';
 import { createConnection } from 'node:net';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { fetchCriu } from '../../../lab/criu.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench } from './target.ts';
+import { Bench, field } from './target.ts';
 
 /** Starts what waits for a checkpoint. @returns its port, and its end */
 async function waiting(
@@ -150,6 +150,58 @@ test('CRIU sends to our page server, and what comes is restored', async (t) => {
   await target.gone(pid);
   bring(target, target.image, placeOf(target));
   await isWell(target, pid, placeOf(target));
+});
+
+/** Restores lazily in a PID namespace, as the process ids are not free here, and ends what was restored. */
+const ELSEWHERE = `
+$OURS restore -D $IMAGE -d 2>../refused && exit 3
+$LAZY -D $IMAGE --page-server --address 127.0.0.1 --port $PORT &
+lazy=$!
+while [ ! -S lazy-pages.socket ]; do sleep 0.01; done
+$RESTORE -D $IMAGE --lazy-pages -d || exit 1
+wait $lazy || exit 2
+kill -TERM $PID
+while kill -0 $PID 2>/dev/null; do sleep 0.01; done
+`;
+
+for (const whose of ['ours', 'those of CRIU']) {
+  test(`memory that stays where it is until it is asked for: lazy-pages and restore are ${whose}`, async (t) => {
+    const { target, pid } = await started(t, 'written');
+    const save = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--lazy-pages', '--port', '0'];
+    const line = [target.node, target.main, ...save] as const;
+    const { port, ended, said } = await waiting(t, line, /waiting on 127\.0\.0\.1 port (\d+)/);
+    // It has the image and stands still.
+    assert.equal(field(pid, 'State'), 't');
+    const ours = `${target.node} ${target.main}`;
+    const tool = whose === 'ours' ? ours : (await fetchCriu()).command.join(' ');
+    execFileSync('unshare', ['--pid', '--fork', '--mount-proc', 'sh', '-c', ELSEWHERE], {
+      cwd: target.image,
+      env: {
+        ...process.env,
+        OURS: ours,
+        ...{ LAZY: `${tool} lazy-pages`, RESTORE: `${tool} restore`, IMAGE: target.image, PORT: port, PID: `${pid}` },
+      },
+      stdio: 'pipe',
+      timeout: 120_000,
+    });
+    assert.deepEqual(await ended, [0, null], said());
+    await target.gone(pid);
+    assert.match(target.log, /ok\n$/);
+    assert.match(readFileSync(join(target.folder, 'refused'), 'utf8'), /a page server has them.*--lazy-pages/);
+  });
+}
+
+test('memory that nobody asks for to its end stays, and its program goes on', async (t) => {
+  const { target, pid } = await started(t, 'written');
+  const save = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--lazy-pages', '--port', '0'];
+  const line = [target.node, target.main, ...save] as const;
+  const { port, ended, said } = await waiting(t, line, /waiting on 127\.0\.0\.1 port (\d+)/);
+  createConnection(Number(port), '127.0.0.1').end();
+  assert.deepEqual(await ended, [1, null], said());
+  assert.match(said(), /closed the connection/);
+  assert.notEqual(field(pid, 'State'), 't');
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
 test('what builds on an image that the page server has not is refused, and goes on', async (t) => {
