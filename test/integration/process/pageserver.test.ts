@@ -157,7 +157,8 @@ const ELSEWHERE = `
 $OURS restore -D $IMAGE -d 2>../refused && exit 3
 $LAZY -D $IMAGE --page-server --address 127.0.0.1 --port $PORT &
 lazy=$!
-while [ ! -S lazy-pages.socket ]; do sleep 0.01; done
+# The name is there before it listens (__SO_ACCEPTCON).
+until [ -S lazy-pages.socket ] && grep -q ' 00010000 .*lazy-pages.socket$' /proc/net/unix; do sleep 0.01; done
 $RESTORE -D $IMAGE --lazy-pages -d || exit 1
 wait $lazy || exit 2
 kill -TERM $PID
