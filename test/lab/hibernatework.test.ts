@@ -1,11 +1,11 @@
-/** A machine of 2 GB that works as machines do hibernates to a USB disk, then to a file; each time the power is off between. */
+/** A machine of 2 GB that works as machines do hibernates to a USB disk, and to a file. */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { commandLine } from '../../lab/boot.ts';
 import { within } from '../../lab/deadline.ts';
-import { bootDebian, debianDisk } from '../../lab/debian.ts';
-import { emptyDisk } from '../../lab/disk.ts';
+import { bootDebian, type DebianOptions, debianDisk } from '../../lab/debian.ts';
+import { type Disk, emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import { kernel } from '../../lab/kernels.ts';
 import { Vm } from '../../lab/vm.ts';
 import { GOES_ON, helper, inMachine, kernels, SAVED } from './hibernating.ts';
@@ -84,114 +84,128 @@ async function checkServices(vm: Vm): Promise<void> {
   assert.ok(Math.abs(guest - host) < 60, `the clock is ${guest - host} s off`);
 }
 
+const COMMAND = '/usr/local/bin/tideover hibernate --compress none';
+const HOOKS = 'pre hibernate hibernate\npost hibernate hibernate\n';
+
+interface Worker extends Disposable {
+  readonly machine: DebianOptions & { readonly disks: readonly Disk[] };
+  /** /dev/vda, with Debian. */
+  readonly disk: OwnDisk;
+  /** /dev/vdb */
+  readonly own: OwnDisk;
+}
+
+/** A machine of 2 GB with a USB disk, /dev/sda. */
+async function newMachine(): Promise<Worker> {
+  const disk = await debianDisk(['busybox', 'initramfs-tools', 'postgresql', 'redis-server', 'redis-tools']);
+  const [own, usb] = [emptyDisk(256 << 20), emptyDisk(2 ** 31)];
+  const machine = {
+    memory: 2048,
+    cpus: 2,
+    kernel: 'jump',
+    disk,
+    disks: [own, kernels],
+    append: 'crashkernel=256M',
+    extraArguments: [
+      ...['-device', 'qemu-xhci', '-drive', `file=${usb.path},format=raw,if=none,id=usb`],
+      ...['-device', 'usb-storage,drive=usb'],
+    ],
+  } as const;
+  return {
+    machine,
+    disk,
+    own,
+    [Symbol.dispose]() {
+      for (const each of [disk, own, usb]) each.remove();
+    },
+  };
+}
+
+/** Does something with a machine, shows its console where that fails, and cuts the power. */
+async function withVm<T>(vm: Vm, run: (vm: Vm) => Promise<T>): Promise<T> {
+  try {
+    return await run(vm);
+  } catch (error) {
+    console.log(vm.console.text.slice(-6000));
+    throw error;
+  } finally {
+    await vm.close();
+  }
+}
+
+/** Starts hibernation, and waits until the machine is off. @returns which machine it is */
+async function away(vm: Vm, start: string): Promise<string> {
+  const since = vm.console.text.length;
+  await vm.check(start, LONG);
+  const [said] = await vm.waitFor(new RegExp(`${SAVED.source}|tideover: (?!saving|\\d+%).*`), LONG_MS, since);
+  assert.match(said, SAVED);
+  await within(LONG_MS, 'the machine is off', vm.exited);
+  return vm.agent.greeting!.agent;
+}
+
+/** The machine goes on, with all that it does, and its file systems are whole. */
+async function checkMachine(vm: Vm, hooks: string): Promise<void> {
+  await checkServices(vm);
+  await vm.check(`until [ $(wc -l </run/hooks) -ge ${hooks.trim().split('\n').length} ]; do sleep 0.5; done`, LONG);
+  assert.equal(await vm.check('cat /run/hooks'), hooks);
+  await vm.check('systemctl stop writer; umount /mnt/own; e2fsck -f -n /dev/vdb', LONG);
+}
+
 if (process.env.TIDEOVER_FULL) {
-  test('2 GB with services, hibernated to a USB disk and to a file, by the initramfs of Debian', async (context) => {
-    const disk = await debianDisk(['busybox', 'initramfs-tools', 'postgresql', 'redis-server', 'redis-tools']);
-    const [own, usb] = [emptyDisk(256 << 20), emptyDisk(2 ** 31)];
-    const machine = {
-      memory: 2048,
-      cpus: 2,
-      kernel: 'jump',
-      disk,
-      disks: [own, kernels],
-      append: 'crashkernel=256M',
-      extraArguments: [
-        ...['-device', 'qemu-xhci', '-drive', `file=${usb.path},format=raw,if=none,id=usb`],
-        ...['-device', 'usb-storage,drive=usb'],
-      ],
-    } as const;
-    const command = (to: string, options: string) =>
-      `/usr/local/bin/tideover hibernate --to ${to} --compress none ${options}`;
-    /** Starts hibernation as a service, and waits until the machine is off. @returns which machine it is */
-    const away = async (vm: Vm, start: string) => {
-      const since = vm.console.text.length;
-      await vm.check(start, LONG);
-      const [said] = await vm.waitFor(new RegExp(`${SAVED.source}|tideover: (?!saving|\\d+%).*`), LONG_MS, since);
-      assert.match(said, SAVED);
-      await within(LONG_MS, 'the machine is off', vm.exited);
-      return vm.agent.greeting!.agent;
-    };
+  test('2 GB with services, to a USB disk and back', async () => {
+    using worker = await newMachine();
+    const { machine, disk, own } = worker;
+    const self = await withVm(await bootDebian(machine), async (vm) => {
+      const options = await helper(vm);
+      await startServices(vm);
+      return away(vm, `systemd-run -q --unit=usb -p StandardError=journal+console ${COMMAND} --to /dev/sda ${options}`);
+    });
+    await inMachine({ ...machine, disks: [disk, own, kernels] }, async (vm) => {
+      const began = vm.agent.greeting;
+      void vm.run(`tideover resume --wait 60 ${await helper(vm)}`, LONG).catch(() => {});
+      await vm.waitFor(GOES_ON, LONG_MS);
+      assert.equal((await vm.nextKernel(began, LONG_MS)).agent, self);
+      await checkMachine(vm, HOOKS);
+    });
+  });
+
+  test('2 GB with services, to a file, by a service and the initramfs of Debian', async (context) => {
+    using worker = await newMachine();
+    const { machine, disk, own } = worker;
     const { vmlinuz, release } = await kernel('jump');
     const initrdPath = `${disk.path}.initrd`;
-    try {
-      const first = await bootDebian(machine);
-      let self: string;
-      try {
-        const options = await helper(first);
-        await first.check(
-          'printf "COMPRESS=gzip\\nCOMPRESSLEVEL=1\\nMODULES=list\\n" >/etc/initramfs-tools/conf.d/lab',
-        );
-        await first.check(
-          'dd if=/dev/zero of=/var/hibernate.img bs=1M count=1900 && sync && echo 1 >/proc/sys/vm/drop_caches',
-          LONG,
-        );
-        const kept = options.replace(/ --append .*/, '');
-        const prepared = JSON.parse(
-          await first.check(`tideover hibernate setup --to /var/hibernate.img ${kept} --json`, LONG),
-        );
-        assert.deepEqual(prepared.todo, ['run: update-initramfs -u']);
-        await first.check('update-initramfs -c -k $(uname -r)', LONG);
-        await first.copyOut(`/boot/initrd.img-${release}`, initrdPath);
-        await first.check(
-          `mkdir -p /etc/systemd/system/tideover-hibernate.service.d; cat >/etc/systemd/system/tideover-hibernate.service.d/lab.conf`,
-          {
-            input: `[Service]\nStandardError=journal+console\nExecStart=\nExecStart=${command('/var/hibernate.img', options)}\n`,
-          },
-        );
-        await startServices(first);
-        await checkServices(first);
-        context.diagnostic((await first.check('free -m')).trim());
-        self = await away(
-          first,
-          `systemd-run -q --unit=usb -p StandardError=journal+console ${command('/dev/sda', options)}`,
-        );
-      } catch (error) {
-        console.log(first.console.text.slice(-6000));
-        throw error;
-      } finally {
-        await first.close();
-      }
-
-      // From the USB disk, by a boot that waits for it.
-      await inMachine({ ...machine, disks: [disk, own, kernels] }, async (vm) => {
-        const began = vm.agent.greeting;
-        void vm.run(`tideover resume --wait 60 ${await helper(vm)}`, LONG).catch(() => {});
-        await vm.waitFor(GOES_ON, LONG_MS);
-        assert.equal((await vm.nextKernel(began, LONG_MS)).agent, self);
-        await checkServices(vm);
-        assert.equal(await vm.check('cat /run/hooks'), 'pre hibernate hibernate\npost hibernate hibernate\n');
-        await away(vm, 'systemctl --no-block start tideover-hibernate.service');
-      });
-
-      // From the file, by the initramfs that Debian's tools have made.
-      const load = {
-        kernel: vmlinuz,
-        initrd: readFileSync(initrdPath),
-        append: `${commandLine} crashkernel=256M root=/dev/vda`,
-      };
-      const last = await Vm.start({ ...machine, disks: [disk, own, kernels] }, load);
-      try {
-        await last.waitFor(GOES_ON, LONG_MS);
-        assert.equal((await last.agent.ready(LONG_MS)).agent, self);
-        await checkServices(last);
-        const hooks = 'pre hibernate hibernate\npost hibernate hibernate\n';
-        context.diagnostic((await last.check('systemctl show -p StatusText -p Result tideover-hibernate')).trim());
-        await last.check('until grep -q wakes /run/hooks; do sleep 0.5; done', LONG);
-        assert.equal(await last.check('cat /run/hooks'), `${hooks}target sleeps\n${hooks}target wakes\n`);
-        await last.check('systemctl stop writer; umount /mnt/own; e2fsck -f -n /dev/vdb', LONG);
-        await last.check('systemctl stop bench client postgresql redis-server; systemctl poweroff', LONG);
-        await within(LONG_MS, 'the machine is off', last.exited);
-      } catch (error) {
-        console.log(last.console.text.slice(-6000));
-        throw error;
-      } finally {
-        await last.close();
-      }
-      await inMachine({ ...machine, disks: [disk, own, kernels], programs: ['e2fsck'] }, async (vm) => {
-        await vm.check('e2fsck -f -n /dev/vda', LONG);
-      });
-    } finally {
-      for (const each of [disk, own, usb]) each.remove();
-    }
+    const self = await withVm(await bootDebian(machine), async (vm) => {
+      const options = await helper(vm);
+      await vm.check(
+        'dd if=/dev/zero of=/var/hibernate.img bs=1M count=1900 && sync && echo 1 >/proc/sys/vm/drop_caches',
+        LONG,
+      );
+      const kept = options.replace(/ --append .*/, '');
+      const setup = `tideover hibernate setup --to /var/hibernate.img ${kept} --json`;
+      assert.deepEqual(JSON.parse(await vm.check(setup, LONG)).todo, ['run: update-initramfs -u']);
+      const settings = 'COMPRESS=gzip\\nCOMPRESSLEVEL=1\\nMODULES=list\\n';
+      await vm.check(`printf '${settings}' >/etc/initramfs-tools/conf.d/lab; update-initramfs -c -k ${release}`, LONG);
+      await vm.copyOut(`/boot/initrd.img-${release}`, initrdPath);
+      const folder = '/etc/systemd/system/tideover-hibernate.service.d';
+      const started = `ExecStart=\nExecStart=${COMMAND} --to /var/hibernate.img ${options}\n`;
+      const input = `[Service]\nStandardError=journal+console\n${started}`;
+      await vm.check(`mkdir -p ${folder}; cat >${folder}/lab.conf`, { input });
+      await startServices(vm);
+      context.diagnostic((await vm.check('free -m')).trim());
+      return away(vm, 'systemctl --no-block start tideover-hibernate.service');
+    });
+    const append = `${commandLine} crashkernel=256M root=/dev/vda`;
+    const load = { kernel: vmlinuz, initrd: readFileSync(initrdPath), append };
+    await withVm(await Vm.start({ ...machine, disks: [disk, own, kernels] }, load), async (vm) => {
+      await vm.waitFor(GOES_ON, LONG_MS);
+      assert.equal((await vm.agent.ready(LONG_MS)).agent, self);
+      await checkMachine(vm, `target sleeps\n${HOOKS}target wakes\n`);
+      context.diagnostic((await vm.check('systemctl show -p StatusText -p Result tideover-hibernate')).trim());
+      await vm.check('systemctl stop bench client postgresql redis-server; systemctl --no-block poweroff', LONG);
+      await within(LONG_MS, 'the machine is off', vm.exited);
+    });
+    await inMachine({ ...machine, disks: [disk, own, kernels], programs: ['e2fsck'] }, async (vm) => {
+      await vm.check('e2fsck -f -n /dev/vda', LONG);
+    });
   });
 }
