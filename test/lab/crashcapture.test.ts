@@ -206,6 +206,9 @@ inFull('by NFS', async () => {
     const [dump] = readdirSync(stored);
     assert.deepEqual(readdirSync(join(stored, dump!)).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
     assert.match(why(join(stored, dump!, 'vmcore')), /sysrq/i);
+  } catch (error) {
+    console.log(vm.console.text.slice(-8000));
+    throw error;
   } finally {
     await vm.close();
     server.close();
