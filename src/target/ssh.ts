@@ -66,7 +66,7 @@ export function sshArguments({ user, alias, server, port }: Login, keys: Keys = 
     'IdentitiesOnly=yes',
     `UserKnownHostsFile=${keys.known}`,
     `HostKeyAlias=${alias}`,
-    'ConnectTimeout=30',
+    'ConnectTimeout=60',
     'ServerAliveInterval=15',
   ];
   return [
