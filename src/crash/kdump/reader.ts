@@ -11,12 +11,12 @@ import { Window } from '../io/window.ts';
 import { MAX_NOTES, MAX_PAGES, MAX_SEGMENTS } from '../limits.ts';
 import type { DumpHeader, Hole, HoleReason, PageSource } from '../source.ts';
 import { vmcoreinfoOf } from '../vmcoreinfo.ts';
+import { Descriptors } from './descriptors.ts';
 import {
   DUMP_DH_COMPRESSED_INCOMPLETE,
   disk_dump_header,
   KDUMP_SIGNATURE,
   kdump_sub_header,
-  PAGE_CHECKSUM,
   page_desc,
 } from './format.ts';
 
@@ -120,9 +120,7 @@ class KdumpFile {
   readonly #descriptors: Window;
   readonly #data: Window;
   readonly #tools: PageTools;
-  /** Of the pages of a run: what its descriptors say, 0 where they say nothing, and what is found. */
-  readonly #sums = new Uint32Array(MAX_RUN);
-  readonly #hasSum = new Uint8Array(MAX_RUN);
+  /** Checksums of the pages of a run. */
   readonly #found = new Uint32Array(MAX_RUN);
   /** Where the page of zeros stands that all pages of zeros share, once one was seen. */
   #zeroAt = -1;
@@ -217,10 +215,10 @@ class KdumpFile {
     const some = Math.min(count, DESCRIPTOR_WINDOW / page_desc.size);
     const length = some * page_desc.size;
     const bytes = this.#descriptors.at(this.#descriptorsAt + count * page_desc.size - length, length);
+    const descriptors = new Descriptors(bytes);
     let end = 0;
-    for (let at = 0; at < bytes.length; at += page_desc.size) {
-      const { offset, size } = readDescriptor(bytes, at);
-      end = Math.max(end, offset + size);
+    for (let i = 0; i < Math.floor(bytes.length / page_desc.size); i++) {
+      end = Math.max(end, descriptors.position(i) + descriptors.size(i));
     }
     return end;
   }
@@ -243,7 +241,8 @@ class KdumpFile {
     const at = this.#descriptorsAt + (this.stored.rank(pfn) - this.#firstRank) * page_desc.size;
     const bytes = this.#descriptors.at(at, page_desc.size);
     if (bytes.length < page_desc.size) return hole('incomplete', 'its descriptor is not in the file');
-    const { offset: position, size, flags, sum } = readDescriptor(bytes, 0);
+    const descriptor = new Descriptors(bytes);
+    const [position, size] = [descriptor.position(0), descriptor.size(0)];
     // A file that was cut while it was written has no descriptors from there on.
     if (position === 0) return hole('incomplete', 'its descriptor was not written');
     if (position === this.#zeroAt) {
@@ -253,12 +252,9 @@ class KdumpFile {
     if (position < 0 || size > PAGE_SIZE) return hole('damaged', `its descriptor at byte ${at} is not one`);
     const packed = this.#data.at(position, size);
     if (packed.length < size) return hole('incomplete', 'the file ends before it');
-    const wrong = this.#tools.decompress(flags, packed, into);
+    const wrong = this.#tools.decompress(descriptor.flags(0), packed, into);
     if (wrong !== undefined) return hole('damaged', `at byte ${position}: ${wrong}`);
-    if (sum !== undefined) {
-      this.#tools.checksums(into, this.#found);
-      if (this.#found[0] !== sum) return hole('damaged', `at byte ${position}: not what its checksum is of`);
-    }
+    if (!this.#areWhole(descriptor, into)) return hole('damaged', `at byte ${position}: not what its checksum is of`);
     if (this.#zeroAt < 0 && isZero(into)) this.#zeroAt = position;
     return undefined;
   }
@@ -275,72 +271,47 @@ class KdumpFile {
     const length = count * page_desc.size;
     const bytes = this.#descriptors.at(this.#descriptorsAt + (rank - this.#firstRank) * page_desc.size, length);
     if (bytes.length < length) return false;
-    const view = new DataView(bytes.buffer, bytes.byteOffset, length);
-    const { size: sizeAt, flags: flagsAt, page_flags: sumAt } = page_desc.offsets;
-    const positionOf = (at: number) => view.getUint32(at, true) + view.getInt32(at + 4, true) * 2 ** 32;
-    let sums = 0;
+    const descriptors = new Descriptors(bytes);
     for (let i = 0; i < count; ) {
-      const at = i * page_desc.size;
-      const [position, size, flags] = [
-        positionOf(at),
-        view.getUint32(at + sizeAt, true),
-        view.getUint32(at + flagsAt, true),
-      ];
-      if (position <= 0 || size > PAGE_SIZE) return false;
-      // Those that are like it and follow it in the file, or are the same page of zeros.
-      const isZeros = position === this.#zeroAt;
-      const step = isZeros ? 0 : PAGE_SIZE;
-      const isAlone = !isZeros && (flags !== 0 || size !== PAGE_SIZE);
-      let end = i;
-      do {
-        const each = end * page_desc.size;
-        this.#hasSum[end] = view.getUint32(each + sumAt + 4, true) === PAGE_CHECKSUM ? 1 : 0;
-        this.#sums[end] = view.getUint32(each + sumAt, true);
-        sums += this.#hasSum[end]!;
-        end++;
-      } while (
-        end < count &&
-        !isAlone &&
-        positionOf(end * page_desc.size) === position + (end - i) * step &&
-        view.getUint32(end * page_desc.size + flagsAt, true) === flags &&
-        view.getUint32(end * page_desc.size + sizeAt, true) === size
-      );
-      const target = into.subarray(i * PAGE_SIZE, end * PAGE_SIZE);
-      if (isZeros) target.fill(0);
-      else if (target.length >= LARGE) {
-        if (this.reader.read(position, target) < target.length) return false;
-      } else {
-        const packed = this.#data.at(position, isAlone ? size : target.length);
-        if (packed.length < (isAlone ? size : target.length)) return false;
-        if (!isAlone) target.set(packed);
-        else if (this.#tools.decompress(flags, packed, target) !== undefined) return false;
-      }
-      if (!isZeros && this.#zeroAt < 0 && end - i === 1 && isZero(target)) this.#zeroAt = position;
+      const end = descriptors.alikeFrom(i, this.#zeroAt);
+      if (!this.#readAlike(descriptors, i, into.subarray(i * PAGE_SIZE, end * PAGE_SIZE))) return false;
       i = end;
     }
-    if (sums === 0) return true;
-    this.#tools.checksums(into, this.#found);
-    for (let i = 0; i < count; i++) if (this.#hasSum[i] === 1 && this.#found[i] !== this.#sums[i]) return false;
+    return this.#areWhole(descriptors, into);
+  }
+
+  /** Pages of which each follows the one before in the file, or one that is compressed, or the page of zeros some times. */
+  #readAlike(descriptors: Descriptors, first: number, into: Uint8Array): boolean {
+    const [position, size, flags] = [descriptors.position(first), descriptors.size(first), descriptors.flags(first)];
+    if (position <= 0 || size > PAGE_SIZE) return false;
+    if (position === this.#zeroAt) {
+      into.fill(0);
+      return true;
+    }
+    if (into.length >= LARGE) return this.reader.read(position, into) === into.length;
+    const isPlain = flags === 0 && size === PAGE_SIZE;
+    const length = isPlain ? into.length : size;
+    const packed = this.#data.at(position, length);
+    if (packed.length < length) return false;
+    if (isPlain) into.set(packed);
+    else if (this.#tools.decompress(flags, packed, into) !== undefined) return false;
+    if (this.#zeroAt < 0 && into.length === PAGE_SIZE && isZero(into)) this.#zeroAt = position;
+    return true;
+  }
+
+  #areWhole(descriptors: Descriptors, pages: Uint8Array): boolean {
+    const count = pages.length / PAGE_SIZE;
+    let isSummed = false;
+    for (let i = 0; i < count; i++) isSummed ||= descriptors.hasSum(i);
+    if (!isSummed) return true;
+    this.#tools.checksums(pages, this.#found);
+    for (let i = 0; i < count; i++) {
+      if (descriptors.hasSum(i) && descriptors.sum(i) !== this.#found[i]) return false;
+    }
     return true;
   }
 
   #wrong(offset: number, field: string, expected: string, found: string): never {
     throw new FormatError({ file: this.reader.name, offset, field, expected, found });
   }
-}
-
-/** The fields of a page_desc. An offset beyond 2^53 is no longer exact, and beyond every file. @returns `sum` where it has one */
-function readDescriptor(
-  bytes: Uint8Array,
-  at: number,
-): { offset: number; size: number; flags: number; sum: number | undefined } {
-  const view = new DataView(bytes.buffer, bytes.byteOffset + at);
-  const { page_flags } = page_desc.offsets;
-  const hasSum = view.getUint32(page_flags + 4, true) === PAGE_CHECKSUM;
-  return {
-    sum: hasSum ? view.getUint32(page_flags, true) : undefined,
-    offset: view.getUint32(0, true) + view.getInt32(4, true) * 2 ** 32,
-    size: view.getUint32(page_desc.offsets.size, true),
-    flags: view.getUint32(page_desc.offsets.flags, true),
-  };
 }
