@@ -15,7 +15,7 @@ import { mmap, munmap } from '../sys/memory.ts';
 import { viewMemory } from '../sys/syscall.ts';
 import { NoRoomError } from './errors.ts';
 import { DATA_START } from './format.ts';
-import { openLocked } from './lock.ts';
+import { openLocked, unlock } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { Volume } from './volume.ts';
 
@@ -170,6 +170,10 @@ export class FileMedium implements Medium {
       offset: address,
       len: length,
     });
+  }
+
+  unlock(): void {
+    unlock(this.#fd);
   }
 
   close(): void {

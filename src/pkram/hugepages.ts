@@ -15,7 +15,7 @@ import { FormatError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
 import { mountHugePages, unmountHugePages } from '../sys/hugepages.ts';
-import { openLocked } from './lock.ts';
+import { openLocked, unlock } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
 import { MappedMedium } from './pieces.ts';
@@ -132,6 +132,10 @@ export class HugePageMedium extends MappedMedium implements Medium {
       this.whyFull = error;
       return false;
     }
+  }
+
+  unlock(): void {
+    unlock(this.#lock);
   }
 
   close(): void {

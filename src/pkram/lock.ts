@@ -1,7 +1,7 @@
 /** One user of a medium at a time, by flock(2): the lock goes with the one who holds it, however he ends. */
 import * as fs from 'node:fs';
 import { Errno } from '../abi/errno.ts';
-import { LOCK_EX, LOCK_NB, LOCK_SH } from '../abi/fcntl.ts';
+import { LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN } from '../abi/fcntl.ts';
 import { UnsupportedError } from '../errors.ts';
 import { flock } from '../sys/files.ts';
 
@@ -28,4 +28,9 @@ export function openLocked(path: string, how: string | number, alone: boolean): 
     why: IN_USE,
     remedy: 'wait until the other process is done with it, or end it',
   });
+}
+
+/** Gives the lock of a descriptor up, which stays open. */
+export function unlock(fd: number): void {
+  flock({ fd, operation: LOCK_UN });
 }

@@ -43,5 +43,7 @@ export interface Medium {
   readonly whyFull?: string | UnsupportedError | undefined;
   /** The content is of no more use: a backing that can gives its memory back. It may read as anything afterwards. */
   release(address: number, length: number): void;
+  /** Others may have it from now on, while it stays open to be read. */
+  unlock?(): void;
   close(): void;
 }

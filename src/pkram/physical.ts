@@ -11,7 +11,7 @@ import { readIomem } from '../sys/iomem.ts';
 import { readFirmwareMap } from '../sys/memmap.ts';
 import { mmap } from '../sys/memory.ts';
 import { DATA_START } from './format.ts';
-import { openLocked } from './lock.ts';
+import { openLocked, unlock } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { MappedMedium } from './pieces.ts';
 import { Volume } from './volume.ts';
@@ -117,6 +117,10 @@ export class PhysicalMedium extends MappedMedium implements Medium {
   /** What this kernel does not know of cannot grow. */
   grow(): boolean {
     return false;
+  }
+
+  unlock(): void {
+    for (const fd of this.#files.values()) unlock(fd);
   }
 
   close(): void {

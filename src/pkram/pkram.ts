@@ -176,6 +176,14 @@ export class Pkram {
     this.#volume.remove(entry, wipe);
   }
 
+  /**
+   * Others may change the medium from now on, while it stays open to be read: nodes that are peeked into, and are not removed
+   * meanwhile.
+   */
+  unlock(): void {
+    this.#volume.medium.unlock?.();
+  }
+
   /** Closes the medium. Pages that were handed out where they lie are gone; what was not finished leaves no trace. */
   close(): void {
     this.#volume.close();

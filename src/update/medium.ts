@@ -222,11 +222,18 @@ export function draftNode(place: Place | undefined, node: string, info: ImageInf
   }
 }
 
-/** The image in a node, which stays. The medium is closed with the store. @throws NoSuchNodeError, FormatError */
-export function openNode(place: Place | undefined, node: string): ImageStore {
+/**
+ * The image in a node, which stays. The medium is closed with the store.
+ *
+ * @param unlocked whether others may have the medium meanwhile, who leave this node and those on which it builds alone
+ * @throws NoSuchNodeError, FormatError
+ */
+export function openNode(place: Place | undefined, node: string, { unlocked = false } = {}): ImageStore {
   const pkram = openMedium(place, { readOnly: true });
   try {
     const store = openImage(pkram, node);
+    for (let each = unlocked ? store.parent?.() : undefined; each !== undefined; each = each.parent?.());
+    if (unlocked) pkram.unlock();
     return {
       ...store,
       close() {

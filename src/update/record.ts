@@ -45,6 +45,8 @@ export interface KeptTree {
   /** Bytes of memory that were written while it stood still. */
   readonly rest?: number;
   readonly restored?: number;
+  /** Boot of the kernel in which it was. */
+  readonly restoredIn?: string;
   /** Root of the tree in the next kernel. */
   readonly newPid?: number;
   /** Why it could not be restored. */

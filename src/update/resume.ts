@@ -8,17 +8,18 @@ import { bootId } from '../sys/machine.ts';
 import { isStarting } from '../sys/systemd.ts';
 import { untilAddressed } from './addresses.ts';
 import { armGuard, cameBack, disarmGuard } from './guard.ts';
+import type { Program } from './later.ts';
 import { findMemory, returnMemory } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
-import { wentOnAs } from './turn.ts';
+import { isBeingBrought, wentOnAs, wentOnBefore } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
 /**
  * Arms the way back, and holds back the packets of all connections of preserved trees. To be called before the network is up.
  *
- * @param warn told why there is no way back
+ * @param warn told why there is no way back from this kernel
  * @returns how many trees there are
  */
 export function holdAll(warn: (text: string) => void): number {
@@ -40,14 +41,20 @@ export interface Resumed {
   readonly returned: number;
 }
 
+export interface ResumeOptions {
+  /** How long to wait for the addresses of connections, and for services, in ms. */
+  readonly patience: number;
+  /** Brings memory of large trees when they go on already; else all of it is there before. */
+  readonly program: Program | undefined;
+  /** Told why there is no way back from this kernel. */
+  warn(text: string): void;
+}
+
 /**
  * Makes all trees go on that wait. One that cannot stays where it is, with its packets held back, and the others go on. Services
- * are restored by systemd as it starts them; they are waited for.
- *
- * @param patience how long to wait for the addresses of connections, and for services, in ms
- * @param warn told why there is no way back from this kernel
+ * are restored by systemd as it starts them; they are waited for, and so is memory that comes later.
  */
-export async function resume(patience: number, warn: (text: string) => void): Promise<Resumed> {
+export async function resume({ patience, program, warn }: ResumeOptions): Promise<Resumed> {
   guard(warn);
   const waiting = new Map(waitingTrees().map((tree) => [tree.name, tree]));
   let record = readRecord();
@@ -58,17 +65,29 @@ export async function resume(patience: number, warn: (text: string) => void): Pr
     ...open.flatMap((tree) => (tree.restored === undefined ? [tree.name] : [])),
   ]);
   if (names.size === 0 && open.length === 0) return { record, restored: [], failed: [], returned: 0 };
+  const byHand = record?.state === 'incomplete' && record.bootId === bootId();
   if (record !== undefined) record = begun(record);
   const restored: Resumed['restored'][number][] = [];
   const failed: Resumed['failed'][number][] = [];
   for (const name of names) {
     try {
-      const pid = await goOnInTurn(name, waiting.get(name), patience);
+      const why = byHand ? undefined : wentOnBefore(name);
+      if (why !== undefined) throw new UnsupportedError({ what: `tree ${name}`, why, remedy: GO_BACK });
+      const pid = await goOnInTurn(name, waiting.get(name), { patience, program });
       restored.push({ name, pid });
-      record = noted(record, name, { restored: Date.now(), newPid: pid });
+      record = noted(record, name, { restored: Date.now(), restoredIn: bootId(), newPid: pid });
     } catch (error) {
       failed.push({ name, error: (error as Error).message });
       record = noted(record, name, { error: (error as Error).message });
+    }
+  }
+  if (restored.some(({ name }) => isBeingBrought(name))) {
+    if (record !== undefined) record = writeRecord(record);
+    await untilBrought(restored.map(({ name }) => name));
+    const waits = new Set(waitingTrees().map(({ name }) => name));
+    for (const { name } of restored.filter((each) => waits.has(each.name))) {
+      failed.push({ name, error: KILLED });
+      record = noted(record, name, { error: KILLED });
     }
   }
   if (failed.length > 0) {
@@ -91,6 +110,13 @@ function guard(warn: (text: string) => void): void {
   if (why !== undefined) warn(`if this kernel panics now, what waits is lost: ${why}`);
 }
 
+async function untilBrought(names: readonly string[]): Promise<void> {
+  while (names.some(isBeingBrought)) await sleep(50);
+}
+
+const GO_BACK = 'tideover update resume, by hand, goes back to where it was before that';
+const KILLED = `it had gone on, and was killed as its memory could not be brought; ${GO_BACK}`;
+
 const UNFINISHED: readonly UpdateState[] = ['jumping', 'restoring', 'incomplete'];
 
 /** @throws UnsupportedError where the trees may still run: their update is under way in this kernel, or was interrupted */
@@ -108,10 +134,14 @@ function begun(record: UpdateRecord): UpdateRecord {
   return writeRecord(cameBack({ ...record, state: 'restoring', steps: [...steps, ...more] }));
 }
 
-async function goOnInTurn(name: string, tree: Waiting | undefined, patience: number): Promise<number> {
+async function goOnInTurn(
+  name: string,
+  tree: Waiting | undefined,
+  { patience, program }: { readonly patience: number; readonly program: Program | undefined },
+): Promise<number> {
   if (tree !== undefined && unitOf(tree) === undefined) {
     await untilAddressed(findMemory(), tree.where, patience);
-    return goOn(tree)!;
+    return goOn(tree, program)!;
   }
   if (tree !== undefined || findWorkload(name)?.state.unit !== undefined) return untilStarted(name, patience);
   // By `tideover run`, or by a resume that was killed before it could write so.

@@ -4,7 +4,7 @@ import { delimiter, dirname, join, resolve } from 'node:path';
 import { INIT_MASTER } from '../asm/init.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
-import { restore } from '../process/restore.ts';
+import { type Program, restoreInTurn } from './later.ts';
 import { launch, placeInit } from './launch.ts';
 import type { Place } from './medium.ts';
 import { dropSpilled } from './spill.ts';
@@ -41,6 +41,8 @@ export interface RunOptions {
   readonly place: Place | undefined;
   /** That of this workload. */
   readonly turn: Turn;
+  /** Has memory of a large one come later. */
+  readonly program: Program | undefined;
   /** Around the store of an image that is restored: tells of progress. */
   readonly watch?: (store: ImageStore) => ImageStore;
   warn(text: string): void;
@@ -53,6 +55,8 @@ export interface Run {
   readonly logFrom: number;
   /** The checkpoint that it goes on from; undefined where it was started. */
   readonly restored: string | undefined;
+  /** Its memory comes later, and who brings it removes the checkpoint. */
+  readonly later: boolean;
 }
 
 /**
@@ -69,7 +73,9 @@ export function runWorkload(of: RunOptions): Run {
   const checkpoint = preservedCheckpoint(of.place, name);
   if (checkpoint === undefined) return start(of);
   const at = checkpointName(checkpoint);
-  const setAside = known?.state.setAside;
+  const { killed } = of.turn;
+  const setAside =
+    known?.state.setAside ?? (killed === undefined ? undefined : { why: killed, when: new Date().toISOString() });
   if (setAside !== undefined && of.startAnyway) {
     of.warn(`the checkpoint ${at} is left alone, as it could not be restored: ${setAside.why}`);
     return start(of, setAside);
@@ -84,6 +90,7 @@ export function runWorkload(of: RunOptions): Run {
     of.warn(`${name} is started anew; ${at} is kept`);
     return start(of, { why: message, when: new Date().toISOString() });
   }
+  if (run.later) return run;
   try {
     // First what would still be there in the next kernel: restored once more, it would do everything again.
     dropSpilled(name);
@@ -104,14 +111,15 @@ function goOn(of: RunOptions, known: WorkloadState | undefined, checkpoint: Chec
   const logFrom = sizeOf(state.log);
   const store = openCheckpoint(place, checkpoint);
   try {
-    const { pid } = restore(of.watch?.(store) ?? store, {
+    const options = {
       stopped: false,
       shellJob: false,
       sibling: of.sibling,
-      beforeGoing: (root) => rememberWorkload(name, root, state),
-      note: of.turn.note,
-    });
-    return { pid, log: state.log, logFrom, restored: checkpointName(checkpoint) };
+      beforeGoing: (root: number) => rememberWorkload(name, root, state),
+    };
+    const how = { name, where: checkpoint, turn: of.turn, program: of.program, warn: (text: string) => of.warn(text) };
+    const { pid, later } = restoreInTurn(of.watch?.(store) ?? store, options, how);
+    return { pid, log: state.log, logFrom, restored: checkpointName(checkpoint), later };
   } finally {
     store.close();
   }
@@ -133,7 +141,7 @@ function start(of: RunOptions, setAside?: WorkloadState['setAside']): Run {
     rememberState(name, { ...state, starttime: 0 });
     const pid = launch({ program, command, environment, output, terminal, sibling, cgroup });
     rememberWorkload(name, pid, state);
-    return { pid, log: state.log, logFrom, restored: undefined };
+    return { pid, log: state.log, logFrom, restored: undefined, later: false };
   } finally {
     closeSync(output);
   }

@@ -5,12 +5,13 @@ import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
 import { type CheckpointOptions, checkpoint, examine, refuseOneself } from '../process/checkpoint.ts';
 import { infoHere } from '../process/info.ts';
-import { restore } from '../process/restore.ts';
+import type { LazyResult } from '../process/lazypages.ts';
 import { readStat } from '../sys/stat.ts';
 import { attemptSystemctl } from '../sys/systemd.ts';
-import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
+import { bring, type Program, type Restored, restoreInTurn } from './later.ts';
+import { draftNode, findMemory, openMedium, openNode, type Place } from './medium.ts';
 import type { KeptTree } from './record.ts';
-import { dropNodes, lastRound, type Rounds } from './rounds.ts';
+import { dropNodes, lastRound, type Rounds, removeWithRounds } from './rounds.ts';
 import { runWorkload } from './run.ts';
 import { copyOf, dropSpilled, spilledTrees } from './spill.ts';
 import { isSpent, type Kept, type Turn, takeTurn } from './turn.ts';
@@ -158,10 +159,11 @@ export function openPreserved({ node }: KeptTree): ImageStore & Disposable {
 /**
  * Makes a tree go on. Its checkpoint goes then, in memory and on the disk. That of a service is restored by systemd.
  *
+ * @param program has memory of a large one come later, and its checkpoint go when that is there
  * @returns process id of its root; undefined where systemd has it
  * @throws what restore() does, and UnsupportedError where systemd cannot start its unit
  */
-export function goOn(waiting: Waiting): number | undefined {
+export function goOn(waiting: Waiting, program?: Program): number | undefined {
   const { name } = waiting;
   const workload = isWorkload(waiting) ? findWorkload(name) : undefined;
   releaseWorkload(name);
@@ -169,17 +171,30 @@ export function goOn(waiting: Waiting): number | undefined {
     startUnit(workload.state.unit);
     return undefined;
   }
-  const copy = copyOf(name);
   using turn = takeTurn(keptOf(waiting));
-  const pid = isWorkload(waiting) ? startWorkload(name, turn) : restored(waiting, turn);
+  const copy = copyOf(name);
+  const { pid, later } = isWorkload(waiting) ? startWorkload(name, turn, program) : restored(waiting, turn, program);
+  if (later) return pid;
   drop([waiting]);
   if (copy !== undefined) rmSync(copy, { recursive: true, force: true });
   return pid;
 }
 
+/** Brings the memory of a tree that goes on; see later.ts. @param place of preserved memory @returns undefined where it did not */
+export function bringMemory({ name, where }: Waiting, place: Place | undefined): LazyResult | undefined {
+  return bring(place, where, () => {
+    if (where.kind === 'node') {
+      using pkram = openMedium(place, {});
+      removeWithRounds(pkram, where.node);
+    }
+    dropSpilled(name);
+  });
+}
+
+const warn = (text: string) => process.emitWarning(text);
+
 /** As `tideover run NAME` does. */
-function startWorkload(name: string, turn: Turn): number {
-  const warn = (text: string) => process.emitWarning(text);
+function startWorkload(name: string, turn: Turn, program: Program | undefined): Restored {
   const of = {
     name,
     command: [],
@@ -189,12 +204,12 @@ function startWorkload(name: string, turn: Turn): number {
     sibling: false,
     unit: undefined,
   };
-  return runWorkload({ ...of, place: findMemory(), turn, warn }).pid;
+  return runWorkload({ ...of, place: findMemory(), turn, program, warn });
 }
 
-function restored(waiting: Waiting, { note }: Turn): number {
+function restored(waiting: Waiting, turn: Turn, program: Program | undefined): Restored {
   using image = openTree(waiting);
-  return restore(image, { stopped: false, shellJob: false, note }).pid;
+  return restoreInTurn(image, { stopped: false, shellJob: false }, { ...waiting, turn, program, warn });
 }
 
 /** Unit of systemd that restores a tree by itself when it starts; undefined where none does. */

@@ -10,15 +10,23 @@
  *
  * The guard has the lock too, so whoever waits for the lock reads a note that is final. It lies in /run, as the processes that it
  * speaks of end with this kernel as well.
+ *
+ * Where memory comes later (later.ts) who brings it has the lock until all of it is there, and the tree must not be restored meanwhile.
+ * A second line of the note says how that ended: `brought`, or why the tree was killed. Then the checkpoint stays, for a person
+ * to decide.
  */
 import { closeSync, mkdirSync, openSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
-import { LOCK_EX } from '../abi/fcntl.ts';
+import { Errno } from '../abi/errno.ts';
+import { LOCK_EX, LOCK_NB } from '../abi/fcntl.ts';
 import { fileName, images } from '../image/types.ts';
 import { isGone } from '../process/gone.ts';
 import type { GoingNote } from '../process/guard.ts';
 import { flock } from '../sys/files.ts';
+import { bootId } from '../sys/machine.ts';
+import { readStat } from '../sys/stat.ts';
 import { isAbsent, openMedium, type Place } from './medium.ts';
+import { readRecord, type UpdateState } from './record.ts';
 import { removeWithRounds } from './rounds.ts';
 import { dropSpilled } from './spill.ts';
 import { spillOf } from './workload.ts';
@@ -35,13 +43,25 @@ export interface Kept {
 interface Note {
   /** Of the root. */
   readonly pid: number;
+  readonly starttime: number;
   readonly from: readonly string[];
+  /** Its memory comes when it goes on already. */
+  readonly later: boolean;
+  /** How that ended. */
+  readonly end?: string | undefined;
 }
 
 export interface Turn extends Disposable {
   /** For restore(): from when it is written all checkpoints of the tree are spent. */
   readonly note: GoingNote;
+  /** The same where memory comes later. */
+  readonly noteOfLater: GoingNote;
+  /** Why the tree was killed when it had gone on, and its memory was not there yet. */
+  readonly killed: string | undefined;
 }
+
+/** The second line of a note, where all memory is there. */
+export const BROUGHT = 'brought\n';
 
 /** Waits until nobody else makes the tree go on, and removes what it has gone on from already. To be closed with `using`. */
 export function takeTurn(tree: Kept): Turn {
@@ -49,9 +69,18 @@ export function takeTurn(tree: Kept): Turn {
   const fd = openSync(noteFile(tree.name), 'a+', 0o600);
   try {
     flock({ fd, operation: LOCK_EX });
-    removeSpent(tree);
-    const text = (pid: number) => JSON.stringify({ pid, from: Object.values(checkpointsOf(tree)) } satisfies Note);
-    return { note: { fd, text }, [Symbol.dispose]: () => closeSync(fd) };
+    const killed = whyKilled(tree);
+    if (killed === undefined) removeSpent(tree);
+    const textOf = (later: boolean) => (pid: number) => {
+      const { starttime } = readStat(pid);
+      return `${JSON.stringify({ pid, starttime, from: Object.values(checkpointsOf(tree)), later } satisfies Note)}\n`;
+    };
+    return {
+      note: { fd, text: textOf(false) },
+      noteOfLater: { fd, text: textOf(true) },
+      killed,
+      [Symbol.dispose]: () => closeSync(fd),
+    };
   } catch (error) {
     closeSync(fd);
     throw error;
@@ -61,9 +90,56 @@ export function takeTurn(tree: Kept): Turn {
 /** Whether a tree has gone on from a checkpoint that is still there, which is removed then. */
 export function isSpent(tree: Kept): boolean {
   if (spentOf(tree).length === 0) return false;
+  if (isBeingBrought(tree.name)) return true;
   // Decided as soon as the lock is free.
   using _ = takeTurn(tree);
   return Object.keys(checkpointsOf(tree)).length === 0;
+}
+
+/** Whether a tree goes on, and somebody brings its memory. */
+export function isBeingBrought(name: string): boolean {
+  const note = readNote(name);
+  return note?.later === true && note.end === undefined && isLocked(noteFile(name));
+}
+
+function isLocked(file: string): boolean {
+  const fd = openSync(file, 'r');
+  try {
+    return flock.attempt({ fd, operation: LOCK_EX | LOCK_NB }) === -Errno.EAGAIN;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Of a tree that nobody brings memory to any more. */
+function whyKilled(tree: Kept): string | undefined {
+  const before = Object.keys(checkpointsOf(tree)).length > 0 ? wentOnBefore(tree.name) : undefined;
+  if (before !== undefined) return before;
+  const note = readNote(tree.name);
+  if (note === undefined || !note.later || spentOf(tree).length === 0 || `${note.end}\n` === BROUGHT) return undefined;
+  if (note.end !== undefined) return note.end;
+  // Who brought it ends the tree as well, unless all is there.
+  return isRunning(note) ? undefined : 'it ended before all of its memory was there';
+}
+
+/** Why a tree is not to be restored by itself: a kernel before this one had done so, and died. */
+export function wentOnBefore(name: string): string | undefined {
+  const record = readRecord();
+  if (record === undefined || !RESTORING.includes(record.state)) return undefined;
+  const { restoredIn } = record.trees.find((tree) => tree.name === name) ?? {};
+  if (restoredIn === undefined || restoredIn === bootId()) return undefined;
+  return 'it had gone on already, in a kernel that died before all of its memory was there';
+}
+
+const RESTORING: readonly UpdateState[] = ['restoring', 'incomplete'];
+
+function isRunning({ pid, starttime }: Note): boolean {
+  try {
+    const now = readStat(pid);
+    return now.starttime === starttime && now.state !== 'Z';
+  } catch {
+    return false;
+  }
 }
 
 /** The process that a tree of this name has gone on as in this kernel, be it there still or not; undefined where none has. */
@@ -75,8 +151,9 @@ const noteFile = (name: string) => join(TURNS, name);
 
 function readNote(name: string): Note | undefined {
   try {
-    const text = readFileSync(noteFile(name), 'utf8');
-    return text === '' ? undefined : JSON.parse(text);
+    const [going, end] = readFileSync(noteFile(name), 'utf8').split('\n');
+    // What is said of its end alone is of a tree that has not gone on.
+    return going?.startsWith('{') ? { ...JSON.parse(going), end: end === '' ? undefined : end } : undefined;
   } catch (error) {
     if (isGone(error)) return undefined;
     throw error;

@@ -105,7 +105,8 @@ test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside 
         // All of it is looked at meanwhile.
         for (const client of clients) await client.more(40);
         t.diagnostic(await vm.check('tideover update status', SLOW));
-        const { memory, rest } = trees[1]!;
+        const { name: large, memory, rest } = trees[1]!;
+        await vm.check(`grep -q '"later":true' /run/tideover/turns/${large}`);
         assert.ok(memory! > LARGE << 20 && rest! < 4 << 20, `${rest} bytes of ${memory} were written at last`);
       }
       for (const { said } of clients) {

@@ -62,6 +62,7 @@ export const run = command({
     const { placeOf } = await import('../medium.ts');
     const { untilAddressed } = await import('../../update/addresses.ts');
     const { demandName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
+    const { programOf } = await import('../program.ts');
     const { takeTurn } = await import('../../update/turn.ts');
     demandName(name);
     const place = placeOf(undefined);
@@ -79,6 +80,7 @@ export const run = command({
         unit: notify === undefined ? undefined : unitOf(readProcText('/proc/self/cgroup')),
         place,
         turn,
+        program: programOf(),
         watch: (store) => watchStore(store, watch),
         warn: (text) => io.warn(text),
       }),

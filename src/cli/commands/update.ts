@@ -112,6 +112,20 @@ const resume = command({
   run: (io, { flags }) => resumeTrees(io, flags),
 });
 
+const bringFlags = {
+  node: { long: 'node', value: 'NODE', summary: 'of preserved memory, with its image' },
+  imagesDir: { long: 'images-dir', value: 'DIR', summary: 'directory of its image' },
+} as const satisfies Flags;
+
+const bring = command({
+  name: 'bring',
+  summary: 'Bring the memory of a tree that goes on',
+  description: ['Started by what restores a large tree. It ends when all memory is there, and removes the checkpoint.'],
+  arguments: [{ name: 'NAME', summary: 'of the tree' }],
+  flags: bringFlags,
+  run: (_, { flags, args }) => bringPages(args[0] as string, flags),
+});
+
 export const update: Command = command({
   name: 'update',
   group: 'This machine',
@@ -120,7 +134,7 @@ export const update: Command = command({
     'The trees are written into preserved memory, the next kernel is started, and they go on there: the same process ids in their ' +
       'namespaces, memory, files and TCP connections. If anything fails before the jump, they go on here.',
   ],
-  commands: [plan, run, statusCommand, abort, resume, back, setup],
+  commands: [plan, run, statusCommand, abort, resume, bring, back, setup],
   flags: requestFlags,
   exits: {
     1: 'A failure; everything is as it was.',
@@ -256,7 +270,9 @@ async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string
     const trees = holdAll((text) => io.warn(text));
     return { json: { trees }, text: () => [] };
   }
-  const { record, restored, failed, returned } = await start(1000 * Number(wait ?? 60), (text) => io.warn(text));
+  const { programOf } = await import('../program.ts');
+  const how = { patience: 1000 * Number(wait ?? 60), program: programOf(), warn: (text: string) => io.warn(text) };
+  const { record, restored, failed, returned } = await start(how);
   if (record?.back !== undefined) io.warn(wentBack(record.to, record.back));
   for (const { name, error } of failed) io.warn(`${name} waits to be restored: ${error}`);
   const exit: ExitCode = failed.length === 0 ? 0 : 4;
@@ -265,6 +281,15 @@ async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string
     text: () => restored.map(({ name, pid }) => `${name} goes on as process ${pid}`),
     exit,
   };
+}
+
+async function bringPages(name: string, { node, imagesDir }: FlagValues<typeof bringFlags>): Promise<Output> {
+  const { bringMemory } = await import('../../update/trees.ts');
+  if (node === undefined && imagesDir === undefined) throw new UsageError('bring needs --node or --images-dir');
+  const where =
+    node === undefined ? ({ kind: 'directory', path: imagesDir! } as const) : ({ kind: 'node', node } as const);
+  const { placeOf } = await import('../medium.ts');
+  return { json: bringMemory({ name, where }, placeOf(undefined)) ?? null, text: () => [] };
 }
 
 async function setUp(io: Io, remove: boolean): Promise<Output> {

@@ -6,6 +6,7 @@ import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM, sockaddr_un } from '../../abi/socke
 import { viewOf } from '../../abi/struct.ts';
 import { UnsupportedError } from '../../errors.ts';
 import { accept4, bind, connect, listen, socket, socketpair } from '../../sys/socket.ts';
+import { programOf } from '../program.ts';
 import { inWorkDir, needsDirectory } from './images.ts';
 
 interface Places {
@@ -29,7 +30,8 @@ export async function connectLazyPages(places: Places): Promise<number> {
   const [ours, theirs] = [viewOf(sv).getInt32(0, true), viewOf(sv).getInt32(4, true)];
   const log = openLog(places);
   const args = ['lazy-pages', '-D', imagesDir, ...(workDir === undefined ? [] : ['-W', workDir]), '--started', '-v'];
-  const child = spawn(process.execPath, [...process.execArgv, process.argv[1]!, ...args], {
+  const [program, ...own] = programOf();
+  const child = spawn(program, [...own, ...args], {
     detached: true,
     stdio: ['ignore', log, log, theirs],
   });

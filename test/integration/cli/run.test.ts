@@ -1,8 +1,17 @@
 /** Workloads with real processes: started, kept through a checkpoint, and looked at. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { appendFileSync, closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import {
+  appendFileSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
@@ -128,6 +137,80 @@ test('run NAME again goes on from its checkpoint, with the same ids in its names
   assert.equal(work.log.match(/^ids 2 /gm)!.length, 1);
 });
 
+/** Of a program that checks its memory when it ends. */
+const LARGE = 80;
+
+/** A workload that writes its memory all the time, preserved. */
+async function saveLarge(t: TestContext): Promise<Bench> {
+  const work = bench(t);
+  const program = join(work.folder, 'large');
+  execFileSync('gcc', ['-O1', '-o', program, new URL('../process/programs/large.c', import.meta.url).pathname]);
+  work.done('run', '-d', work.name, '--', program, `${LARGE}`);
+  await work.says('ready');
+  await work.save();
+  return work;
+}
+
+/** Processes that bring its memory. */
+function bringers({ name }: Bench): number[] {
+  const isOne = (pid: string) => {
+    try {
+      const line = readFileSync(`/proc/${pid}/cmdline`, 'latin1').split('\0');
+      return line.includes('bring') && line.includes(name);
+    } catch {
+      return false;
+    }
+  };
+  return readdirSync('/proc')
+    .filter((pid) => /^\d+$/.test(pid) && isOne(pid))
+    .map(Number);
+}
+
+test('a large one goes on before its memory is there; its checkpoint goes when it is', async (t) => {
+  const work = await saveLarge(t);
+  const { status, stdout } = work.tideover('run', '-d', work.name, '--json');
+  assert.equal(status, 0);
+  const { pid, restored } = JSON.parse(stdout);
+  assert.deepEqual([pid, restored], [work.pid, work.node]);
+  while (bringers(work).length > 0) await setTimeout(10);
+  assert.doesNotMatch(work.done('pkram', 'ls'), new RegExp(work.name));
+  process.kill(pid, 'SIGTERM');
+  assert.match(await work.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+test('kill -9 of what brings its memory: it goes on, or is ended, and its checkpoint stays and says so', async (t) => {
+  const work = await saveLarge(t);
+  let ended = 0;
+  let before = '';
+  for (const after of [0, 0, 10]) {
+    const run = work.begin(['run', '-d', '--on-failure', 'fail', work.name]);
+    const exited = once(run, 'exit');
+    const note = () => readFileSync(`/run/tideover/turns/${work.name}`, 'utf8');
+    while (note() === before || !note().includes('"later":true')) await setTimeout(1);
+    before = note();
+    await setTimeout(after);
+    for (const pid of bringers(work)) process.kill(pid, 'SIGKILL');
+    await exited;
+    while (bringers(work).length > 0) await setTimeout(5);
+    // Decided when the guard is gone.
+    const { killed } = turnOf(work);
+    assert.equal(isFound(work), work.pid === undefined, `${killed}`);
+    if (work.pid !== undefined) await work.save();
+    if (killed === undefined) continue;
+    ended++;
+    assert.match(killed, /killed before all pages were there/);
+    const { stderr } = work.tideover('run', '-d', work.name, '--', 'sleep', '1000');
+    assert.match(stderr, /is left alone, as it could not be restored: .* killed before all pages/);
+    process.kill(work.pid!, 'SIGKILL');
+    while (work.pid !== undefined) await setTimeout(5);
+  }
+  t.diagnostic(`${ended} times it was ended`);
+  work.done('run', '-d', '--on-failure', 'fail', work.name);
+  while (bringers(work).length > 0) await setTimeout(10);
+  process.kill(work.pid!, 'SIGTERM');
+  assert.match(await work.says(/ok\n|faults\n/), /ok\n$/);
+});
+
 test('one that runs, is held, or has no command is refused', async (t) => {
   const work = bench(t);
   const refused = (why: RegExp, ...command: string[]) => {
@@ -193,6 +276,16 @@ Pkram.prototype.remove = function (...of) {
 process.argv.splice(1, process.argv.length, source + '/cli/main.ts', ...args);
 await import(source + '/cli/main.ts');
 `;
+
+/** Waits until nobody else has its turn. */
+function turnOf({ name, environment }: Bench): { killed: string | undefined } {
+  using turn = takeTurn({
+    name,
+    node: nodeOfWorkload(name),
+    place: { kind: 'file', path: environment.TIDEOVER_PKRAM },
+  });
+  return { killed: turn.killed };
+}
 
 /** Whether there is a checkpoint, when whoever was killed leaves it alone for certain. */
 function isFound({ name, environment }: Bench): boolean {
