@@ -39,8 +39,6 @@ export interface LazyRequest {
   readonly spaces: readonly LazySpace[];
 }
 
-/** What is refused where it cannot be done. */
-export const LAZY = '--lazy-pages';
 /** What it answers. */
 export const READY = 'ready\n';
 
@@ -115,7 +113,7 @@ export class LazyMemory {
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       throw new UnsupportedError({
-        what: LAZY,
+        what: '--lazy-pages',
         pid,
         why: `${error.message}: the kernel does not have missing pages brought, or not to us`,
         remedy: 'restore without it, or as root (CAP_SYS_PTRACE) on a kernel with CONFIG_USERFAULTFD=y',
@@ -147,7 +145,7 @@ export class LazyMemory {
     this[Symbol.dispose]();
     if (answer.toString() === READY) return;
     throw new UnsupportedError({
-      what: LAZY,
+      what: '--lazy-pages',
       why: `the process that is to bring the pages did not take them over (${why}; see lazy-pages.log)`,
       remedy: 'restore without it',
     });

@@ -17,7 +17,7 @@ import { AF_UNIX, SOCK_CLOEXEC, SOCK_STREAM } from '../abi/socket.ts';
 import { viewOf } from '../abi/struct.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
-import { LAZY, READY } from '../process/lazy.ts';
+import { READY } from '../process/lazy.ts';
 import { bringPages, LazyImage, type LazyResult } from '../process/lazypages.ts';
 import { type RestoreOptions, restore } from '../process/restore.ts';
 import { socketpair } from '../sys/socket.ts';
@@ -66,7 +66,7 @@ export function restoreInTurn(
       tell(socket, GONE_ON);
       return { pid, later: true };
     } catch (error) {
-      if (!(error instanceof UnsupportedError && error.what === LAZY)) throw error;
+      if (!(error instanceof UnsupportedError)) throw error;
       how.warn(`${how.name} goes on when all of its memory is there: ${error.message}`);
     } finally {
       closeSync(socket);

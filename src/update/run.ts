@@ -35,6 +35,8 @@ export interface RunOptions {
   readonly startAnyway: boolean;
   /** Its processes become children of our parent. */
   readonly sibling: boolean;
+  /** It tells systemd itself when it is ready. */
+  readonly notify: boolean;
   /** The unit of systemd that runs us; its control group is the workload's. */
   readonly unit: string | undefined;
   /** Where preserved memory is. */
@@ -134,7 +136,8 @@ function start(of: RunOptions, setAside?: WorkloadState['setAside']): Run {
   const logFrom = sizeOf(state.log);
   const output = openSync(state.log, 'a', 0o600);
   try {
-    const { NOTIFY_SOCKET: _, ...environment } = process.env;
+    const { NOTIFY_SOCKET: _, ...others } = process.env;
+    const environment = of.notify ? process.env : others;
     const cgroup = of.unit === undefined ? groupOf(name) : undefined;
     const { terminal, sibling } = of;
     // Known before it runs, so that it is found also where this program is killed now.

@@ -201,6 +201,7 @@ function startWorkload(name: string, turn: Turn, program: Program | undefined): 
     log: undefined,
     terminal: false,
     startAnyway: false,
+    notify: false,
     sibling: false,
     unit: undefined,
   };

@@ -75,7 +75,9 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
   const privileged = /[+!]/.test(prefixes!);
   const privileges = privileged ? [] : privilegesOf(unit, groupsOf);
   const kept = [...prefixes!].filter((prefix) => ':-'.includes(prefix)).join('');
-  const words = [...tideover, 'run', name, '--', ...(privileges.length > 0 ? ['setpriv', ...privileges, '--'] : [])];
+  const tells = /^notify/.test(unit.properties.get('Type')!);
+  const run = ['run', ...(tells ? ['--notify'] : []), name, '--'];
+  const words = [...tideover, ...run, ...(privileges.length > 0 ? ['setpriv', ...privileges, '--'] : [])];
   const isSet = (setting: string) => !UNSET.has(unit.properties.get(setting) ?? '');
   const text = [
     `# Written by tideover keep ${unit.name}. It is taken back by tideover keep --remove ${unit.name}`,
@@ -83,7 +85,8 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
     'ExecStart=',
     `ExecStart=${kept}+${words.map(quoted).join(' ')} ${line}`,
     'Type=notify',
-    'NotifyAccess=main',
+    // The program is no main process: that is the init of its namespace.
+    `NotifyAccess=${tells ? 'all' : 'main'}`,
     'PIDFile=',
     // To the init, which passes it on; the rest of the namespace ends with it.
     'KillMode=mixed',
@@ -97,7 +100,6 @@ export function dropIn(unit: Unit, tideover: readonly string[], groupsOf: (user:
     text,
     notes: [
       `what it writes goes to /var/log/tideover/${name}.log and not to the journal`,
-      ...(/^notify/.test(unit.properties.get('Type')!) ? ['it counts as started when its process is there'] : []),
       ...(lost.length > 0 ? [`these settings do not apply while it is kept: ${lost.join(', ')}`] : []),
     ],
   };

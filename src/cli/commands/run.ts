@@ -8,6 +8,10 @@ const flags = {
   terminal: { long: 'terminal', short: 't', summary: 'give the command a terminal: tideover attach reaches it' },
   detached: { long: 'detached', short: 'd', summary: 'end when it runs' },
   log: { long: 'log', value: 'FILE', summary: 'file of its output; /var/log/tideover/NAME.log if not given' },
+  notify: {
+    long: 'notify',
+    summary: 'as a service: the program itself tells systemd when it is ready; one that goes on from a checkpoint is',
+  },
   onFailure: {
     long: 'on-failure',
     value: 'WHAT',
@@ -81,6 +85,7 @@ export const run = command({
         place,
         turn,
         program: programOf(),
+        notify: flags.notify,
         watch: (store) => watchStore(store, watch),
         warn: (text) => io.warn(text),
       }),
@@ -92,7 +97,7 @@ export const run = command({
     );
     if (notify !== undefined) {
       const { notifyManager } = await import('../../sys/notify.ts');
-      notifyManager(notify, { MAINPID: pid, READY: 1 });
+      notifyManager(notify, { MAINPID: pid, ...((!flags.notify || restored !== undefined) && { READY: 1 }) });
     }
     const json = { name, pid, log, restored: restored ?? null };
     if (detached) return { json, text: () => [] };

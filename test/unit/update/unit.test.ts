@@ -35,6 +35,12 @@ function startOf(file: string, properties: Record<string, string> = {}): string 
   return execStarts([dropIn(unit(file, properties), TIDEOVER, groupsOf).text])[0]!.replace(/^.* run cache -- /, '');
 }
 
+test('a program that tells systemd itself when it is ready goes on doing so', () => {
+  const { text, notes } = dropIn(unit(SIMPLE, { Type: 'notify' }), TIDEOVER, groupsOf);
+  assert.match(text, /tideover.mjs run --notify cache -- .*\nType=notify\nNotifyAccess=all\n/);
+  assert.equal(notes.length, 1);
+});
+
 test('user, groups, capabilities and no_new_privs are put before the command', () => {
   const command = '/usr/bin/cache --port 7000 $OPTIONS "a b" %i';
   assert.equal(startOf(SIMPLE, { User: 'redis' }), `setpriv --reuid=redis --regid=redis --init-groups -- ${command}`);
@@ -101,7 +107,7 @@ test('settings that do not apply any more are named', () => {
   };
   const { notes, text } = dropIn(unit(SIMPLE, set), TIDEOVER, groupsOf);
   assert.match(notes.at(-1)!, /: PrivateTmp, ProtectSystem$/);
-  assert.equal(notes.length, 3);
+  assert.equal(notes.length, 2);
   // Else they would give it a mount namespace of its own.
   assert.match(text, /\nPrivateTmp=no\nProtectSystem=no\n$/);
 });
