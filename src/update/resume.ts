@@ -122,7 +122,7 @@ const UNFINISHED: readonly UpdateState[] = ['jumping', 'restoring', 'incomplete'
 /** @throws UnsupportedError where the trees may still run: their update is under way in this kernel, or was interrupted */
 function begun(record: UpdateRecord): UpdateRecord {
   const { state, steps } = record;
-  if (record.bootId === bootId() && !['restoring', 'incomplete'].includes(state)) {
+  if (record.bootId === bootId() && !['restoring', 'incomplete', 'failed'].includes(state)) {
     throw new UnsupportedError({
       what: 'resuming',
       why: 'the next kernel has not been started',

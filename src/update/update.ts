@@ -44,6 +44,7 @@ import {
   waitingTrees,
 } from './trees.ts';
 import { unitsInstalled } from './units.ts';
+import { checkpointName } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
   readonly trees: readonly KeptTree[];
@@ -168,8 +169,10 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
       },
       async undo() {
         unseal();
-        if (!hadMemory) await returnMemory(findMemory(), true);
-        return hadMemory ? undefined : 'preserved memory was given back';
+        // What could not be put back stays for a person to look at.
+        if (hadMemory || waitingTrees().length > 0) return undefined;
+        await returnMemory(findMemory(), true);
+        return 'preserved memory was given back';
       },
     },
     {
@@ -194,7 +197,10 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
         next.settle();
         sync({});
       },
-      undo: () => putBack(record),
+      undo() {
+        dropCopies(record);
+        return undefined;
+      },
     },
     {
       name: 'freeze',
@@ -257,16 +263,39 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
 /** Beside the memory of trees: what else an image has, and the record, in bytes. */
 const ROOM = 32 << 20;
 
-/** Has trees go on that were stopped: those that were ended are restored here. */
-function putBack({ trees, spill: folder }: UpdateRecord): string | undefined {
+/**
+ * Has trees go on that were stopped: those that were ended are restored here.
+ *
+ * @returns which these are
+ * @throws Error naming those that could not be, which stay where they are; all others go on
+ */
+function putBack(record: UpdateRecord): string | undefined {
+  const { trees } = record;
   releaseWorkloads(trees);
-  stopRounds(trees.filter(isAlive).map(({ pid }) => pid));
   const ended = trees.filter((tree) => !isAlive(tree));
-  const waiting = waitingTrees().filter(({ name }) => ended.some((tree) => tree.name === name));
-  for (const each of waiting) goOn(each);
-  dropNodes(trees.map(({ node }) => node));
-  for (const { name } of folder === undefined ? [] : trees) dropSpilled(name, folder);
-  return waiting.length === 0 ? undefined : `restored here: ${waiting.map(({ name }) => name).join(', ')}`;
+  const restored: string[] = [];
+  const faults: string[] = [];
+  for (const each of waitingTrees().filter(({ name }) => ended.some((tree) => tree.name === name))) {
+    try {
+      goOn(each);
+      restored.push(each.name);
+    } catch (error) {
+      faults.push(`${each.name} waits in ${checkpointName(each.where)}: ${(error as Error).message}`);
+    }
+  }
+  dropCopies(record);
+  if (faults.length > 0) throw new Error(faults.join('; '));
+  return restored.length === 0 ? undefined : `restored here: ${restored.join(', ')}`;
+}
+
+/** Removes what was written of trees that go on here, or have ended. */
+function dropCopies({ trees, spill: folder }: UpdateRecord): void {
+  const running = trees.filter(isAlive);
+  stopRounds(running.map(({ pid }) => pid));
+  dropNodes(running.map(({ node }) => node));
+  const waiting = new Set(waitingTrees().map(({ name }) => name));
+  for (const { name } of folder === undefined ? [] : trees) if (!waiting.has(name)) dropSpilled(name, folder);
+  dropStrayRounds();
 }
 
 /**

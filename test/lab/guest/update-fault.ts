@@ -1,19 +1,45 @@
 /**
  * Runs in a guest, as a bundle: an update that fails as a step begins.
  *
- *     node fault.mjs throw|kill STEP KERNEL PID INITRD...
+ *     node fault.mjs HOW STEP KERNEL PID,PID... INITRD...
+ *
+ * HOW: `throw`; `kill` it; `fill` all memory but a little; `corrupt` the pages of the first tree in its node, and throw.
  */
+import { readFileSync } from 'node:fs';
 import { freezeFileSystems } from '../../../src/hibernate/filesystems.ts';
+import { PAGE_SIZE } from '../../../src/mem/address.ts';
+import { HugePageMedium } from '../../../src/pkram/hugepages.ts';
+import { Volume } from '../../../src/pkram/volume.ts';
 import { treeOfPid } from '../../../src/update/trees.ts';
 import { planUpdate, update } from '../../../src/update/update.ts';
 
-const [how, wanted, kernel, pid, ...initrds] = process.argv.slice(2) as [string, string, string, string, ...string[]];
-const plan = planUpdate({ kernel, initrds, append: '', trees: [treeOfPid(Number(pid))] });
+const [how, wanted, kernel, pids, ...initrds] = process.argv.slice(2) as [string, string, string, string, ...string[]];
+const trees = pids.split(',').map((pid) => treeOfPid(Number(pid)));
+const plan = planUpdate({ kernel, initrds, append: '', trees });
+const held: Buffer[] = [];
+
+const faults: Readonly<Record<string, () => void>> = {
+  throw() {
+    throw new Error(`${wanted} fails as it is told`);
+  },
+  kill: () => process.kill(process.pid, 'SIGKILL'),
+  fill() {
+    const available = () => Number(/^MemAvailable: *(\d+) kB$/m.exec(readFileSync('/proc/meminfo', 'utf8'))![1]) << 10;
+    while (available() > 100 << 20) held.push(Buffer.alloc(16 << 20, 1));
+  },
+  corrupt() {
+    const medium = HugePageMedium.open();
+    const volume = new Volume(medium);
+    const data = volume.entries.find(({ node }) => node?.name === trees[0]!.node)!.runs!.filter((run) => !run.metadata);
+    const largest = data.reduce((a, b) => (a.count >= b.count ? a : b));
+    medium.write((largest.first + largest.count - 1) * PAGE_SIZE, new Uint8Array(64).fill(0xa5));
+    volume.close();
+    throw new Error(`${wanted} fails as it is told`);
+  },
+};
 const step = (name: string) => {
   console.log(name);
-  if (name !== wanted) return;
-  if (how === 'throw') throw new Error(`${name} fails as it is told`);
-  process.kill(process.pid, 'SIGKILL');
+  if (name === wanted) faults[how]!();
 };
 try {
   await update(plan, { step, standStill: freezeFileSystems });
