@@ -81,14 +81,13 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
       record = noted(record, name, { error: (error as Error).message });
     }
   }
-  if (restored.some(({ name }) => isBeingBrought(name))) {
-    if (record !== undefined) record = writeRecord(record);
-    await untilBrought(restored.map(({ name }) => name));
-    const waits = new Set(waitingTrees().map(({ name }) => name));
-    for (const { name } of restored.filter((each) => waits.has(each.name))) {
-      failed.push({ name, error: KILLED });
-      record = noted(record, name, { error: KILLED });
-    }
+  if (record !== undefined && restored.some(({ name }) => isBeingBrought(name))) record = writeRecord(record);
+  await untilBrought(restored.map(({ name }) => name));
+  // This waits until their checkpoints are gone, or stay.
+  const waits = new Set(waitingTrees().map(({ name }) => name));
+  for (const { name } of restored.filter((each) => waits.has(each.name))) {
+    failed.push({ name, error: KILLED });
+    record = noted(record, name, { error: KILLED });
   }
   if (failed.length > 0) {
     if (record !== undefined) record = writeRecord({ ...record, state: 'incomplete' });
