@@ -7,6 +7,8 @@
  * The kernel takes several archives one after the other, so one made here may follow any other.
  */
 
+import { gunzipSync, zstdDecompressSync } from 'node:zlib';
+
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 
@@ -50,6 +52,44 @@ export function cpio(entries: readonly CpioEntry[]): Uint8Array {
   }
   parts.push(new Uint8Array(-length & (BLOCK - 1)));
   return Buffer.concat(parts);
+}
+
+/**
+ * Names of what is in an initramfs: archives one after the other, of which the last may be compressed.
+ *
+ * @returns undefined where that is neither gzip nor zstd
+ */
+export function initramfsNames(bytes: Uint8Array): string[] | undefined {
+  const names: string[] = [];
+  const { buffer, byteOffset, length } = bytes;
+  const text = Buffer.from(buffer, byteOffset, length);
+  const hex = (at: number) => Number.parseInt(text.toString('latin1', at, at + 8), 16);
+  for (let at = 0; at < length; ) {
+    if (text[at] === 0) {
+      at += 4;
+      continue;
+    }
+    if (!/^07070[12]$/.test(text.toString('latin1', at, at + 6))) {
+      const rest = unpack(text.subarray(at));
+      const more = rest === undefined ? undefined : initramfsNames(rest);
+      return more === undefined ? undefined : [...names, ...more];
+    }
+    const [size, nameSize] = [hex(at + 54), hex(at + 94)];
+    const name = text.toString('utf8', at + HEADER, at + HEADER + nameSize - 1);
+    if (name !== 'TRAILER!!!') names.push(name);
+    const data = align4(at + HEADER + nameSize);
+    at = align4(data + size);
+  }
+  return names;
+}
+
+/** Of an entry, in bytes. */
+const HEADER = 110;
+const align4 = (at: number) => (at + 3) & ~3;
+
+function unpack(bytes: Buffer): Uint8Array | undefined {
+  if (bytes.readUInt16BE(0) === 0x1f8b) return gunzipSync(bytes);
+  return bytes.readUInt32LE(0) === 0xfd2f_b528 ? zstdDecompressSync(bytes) : undefined;
 }
 
 /** Eight hex digits. Content of 4 GB and more does not fit the format. */

@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
-import { mountHugePages, unmountHugePages } from '../sys/hugepages.ts';
+import { isHugePageMount, mountHugePages, unmountHugePages } from '../sys/hugepages.ts';
 import { openLocked, unlock } from './lock.ts';
 import type { Medium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
@@ -39,6 +39,11 @@ export interface HugePageOptions {
   readonly avoid?: readonly Range[];
   /** Name and version of the program, for a medium that is made. */
   readonly writer?: string;
+}
+
+/** Whether a medium is there: a mount that holds pages, and not one from which nobody got any. */
+export function holdsHugePages(folder = HUGE_PAGES): boolean {
+  return isHugePageMount(folder) && new PageFiles(folder).count() > 0;
 }
 
 /** Ranges of a medium at most. Each takes up to two entries of the next kernel's memory map; with 2500 of them one took 33 s to boot. */

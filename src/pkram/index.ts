@@ -5,7 +5,7 @@ export { NoRoomError, NoSuchNodeError, OrderError } from './errors.ts';
 export { FileMedium, type FileOptions } from './file.ts';
 export { FILES_CONTENT, type FilesCount, preserveFiles, restoreFiles } from './files.ts';
 export { returnable, returnRanges } from './giveback.ts';
-export { HUGE_PAGES, HugePageMedium, type HugePageOptions } from './hugepages.ts';
+export { HUGE_PAGES, HugePageMedium, type HugePageOptions, holdsHugePages } from './hugepages.ts';
 export { createImage, IMAGE_CONTENT, openImage } from './image.ts';
 export {
   type LoadedPage,

@@ -10,6 +10,7 @@ import {
   FileMedium,
   HUGE_PAGES,
   HugePageMedium,
+  holdsHugePages,
   IN_USE,
   type Medium,
   openImage,
@@ -19,7 +20,6 @@ import {
   returnable,
   returnRanges,
 } from '../pkram/index.ts';
-import { isHugePageMount } from '../sys/hugepages.ts';
 import { readProcText } from '../sys/proc.ts';
 import { version } from '../version.ts';
 import { demandUnsealed, rememberReturned, returnedMemory } from './state.ts';
@@ -47,7 +47,7 @@ export interface MediumOptions {
 
 /** Preserved memory that is there: in huge pages of this kernel, or found by its command line. */
 export function findMemory(): Place | undefined {
-  if (isHugePageMount(HUGE_PAGES)) return { kind: 'pages' };
+  if (holdsHugePages()) return { kind: 'pages' };
   const words = parameters(readProcText('/proc/cmdline').trim());
   const superblock = Number(words.findLast((word) => word.startsWith(`${PARAMETER}=`))?.slice(PARAMETER.length + 1));
   if (!Number.isSafeInteger(superblock) || superblock === returnedMemory()?.superblock) return undefined;

@@ -15,6 +15,7 @@ import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { runsSystemd } from '../sys/systemd.ts';
+import { checkDrivers } from './drivers.ts';
 import { disarmGuard, dropGuard, prepareGuard, whyNoGuard } from './guard.ts';
 import { findMemory, openMedium, returnMemory } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
@@ -99,6 +100,7 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   }
   const next = new NextKernel(request);
   next.check();
+  const drivers = checkDrivers(next);
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
   const memory = measured.reduce((sum, { memory }) => sum + memory, 0);
   demandRoom(memory);
@@ -110,7 +112,7 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   const plan = { next, memory, guarded: noGuard === undefined };
   const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
   const slow = whyNoRounds();
-  const warnings = [...(slow === undefined ? [] : [slow]), ...unguarded];
+  const warnings = [...drivers, ...(slow === undefined ? [] : [slow]), ...unguarded];
   if (folder !== undefined) return { ...plan, record: { ...common, spill: folder }, warnings };
   const lost = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
   return { ...plan, record: common, warnings: [lost, ...warnings] };

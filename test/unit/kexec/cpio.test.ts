@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { gzipSync, zstdCompressSync } from 'node:zlib';
 import fc from 'fast-check';
-import { cpio } from '../../../src/kexec/cpio.ts';
+import { cpio, initramfsNames } from '../../../src/kexec/cpio.ts';
 import { readNewc as read } from './newc.ts';
 
 test('files, folders, links and devices', () => {
@@ -32,4 +33,17 @@ test('any names and contents are read back', () => {
       );
     }),
   );
+});
+
+test('names in an initramfs: several archives, of which the last may be compressed', () => {
+  const first = cpio([
+    { name: 'kernel', mode: 0o40755 },
+    { name: 'kernel/x.bin', mode: 0o644, data: 'microcode' },
+  ]);
+  const second = cpio([{ name: 'lib/virtio_blk.ko', mode: 0o644, data: new Uint8Array(5000).fill(7) }]);
+  const names = ['kernel', 'kernel/x.bin', 'lib/virtio_blk.ko'];
+  for (const packed of [second, gzipSync(second), zstdCompressSync(second)]) {
+    assert.deepEqual(initramfsNames(Buffer.concat([first, packed])), names);
+  }
+  assert.equal(initramfsNames(Buffer.concat([first, Buffer.from('\xfd7zXZ\0....', 'latin1')])), undefined);
 });
