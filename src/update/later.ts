@@ -22,6 +22,7 @@ import { bringPages, LazyImage, type LazyResult } from '../process/lazypages.ts'
 import { type RestoreOptions, restore } from '../process/restore.ts';
 import { socketpair } from '../sys/socket.ts';
 import { openNode, type Place } from './medium.ts';
+import { dropSpilled } from './spill.ts';
 import { BROUGHT, type Turn } from './turn.ts';
 import { type Checkpoint, openCheckpoint } from './workload.ts';
 
@@ -64,6 +65,8 @@ export function restoreInTurn(
     try {
       const { pid } = restore(image, { ...options, note: turn.noteOfLater, lazyPages: socket });
       tell(socket, GONE_ON);
+      // It outlives this kernel, and would have the tree go on once more. The node is needed until all is there.
+      if (how.where.kind === 'node') dropSpilled(how.name);
       return { pid, later: true };
     } catch (error) {
       if (!(error instanceof UnsupportedError)) throw error;
