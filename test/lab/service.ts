@@ -63,6 +63,25 @@ export async function keepsService(vm: Vm): Promise<void> {
   assert.match(await vm.check('systemctl status counts'), /Active: active \(running\)/);
   assert.doesNotMatch(await vm.check('tideover pkram ls'), /counts/);
 
+  // An update that was killed when it had ended the service: systemd starts it, and it goes on.
+  const second = await mainPid();
+  await vm.check(`tideover checkpoint -t ${second} -D pkram:workload/counts`);
+  await vm.check('while systemctl -q is-active counts; do sleep 0.1; done');
+  const bootId = (await vm.check('cat /proc/sys/kernel/random/boot_id')).trim();
+  const trees = [{ name: 'counts', node: 'workload/counts', pid: second, starttime: 1 }];
+  const record = JSON.stringify({ state: 'frozen', bootId, from: 'this', to: 'another', trees, steps: [] });
+  await vm.check('cat >/var/lib/tideover/update.json', { input: record });
+  assert.match(await vm.check('tideover update abort'), /^restored here: counts$/m);
+  const stopped = (await numbers()).length;
+  await vm.check(until(stopped + 3));
+  const since = await numbers();
+  assert.deepEqual(
+    since,
+    since.map((_, i) => i + 1),
+  );
+  assert.match(await vm.check('systemctl status counts'), /Active: active \(running\)/);
+  assert.equal(await vm.check('tideover pkram ls 2>&1 | grep -c counts || true'), '0\n');
+
   // The signal goes through the init to the command.
   await vm.check('systemctl stop counts');
   assert.match(await vm.check(`tail -n 1 ${LOG}; systemctl show -p Result --value counts`), /^stopped\nsuccess\n$/);
