@@ -176,6 +176,12 @@ export class Pkram {
     this.#volume.remove(entry, wipe);
   }
 
+  /** Has at least so many bytes free, for what is to be saved later. @throws NoRoomError */
+  reserve(bytes: number): void {
+    this.#volume.demandWritable();
+    this.#volume.reserve(bytes);
+  }
+
   /**
    * Others may change the medium from now on, while it stays open to be read: nodes that are peeked into, and are not removed
    * meanwhile.

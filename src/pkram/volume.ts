@@ -172,6 +172,17 @@ export class Volume {
     throw new NoRoomError(`${name}: there is no room: ${this.used} bytes are in use, and ${reason}`, { cause });
   }
 
+  /** Has at least so many bytes free, for what is to be saved later. @throws NoRoomError */
+  reserve(bytes: number): void {
+    const lacking = bytes - this.free;
+    if (lacking <= 0) return;
+    if (!this.medium.grow(lacking))
+      throw new NoRoomError(`${this.medium.name}: there is no room for ${bytes} bytes more`);
+    this.#space.extend(this.medium.size / PAGE_SIZE);
+    // What is not on its table of ranges is not there for the next one to open it.
+    this.#commit(this.#entries);
+  }
+
   /** Takes a page for metadata of a node. @returns its address @throws NoRoomError */
   allocatePage(): number {
     return this.allocate(1).first * PAGE_SIZE;

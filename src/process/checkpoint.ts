@@ -157,7 +157,13 @@ const WORTH_ROOM = 1 << 20;
  * @throws UnsupportedError (something cannot be saved)
  */
 export function examine(options: CheckpointOptions): number {
-  return lookAt(options, undefined).reduce((sum, { runs }) => sum + runs.size, 0);
+  const { pid, parent } = options;
+  const tracking = parent === undefined ? undefined : new Tracking(treeOf(pid), { parent, goOn: false });
+  try {
+    return lookAt({ ...options, tracking }, undefined).reduce((sum, { runs }) => sum + runs.size, 0);
+  } finally {
+    tracking?.[Symbol.dispose]();
+  }
 }
 
 /**

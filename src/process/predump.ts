@@ -5,7 +5,9 @@
  *
  * A page that is written while it is read here may be torn, and is in the next image then.
  */
+import type { VmaEntry } from '../image/pages.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
+import { readStat } from '../sys/stat.ts';
 import { refuseOneself, treeOf } from './checkpoint.ts';
 import { clocksOf } from './clocks.ts';
 import { freezeTree } from './freeze.ts';
@@ -92,7 +94,15 @@ export function preDump({ pid, timeout, parent }: PreDumpOptions, draft: ImageDr
 /** Gets hold of all address spaces of a tree, for which it stands still. */
 function enter(root: number, timeout: number, tracking: Tracking, namespaces: Namespaces) {
   const saving = new Saving({ ghostLimit: 0, fileLocks: true, shellJob: true, tracking }, namespaces, false);
-  const mapped = new Map(treeOf(root).map((pid) => [pid, ifThere([], () => saveVmas(pid, saving, false))]));
+  const look = (pid: number) => ({ of: readStat(pid), vmas: saveVmas(pid, saving, false) });
+  const looked = new Map(treeOf(root).map((pid) => [pid, ifThere(undefined, () => look(pid))]));
+  /** As they were a moment ago, unless it is another program now: one that was made or executed since. */
+  const vmasOf = (pid: number): readonly VmaEntry[] => {
+    const [before, { starttime, startstack }] = [looked.get(pid), readStat(pid)];
+    const isSame = before?.of.starttime === starttime && before.of.startstack === startstack;
+    return isSame ? before.vmas : saveVmas(pid, saving, false);
+  };
+  const mapped = new Map<number, readonly VmaEntry[]>();
   const objects = new SharedObjects(namespaces);
   const guests: Guest[] = [];
   const started = performance.now();
@@ -104,7 +114,7 @@ function enter(root: number, timeout: number, tracking: Tracking, namespaces: Na
       const space = process.zombie ? undefined : objects.of(process.pid).vm_id;
       if (space === undefined || seen.has(space)) continue;
       seen.add(space);
-      const vmas = mapped.get(process.pid) ?? [];
+      const vmas = vmasOf(process.pid);
       mapped.set(process.pid, vmas);
       guests.push(new Guest(process, vmas));
     }

@@ -9,7 +9,7 @@
  * anonymous memory: of a mapping of a file, pages that are dropped show the file again, and the kernel does not tell them from
  * those that were not touched.
  */
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { Errno } from '../abi/errno.ts';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
 import * as pm from '../abi/fs.ts';
@@ -30,6 +30,7 @@ import { Pagemap } from '../sys/pagemap.ts';
 import { softDirty } from '../sys/probe/pages.ts';
 import { kcmp, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { agree, openUserfaultfd, register, unprotect } from '../sys/userfaultfd.ts';
+import { isGone } from './gone.ts';
 import { type Memory, writePagemap } from './memory.ts';
 import { findPages } from './pages.ts';
 import type { Remote } from './remote.ts';
@@ -214,13 +215,13 @@ export class Tracking {
     if (!this.#goOn) return;
     // What a page server has is not asked for again.
     if (draft.sendsMemory) for (const each of memory) writePagemap(draft, each, 0, sentFile(each.name));
-    const armed = [...this.#armed].map(([pid, fd]) => ({ pid, fd }));
-    this.#tracker = makeTracker(armed);
+    const { tracker, tracked } = trackerOf([...this.#armed].map(([pid, fd]) => ({ pid, fd })));
+    this.#tracker = tracker;
     writeEntries(draft.create(fileName(images.TRACKING)), images.TRACKING, [
       {
-        tracker: this.#tracker.self,
+        tracker: tracker.self,
         boot_id: bootId(),
-        tracked: armed.map(({ pid }) => ({ ...identify(pid), id: idOf(pid) })),
+        tracked: tracked.map((each) => ({ ...each, id: idOf(each.pid) })),
       },
     ]);
   }
@@ -277,6 +278,20 @@ export class Tracking {
       const runs = new RunList();
       for (let i = 0; i < length; i++) runs.add(vaddr[i]!, vaddr[i]! + size[i]!);
       this.#before.set(each.pid, runs.runs());
+    }
+  }
+}
+
+/** Of those processes that are there: of a pre-dump they run, and may end at any moment. */
+function trackerOf(armed: Parameters<typeof makeTracker>[0]): { tracker: Tracker; tracked: Tracked[] } {
+  for (let there = armed; ; ) {
+    try {
+      const tracked = there.map(({ pid }) => identify(pid));
+      return { tracker: makeTracker(there), tracked };
+    } catch (error) {
+      const left = there.filter(({ pid }) => existsSync(`/proc/${pid}`));
+      if (!isGone(error) || left.length === there.length) throw error;
+      there = left;
     }
   }
 }

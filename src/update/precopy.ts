@@ -5,19 +5,19 @@
  * rounds.ts says where they lie.
  */
 import { NoRoomError } from '../pkram/index.ts';
-import { treeOf } from '../process/checkpoint.ts';
+import { type CheckpointOptions, examine, treeOf } from '../process/checkpoint.ts';
 import { infoHere } from '../process/info.ts';
 import { preDump } from '../process/predump.ts';
 import { stopWatching, tellsWrites } from '../process/tracking.ts';
-import { draftNode, findMemory, openNode } from './medium.ts';
+import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';
 import { dropNodes, type Rounds, roundNode } from './rounds.ts';
 import { spillRound } from './spill.ts';
 
-/** What is written in less time than a round takes, in bytes: less memory is not worth one. */
+/** What is written in less time than a round takes, in bytes: less is not worth one. */
 const LITTLE = 16 << 20;
 const MOST_ROUNDS = 8;
-/** A round that had more of the one before than this has been too slow: the next one would be as well. */
+/** Where more than this of a round was written again by its end, the next one would be no better. */
 const LESS = 0.7;
 
 /** Bytes that rounds of trees with so much memory may take beside it. */
@@ -49,35 +49,62 @@ export function precopy(trees: readonly KeptTree[], folder: string | undefined):
 
 function writeRounds(trees: readonly KeptTree[], folder: string | undefined): Rounds {
   const rounds = new Map<string, number>();
-  let open = trees.filter(({ memory = 0 }) => memory > LITTLE);
-  const dirty = new Map(open.map(({ node, memory = 0 }) => [node, memory]));
-  let room = roomForRounds(open.reduce((sum, { memory = 0 }) => sum + memory, 0));
+  const large = trees.filter(({ memory = 0 }) => memory > LITTLE);
+  const left = new Map(trees.map(({ node, memory = 0 }) => [node, memory]));
+  let room = roomForRounds(large.reduce((sum, { memory = 0 }) => sum + memory, 0));
+  let open = large;
   for (let round = 1; round <= MOST_ROUNDS && open.length > 0; round++) {
-    open = open.filter((tree) => {
-      const before = dirty.get(tree.node)!;
-      const written = writeRound(tree, round, folder);
+    for (const tree of open) {
+      writeRound(tree, round, folder);
       rounds.set(tree.node, round);
-      dirty.set(tree.node, written);
-      if (round > 1) room -= written;
-      return written > LITTLE && (round === 1 || written < LESS * before) && written < room;
+    }
+    open = open.filter((tree) => {
+      const before = left.get(tree.node)!;
+      const written = writtenSince(tree, round);
+      left.set(tree.node, written);
+      if (written <= LITTLE || written >= LESS * before || written >= room) return false;
+      room -= written;
+      return true;
     });
   }
+  // Now, and not while they stand still: the kernel is loaded for the pages that there are.
+  using pkram = openMedium(findMemory(), {});
+  pkram.reserve(([...left.values()].reduce((sum, size) => sum + size, 0) * 5) / 4 + ROOM);
   return rounds;
 }
 
-/** @returns bytes that it has */
-function writeRound({ pid, node, name }: KeptTree, round: number, folder: string | undefined): number {
+/** Beside memory, and for what they write meanwhile, in bytes. */
+const ROOM = 16 << 20;
+
+/** Bytes that would be written now. */
+function writtenSince({ pid, node }: KeptTree, round: number): number {
+  const parent = openNode(findMemory(), roundNode(node, round));
+  try {
+    return examine({ ...howToSave(pid), parent });
+  } finally {
+    parent.close();
+  }
+}
+
+function writeRound({ pid, node, name }: KeptTree, round: number, folder: string | undefined): void {
   const on = round === 1 ? undefined : roundNode(node, round - 1);
   const draft = draftNode(findMemory(), roundNode(node, round), infoHere(), on);
-  const { memory } = preDump({ pid, timeout: 10_000, parent: draft.parent }, draft);
-  if (folder === undefined) return memory;
+  preDump({ pid, timeout: 10_000, parent: draft.parent }, draft);
+  if (folder === undefined) return;
   const image = openNode(findMemory(), roundNode(node, round));
   try {
     spillRound(image, { folder, name, round });
   } finally {
     image.close();
   }
-  return memory;
+}
+
+/** How trees are checkpointed by an update. */
+export function howToSave(pid: number): CheckpointOptions {
+  return {
+    ...{ pid, outcome: 'kill', timeout: 10_000, shellJob: false, fileLocks: true, linkRemap: true },
+    ...{ ghostLimit: 1 << 30, connections: 'kept' },
+  };
 }
 
 /** Ends the watching of trees that go on here. */

@@ -3,13 +3,14 @@ import { rmSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
-import { type CheckpointOptions, checkpoint, examine, refuseOneself } from '../process/checkpoint.ts';
+import { checkpoint, examine, refuseOneself } from '../process/checkpoint.ts';
 import { infoHere } from '../process/info.ts';
 import type { LazyResult } from '../process/lazypages.ts';
 import { readStat } from '../sys/stat.ts';
 import { attemptSystemctl } from '../sys/systemd.ts';
 import { bring, type Program, type Restored, restoreInTurn } from './later.ts';
 import { draftNode, findMemory, openMedium, openNode, type Place } from './medium.ts';
+import { howToSave } from './precopy.ts';
 import type { KeptTree } from './record.ts';
 import { dropNodes, lastRound, type Rounds, removeWithRounds } from './rounds.ts';
 import { runWorkload } from './run.ts';
@@ -99,13 +100,6 @@ export function freezeTrees(
   const beforeEnd = () => freezeTrees(rest, how);
   const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd }, draft);
   frozen(first, Date.now() - saved.frozen, saved.memory);
-}
-
-function howToSave(pid: number): CheckpointOptions {
-  return {
-    ...{ pid, outcome: 'kill', timeout: 10_000, shellJob: false, fileLocks: true, linkRemap: true },
-    ...{ ghostLimit: 1 << 30, connections: 'kept' },
-  };
 }
 
 /** A tree that does not run and can. */

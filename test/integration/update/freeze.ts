@@ -1,0 +1,23 @@
+/**
+ * freeze PID...: what an update does to trees before the jump, and what the next kernel finds; in preserved memory of this machine, which
+ * is to be seen in a mount namespace of its own alone. Says in JSON what each tree had left to write.
+ */
+import { openMedium } from '../../../src/update/medium.ts';
+import { precopy } from '../../../src/update/precopy.ts';
+import { type KeptTree, writeRecord } from '../../../src/update/record.ts';
+import { examineTree, freezeTrees, treeOfPid } from '../../../src/update/trees.ts';
+
+const named = process.argv.slice(2).map((pid) => treeOfPid(Number(pid)));
+const trees: readonly KeptTree[] = named.map((tree) => ({ ...tree, memory: examineTree(tree) }));
+const size = trees.reduce((sum, { memory }) => sum + memory!, 64 << 20);
+openMedium(undefined, { create: true, size }).close();
+const rounds = precopy(trees, undefined);
+const left: number[] = [];
+freezeTrees(trees, {
+  rounds,
+  frozen: (_, __, rest) => left.unshift(rest),
+  lastly() {},
+});
+const steps = [{ name: 'jump', at: Date.now() }];
+writeRecord({ state: 'restoring', bootId: '', from: 'this', to: 'this', trees, steps });
+console.log(JSON.stringify({ rounds: [...rounds.values()], left, memory: trees.map(({ memory }) => memory) }));
