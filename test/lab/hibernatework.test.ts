@@ -184,7 +184,10 @@ if (process.env.TIDEOVER_FULL) {
       const setup = `tideover hibernate setup --to /var/hibernate.img ${kept} --json`;
       assert.deepEqual(JSON.parse(await vm.check(setup, LONG)).todo, ['run: update-initramfs -u']);
       const settings = 'COMPRESS=gzip\\nCOMPRESSLEVEL=1\\nMODULES=list\\n';
-      await vm.check(`printf '${settings}' >/etc/initramfs-tools/conf.d/lab; update-initramfs -c -k ${release}`, LONG);
+      await vm.check(
+        `printf '${settings}' >/etc/initramfs-tools/conf.d/lab; zcat /proc/config.gz >/boot/config-${release}`,
+      );
+      await vm.check(`update-initramfs -c -k ${release}`, LONG);
       await vm.copyOut(`/boot/initrd.img-${release}`, initrdPath);
       const folder = '/etc/systemd/system/tideover-hibernate.service.d';
       const started = `ExecStart=\nExecStart=${COMMAND} --to /var/hibernate.img ${options}\n`;
