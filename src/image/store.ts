@@ -65,6 +65,8 @@ export interface ImageDraft {
   reserve?(file: string, size: number): void;
   /** Takes away what was written so far, where that can be done: all of it is written once more. */
   clear?(): void;
+  /** Has whoever reads already see what was written so far. */
+  announce?(): void;
   /** All files are written: writes what stands behind them. Nothing that is left to be done needs room. */
   seal(): void;
   /** Makes what was written the image, sealed or not. */
@@ -79,6 +81,7 @@ export interface ImageDraft {
 export interface Backend {
   create(file: string, size: number | undefined): Sink;
   reserve?(file: string, size: number): void;
+  announce?(): void;
   clear?(): void;
   commit(): void;
   abort(): void;
@@ -89,7 +92,7 @@ export interface Backend {
 export function isImageFile(file: string): boolean {
   if (file === INFO_FILE || file === SUMS_FILE || file === PAGES_SUMS_FILE) return true;
   const plain = file.replace(/\.json$/, '');
-  return typeOfFile(plain) !== undefined || isRaw(plain) || /^[A-Za-z0-9][A-Za-z0-9._-]*\.img$/.test(plain);
+  return /^[A-Za-z0-9][A-Za-z0-9._-]*\.img$/.test(plain) || typeOfFile(plain) !== undefined || isRaw(plain);
 }
 
 /**
@@ -139,6 +142,7 @@ export function draftOn(backend: Backend, info: ImageInfo | undefined, sumsFile 
     create,
     ...(backend.reserve === undefined ? {} : { reserve: (file, size) => backend.reserve!(file, size) }),
     ...(backend.clear === undefined ? {} : { clear }),
+    ...(backend.announce === undefined ? {} : { announce: () => backend.announce!() }),
     seal,
     commit() {
       seal();

@@ -108,7 +108,7 @@ export function createStream(fd: number, info: ImageInfo | undefined, wait: () =
     put(new Uint8Array(2 * BLOCK));
     flush();
   };
-  return draftOn({ create, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
+  return draftOn({ create, announce: flush, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
 }
 
 /**

@@ -62,10 +62,13 @@ export function systemTime(name: ClockName): Nanoseconds {
   const tp = new Uint8Array(timespec.size);
   clock_gettime({ clockid: CLOCKS.find((each) => each.name === name)!.id, tp });
   const { tv_sec, tv_nsec } = timespec.read(tp);
-  return BigInt(tv_sec) * SECOND + BigInt(tv_nsec) - offsetsOf('self')[name];
+  ours ??= offsetsOf('self');
+  return BigInt(tv_sec) * SECOND + BigInt(tv_nsec) - ours[name];
 }
 
 const SECOND = 1_000_000_000n;
+/** Those of a namespace with a process in it do not change, and one with threads, as Node has, cannot leave it. */
+let ours: Record<ClockName, Nanoseconds> | undefined;
 
 /** What a time namespace adds to each clock; a kernel without them adds nothing. */
 function offsetsOf(pid: number | 'self'): Record<ClockName, Nanoseconds> {

@@ -116,6 +116,19 @@ export function childrenOf(pid: number, tids: readonly number[] = threadsOf(pid)
   return tids.flatMap((tid) => (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number));
 }
 
+/** A process and all below it, of which some may end meanwhile. */
+export function treeOf(root: number): number[] {
+  const below = (pid: number): number[] => {
+    try {
+      return [pid, ...(readStat(pid).state === 'Z' ? [] : childrenOf(pid)).flatMap(below)];
+    } catch (error) {
+      if (pid !== root && isGone(error)) return [];
+      throw error;
+    }
+  };
+  return below(root);
+}
+
 /**
  * Stops all threads of a process.
  *

@@ -9,7 +9,7 @@ import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { cgroup_entry, cgroup_prop_entry } from '../image/messages/namespaces.ts';
 import type { Value } from '../image/proto.ts';
-import { readMountinfo } from '../sys/mountinfo.ts';
+import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { cgroupsOf, folderOf, type GroupOptions, restoreCgroups } from './cgroups.ts';
 import type { Made } from './made.ts';
 import { inCgroupNamespace } from './namespaces.ts';
@@ -30,23 +30,39 @@ const SETTINGS: readonly string[] = [
 const DEVICES = 'devices.list';
 
 /**
+ * Groups as they were when they were met first. Whoever changes their settings does not stop with the processes in them, so that
+ * what is read before is as true, and nobody stands still for it: half a millisecond for a group.
+ */
+export class GroupsSeen {
+  readonly #seen = new Map<string, Groups['controllers']>();
+
+  /** @param lines of processes, as cgroupsOf() has them */
+  of(lines: ReadonlySet<string>): Groups['controllers'] {
+    const fresh = [...lines].filter((line) => !this.#seen.has(line));
+    const mounts = fresh.length === 0 ? [] : readMountinfo('self');
+    for (const line of fresh) this.#seen.set(line, settingsIn(mounts, line));
+    return [...lines].flatMap((line) => this.#seen.get(line)!);
+  }
+}
+
+function settingsIn(mounts: readonly Mount[], line: string): Groups['controllers'] {
+  const colon = line.indexOf(':');
+  const [name, path] = [line.slice(0, colon), line.slice(colon + 1)];
+  const folder = path === '/' ? undefined : folderOf(mounts, line);
+  if (folder === undefined) return [];
+  const properties = [...SETTINGS, DEVICES].flatMap((each): Setting[] => {
+    const value = read(join(folder, each));
+    return value === undefined ? [] : [{ name: each, value }];
+  });
+  return [{ cnames: name.split(','), dirs: [{ dir_name: path, children: [], properties }] }];
+}
+
+/**
  * @param lines of all processes, as cgroupsOf() has them
  * @param root a process whose control group namespace the tree has for itself
  */
-export function saveGroups(lines: ReadonlySet<string>, root?: number): Groups {
-  const mounts = readMountinfo('self');
-  const controllers = [...lines].flatMap((line) => {
-    const colon = line.indexOf(':');
-    const [name, path] = [line.slice(0, colon), line.slice(colon + 1)];
-    const folder = path === '/' ? undefined : folderOf(mounts, line);
-    if (folder === undefined) return [];
-    const properties = [...SETTINGS, DEVICES].flatMap((each): Setting[] => {
-      const value = read(join(folder, each));
-      return value === undefined ? [] : [{ name: each, value }];
-    });
-    return [{ cnames: name.split(','), dirs: [{ dir_name: path, children: [], properties }] }];
-  });
-  return { sets: root === undefined ? [] : [{ id: 1, ctls: prefixes(root) }], controllers };
+export function saveGroups(lines: ReadonlySet<string>, seen: GroupsSeen, root?: number): Groups {
+  return { sets: root === undefined ? [] : [{ id: 1, ctls: prefixes(root) }], controllers: seen.of(lines) };
 }
 
 /** The groups of a process, and how much of their paths leads to the root of its namespace. */

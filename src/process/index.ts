@@ -11,10 +11,11 @@
  *     const { state } = await checkpoint({ pid: process.pid, images, outcome: 'run' });
  *     console.log(state === 'continued' ? 'the image is made' : 'this is the one that was restored');
  */
-import type * as core from './checkpoint.ts';
+
 import { FIRST_LENT, runHelper, type Watching } from './client.ts';
 import type { PreDumpResult } from './predump.ts';
 import type { RestoreResult } from './restore.ts';
+import type * as core from './stopped.ts';
 
 export { FormatError, PartialError, SyscallError, TideoverError, UnsupportedError, VerifyError } from '../errors.ts';
 export type { Progress } from './client.ts';

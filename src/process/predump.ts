@@ -8,10 +8,10 @@
 import type { VmaEntry } from '../image/pages.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
 import { readStat } from '../sys/stat.ts';
-import { refuseOneself, treeOf } from './checkpoint.ts';
 import { clocksOf } from './clocks.ts';
-import { freezeTree } from './freeze.ts';
+import { freezeTree, treeOf } from './freeze.ts';
 import { isGone } from './gone.ts';
+import { refuseOneself } from './look.ts';
 import { writePagemap, writeRunning } from './memory.ts';
 import { saveVmas } from './mm.ts';
 import { Namespaces } from './namespaces.ts';

@@ -3,16 +3,20 @@
  * Where an image is still to come, as from a stream, that is time in which nobody waits.
  */
 
-import { statSync } from 'node:fs';
+import { closeSync, openSync, statSync } from 'node:fs';
+import { MFD_CLOEXEC } from '../abi/mman.ts';
 import { writeEntries } from '../image/file.ts';
-import { MemoryStore } from '../image/store.ts';
+import { type ImageDraft, MemoryStore } from '../image/store.ts';
+import { createStream, openStream } from '../image/stream.ts';
 import { SUMS_FILE } from '../image/sums.ts';
 import { entriesOf, entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
-import { save } from './checkpoint.ts';
+import { close } from '../sys/files.ts';
+import { memfd_create } from '../sys/memory.ts';
 import { endIdle, startIdle } from './idle.ts';
 import { HeldMemory } from './memory.ts';
 import { restore } from './restore.ts';
+import { save } from './stopped.ts';
 
 /** In ms. */
 const PATIENCE = 150;
@@ -20,19 +24,28 @@ const ROUNDS = 30;
 
 /** @param wanted whether there is still time for it */
 export function rehearseRestore(wanted: () => boolean): void {
+  let stream = -1;
   try {
     if (!wanted()) return;
-    const image = imageOfIdle();
+    stream = memfd_create({ name: 'rehearsal', flags: MFD_CLOEXEC });
+    writeIdle(createStream(stream, undefined));
     const until = performance.now() + PATIENCE;
     for (let round = 0; round < ROUNDS && performance.now() < until && wanted(); round++) {
-      endIdle(restore(image, { stopped: false, shellJob: true }).pid);
+      const fd = openSync(`/proc/self/fd/${stream}`, 'r');
+      try {
+        endIdle(restore(openStream(fd), { stopped: false, shellJob: true }).pid);
+      } finally {
+        closeSync(fd);
+      }
     }
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the image itself is said then.
+  } finally {
+    if (stream >= 0) close({ fd: stream });
   }
 }
 
-function imageOfIdle(): MemoryStore {
+function writeIdle(draft: ImageDraft): void {
   const image = new MemoryStore();
   const pid = startIdle();
   const room = new HeldMemory(1 << 16, 0);
@@ -45,7 +58,7 @@ function imageOfIdle(): MemoryStore {
       connections: 'refused',
     } as const;
     save({ ...how, pid, outcome: 'run', timeout: 1000, ghostLimit: 1 << 20 }, image.draft(), room);
-    return withProgram(image, pid);
+    writeWithProgram(image, pid, draft);
   } finally {
     endIdle(pid);
     room[Symbol.dispose]();
@@ -53,9 +66,7 @@ function imageOfIdle(): MemoryStore {
 }
 
 /** Its program has neither a name nor code of its own, which a restored one must have. Any other one has. */
-function withProgram(image: MemoryStore, pid: number): MemoryStore {
-  const changed = new MemoryStore();
-  const draft = changed.draft();
+function writeWithProgram(image: MemoryStore, pid: number, draft: ImageDraft): void {
   const mm = entryOf(image, images.MM, pid);
   const files = entriesOf(image, images.FILES).map((entry) =>
     entry.id === mm.exe_file_id
@@ -74,5 +85,4 @@ function withProgram(image: MemoryStore, pid: number): MemoryStore {
     sink.close();
   }
   draft.commit();
-  return changed;
 }

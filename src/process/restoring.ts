@@ -1,34 +1,9 @@
-/** What is made of an image in this process before the restored ones get it: open files, shared memory, deleted files. */
-import {
-  chmodSync,
-  chownSync,
-  ftruncateSync,
-  lchownSync,
-  linkSync,
-  mkdirSync,
-  rmdirSync,
-  rmSync,
-  symlinkSync,
-  unlinkSync,
-  utimesSync,
-} from 'node:fs';
-import { dirname } from 'node:path';
-import { AT_EMPTY_PATH, AT_FDCWD, F_DUPFD_CLOEXEC, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
-import {
-  MAP_ANONYMOUS,
-  MAP_HUGE_SHIFT,
-  MAP_HUGETLB,
-  MAP_SHARED,
-  MFD_CLOEXEC,
-  MFD_HUGETLB,
-  PROT_READ,
-  PROT_WRITE,
-} from '../abi/mman.ts';
-import { S_IFDIR, S_IFMT, S_IFREG } from '../abi/stat.ts';
+/** What is made of an image in this process before the restored ones get it: open files and shared memory. */
+import { AT_EMPTY_PATH, F_DUPFD_CLOEXEC } from '../abi/fcntl.ts';
+import { MAP_HUGE_SHIFT, MAP_HUGETLB } from '../abi/mman.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
-import { isRecord, readBlob, records } from '../image/file.ts';
+import { readBlob, records } from '../image/file.ts';
 import type { pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
-import { ghost_chunk_entry, ghost_file_entry } from '../image/messages/files.ts';
 import { VMA_ANON_SHARED } from '../image/messages/memory.ts';
 import type { tcp_stream_entry } from '../image/messages/sockets.ts';
 import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
@@ -36,12 +11,10 @@ import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, entryOf, type ImageTree } from '../image/tree.ts';
 import { fileName, type ImageType, images } from '../image/types.ts';
-import { attributes, close, fcntl, mknodat, openat } from '../sys/files.ts';
-import { memfd_create, mmap, munmap } from '../sys/memory.ts';
+import { attributes, close, fcntl } from '../sys/files.ts';
 import { acceptPages } from './acceptance.ts';
 import { type Inherited, namesOf, notBrought } from './files/external.ts';
 import type { FileEntry } from './files/file.ts';
-import { writeAt } from './files/holes.ts';
 import type { Ring } from './files/io_uring.ts';
 import { kindOfType } from './files/kinds.ts';
 import type { FileLock } from './files/locks.ts';
@@ -50,9 +23,11 @@ import type { Packet } from './files/unixqueue.ts';
 import { fillFile } from './filling.ts';
 import { PROC } from './ids.ts';
 import { restoreIpcLimits, restoreQueues } from './ipc.ts';
+import { Nameless } from './nameless.ts';
 import { OURS, ownNamespaces } from './namespaces.ts';
 import { Root } from './root.ts';
 import type { Filter } from './seccomp.ts';
+import { sharedAnonymous } from './sharedanonymous.ts';
 import { fillSegment, restoreSemaphores, type Segment } from './sysv.ts';
 import { restoreNames } from './uts.ts';
 
@@ -89,9 +64,7 @@ export class Restoring {
   readonly #ipc: number;
   /** Processes that were made, by their ids in the image. */
   readonly #here = new Map<number, number>();
-  /** By the id of a file without its name: the deleted one that is made again, or the one that has its other name. */
-  readonly #ghosts: ReadonlyMap<number, number>;
-  readonly #links: ReadonlyMap<number, number>;
+  readonly #nameless: Nameless;
 
   constructor(
     store: ImageStore,
@@ -113,18 +86,7 @@ export class Restoring {
     this.fifosData = byPipe(this.#withBytes(images.FIFO_DATA));
     this.socketQueues = Map.groupBy(this.#withBytes(images.SK_QUEUES), ({ entry }) => entry.id_for);
     this.locks = store.has(fileName(images.FILE_LOCKS)) ? entriesOf(store, images.FILE_LOCKS) : [];
-    const remaps = store.has(fileName(images.REMAP_FPATH)) ? entriesOf(store, images.REMAP_FPATH) : [];
-    const kept = (type: (typeof remaps)[number]['remap_type']) =>
-      new Map(remaps.filter((each) => each.remap_type === type).map(({ orig_id, remap_id }) => [orig_id, remap_id]));
-    this.#ghosts = kept('GHOST');
-    this.#links = kept('LINKED');
-    const other = remaps.find(({ orig_id }) => !this.#ghosts.has(orig_id) && !this.#links.has(orig_id));
-    if (other === undefined) return;
-    throw new UnsupportedError({
-      what: `file ${other.orig_id} of the image`,
-      why: `it is kept by another name (${other.remap_type}), which cannot be restored yet`,
-      remedy: 'restore it with CRIU',
-    });
+    this.#nameless = new Nameless(store, this);
   }
 
   /** @throws FormatError where there is no such file */
@@ -287,13 +249,9 @@ export class Restoring {
 
   /** The path by which a file can be opened; a deleted one is made again for as long. */
   pathOf(reg: Regular): string {
-    const link = this.#links.get(reg.id);
-    if (link !== undefined) return this.once(`link ${link} ${reg.name}`, () => this.#makeLink(link, reg.name));
-    const ghost = this.#ghosts.get(reg.id);
-    if (ghost === undefined && this.root.hasOwnProc) return reg.name;
-    return ghost === undefined
-      ? reg.name.replace(PROC, (_, id: string) => `/proc/${this.here(Number(id))}`)
-      : this.once(`ghost ${ghost} ${reg.name}`, () => this.#makeGhost(ghost, reg.name));
+    const made = this.#nameless.pathOf(reg);
+    if (made !== undefined || this.root.hasOwnProc) return made ?? reg.name;
+    return reg.name.replace(PROC, (_, id: string) => `/proc/${this.here(Number(id))}`);
   }
 
   /** Shared anonymous memory, as a file that can be mapped. */
@@ -385,94 +343,4 @@ export class Restoring {
       .map((vma) => vma.pgoff + vma.end - vma.start);
     return Math.max(4096, ...ends);
   }
-
-  #makeGhost(id: number, name: string): string {
-    const file = fileName(images.GHOST_FILE, id);
-    return withSource(this.#store, file, (source) =>
-      this.root.within(() => {
-        let path = name;
-        let fd = -1;
-        let times: [number, number] | undefined;
-        for (const record of records(source)) {
-          if (isRecord(record, ghost_file_entry)) {
-            const { mode, uid, gid, size, atim, mtim, rdev, symlnk_target } = record.value;
-            if (symlnk_target !== undefined) {
-              path = this.#createGhost(id, name, false, (at) => symlinkSync(symlnk_target, at));
-              lchownSync(path, uid, gid);
-              continue;
-            }
-            const kind = mode & S_IFMT;
-            path = this.#createGhost(id, name, kind === S_IFDIR, (at) => {
-              if (kind === S_IFDIR) mkdirSync(at);
-              else mknodat({ dirfd: AT_FDCWD, pathname: at, mode: kind | 0o600, dev: rdev ?? 0 });
-            });
-            if (kind === S_IFREG) {
-              fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
-              if (size !== undefined) ftruncateSync(fd, size);
-              if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
-            }
-            chownSync(path, uid, gid);
-            chmodSync(path, mode & 0o7777);
-            if (atim !== undefined && mtim !== undefined) times = [Number(atim.tv_sec), Number(mtim.tv_sec)];
-          } else if (isRecord(record, ghost_chunk_entry)) {
-            writeAt(fd, readBlob(source, record), record.value.off);
-          }
-        }
-        if (fd >= 0) close({ fd });
-        // What was written has changed them.
-        if (times !== undefined) utimesSync(path, ...times);
-        return path;
-      }),
-    );
-  }
-
-  /** Its name, for as long as that is free; the one that the checkpoint gave it goes with the restore. */
-  #makeLink(id: number, name: string): string {
-    const other = this.entry(id).reg!.name;
-    if (this.first(`remap ${other}`)) this.atLast(() => this.root.within(() => rmSync(other)));
-    try {
-      this.root.within(() => linkSync(other, name));
-    } catch {
-      return other;
-    }
-    this.atEnd(() => this.root.within(() => unlinkSync(name)));
-    return name;
-  }
-
-  /** Under its own name, so that it is seen under that after it is deleted again; or, if that is taken, under one beside it. */
-  #createGhost(id: number, name: string, directory: boolean, create: (path: string) => void): string {
-    const before = [...this.#made].find(([key]) => key.startsWith(`ghost ${id} `))?.[1] as string | undefined;
-    // The directory that it was in may be gone as well.
-    const parents = mkdirSync(dirname(name), { recursive: true });
-    if (parents !== undefined) this.atEnd(() => this.root.within(() => rmSync(parents, { recursive: true })));
-    const make = (path: string): string => {
-      if (before !== undefined && !directory) linkSync(before, path);
-      else create(path);
-      this.atEnd(() => this.root.within(() => (directory ? rmdirSync(path) : unlinkSync(path))));
-      return path;
-    };
-    try {
-      return make(name);
-    } catch {
-      return make(`${name}.${process.pid}.ghost`);
-    }
-  }
-}
-
-/**
- * A file of anonymous shared memory. Opened through /proc/self/map_files it is the very same that mmap(2) makes, and is called
- * /dev/zero; without the right to do that (CAP_CHECKPOINT_RESTORE) a memfd does the same under another name.
- */
-function sharedAnonymous(length: number, huge: number): number {
-  const prot = PROT_READ | PROT_WRITE;
-  const addr = mmap({ addr: 0, length, prot, flags: MAP_SHARED | MAP_ANONYMOUS | huge, fd: -1, offset: 0 });
-  const end = addr + Math.ceil(length / 4096) * 4096;
-  const pathname = `/proc/self/map_files/${addr.toString(16)}-${end.toString(16)}`;
-  const fd = openat.attempt({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 });
-  munmap({ addr, length });
-  if (fd >= 0) return fd;
-  const kind = huge === 0 ? 0 : MFD_HUGETLB | (huge & ~MAP_HUGETLB);
-  const memory = memfd_create({ name: 'dev/zero', flags: MFD_CLOEXEC | kind });
-  ftruncateSync(memory, length);
-  return memory;
 }

@@ -5,9 +5,11 @@
  * rounds.ts says where they lie.
  */
 import { NoRoomError } from '../pkram/index.ts';
-import { type CheckpointOptions, examine, treeOf } from '../process/checkpoint.ts';
+import { treeOf } from '../process/freeze.ts';
 import { infoHere } from '../process/info.ts';
+import { examine } from '../process/look.ts';
 import { preDump } from '../process/predump.ts';
+import type { CheckpointOptions } from '../process/stopped.ts';
 import { stopWatching, tellsWrites } from '../process/tracking.ts';
 import { draftNode, findMemory, openMedium, openNode } from './medium.ts';
 import type { KeptTree } from './record.ts';

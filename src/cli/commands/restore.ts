@@ -146,13 +146,10 @@ export const restore = command({
   },
 });
 
-/** While the other side gets ready. What it says of itself may have come already; then come the processes, which stand still. */
+/** While the other side gets ready. What it says of itself comes when it is about to stop the processes. */
 async function practise(): Promise<void> {
   const { rehearseRestore } = await import('../../process/rehearsal.ts');
   const { ioctlInt } = await import('../../sys/files.ts');
   const { FIONREAD } = await import('../../abi/poll.ts');
-  rehearseRestore(() => ioctlInt(0, FIONREAD) < ABOUT_ITSELF);
+  rehearseRestore(() => ioctlInt(0, FIONREAD) === 0);
 }
-
-/** The first file of a stream, tideover.json, in bytes. */
-const ABOUT_ITSELF = 4096;

@@ -1,7 +1,7 @@
 /** Memory that goes to a page server while it is saved: CRIU's options for it. */
 import type { RemotePages } from '../../image/pagexfer.ts';
 import type { ImageDraft } from '../../image/store.ts';
-import type { CheckpointOptions } from '../../process/checkpoint.ts';
+import type { CheckpointOptions } from '../../process/stopped.ts';
 import type { Flags, FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 

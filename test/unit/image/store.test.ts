@@ -167,6 +167,16 @@ test('a stream is a tar archive, and read once it is the image', (t) => {
   assert.deepEqual(contents(store, [...names]), contents(sample(), names));
 });
 
+test('what was written to a stream is there to be read when that is announced', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  const fd = fs.openSync(path, 'w', 0o600);
+  t.after(() => fs.closeSync(fd));
+  const draft = createStream(fd, info);
+  assert.equal(fs.fstatSync(fd).size, 0);
+  draft.announce!();
+  assert.equal(fs.readFileSync(path, 'latin1').slice(0, 14), 'tideover.json\0');
+});
+
 test('tar unpacks a stream into the directory, and makes a stream of it', (t) => {
   const folder = temporary(t);
   const path = join(folder, 'stream.tar');
