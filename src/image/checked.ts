@@ -54,7 +54,7 @@ export class SummedSource implements Source {
 
 /** Of an image without memory, for which a page server of CRIU may have put that beside it: nobody has summed it up. */
 function isUnknown(file: string, sums: Sums): boolean {
-  return isMemory(file) && ![...sums.keys()].some(isMemory);
+  return isMemory(file) && !sums.hasMemory;
 }
 
 /** Compares a file of an image with what its sums say. @throws VerifyError where it is not what was written */

@@ -9,6 +9,7 @@
  */
 import { crc32 } from 'node:zlib';
 import { FormatError } from '../errors.ts';
+import { isMemory } from './types.ts';
 
 export const SUMS_FILE = 'tideover.sums';
 /** The same for memory that a page server has got, and put beside the rest. */
@@ -25,6 +26,14 @@ export interface Sum {
 }
 
 export class Sums extends Map<string, Sum> {
+  #hasMemory: boolean | undefined;
+
+  /** Whether memory is among the files, of which all are there when that is asked. */
+  get hasMemory(): boolean {
+    this.#hasMemory ??= [...this.keys()].some(isMemory);
+    return this.#hasMemory;
+  }
+
   /** @param own name of this file */
   text(own = SUMS_FILE): string {
     const lines = [...this].map(([file, sum]) => line(file, sum)).join('');

@@ -189,12 +189,12 @@ export function isRaw(file: string): boolean {
   return RAW.test(file);
 }
 
-const patterns = Object.values(images).map((image) => ({
-  image: image as ImageType,
-  pattern: new RegExp(
-    `^${image.file.replaceAll('.', '\\.').replace('%u', '(\\d+)').replace('%x', '([0-9a-f]+)').replace('%s', '([a-z0-9-]+)')}$`,
-  ),
-}));
+const patterns = Object.values(images).map((image) => ({ image: image as ImageType, pattern: patternOf(image) }));
+
+function patternOf({ file }: { readonly file: string }): RegExp {
+  const name = file.replaceAll('.', '\\.').replace('%u', '(\\d+)').replace('%x', '([0-9a-f]+)');
+  return new RegExp(`^${name.replace('%s', '([a-z0-9-]+)')}$`);
+}
 
 /** What an image of this name has in it, by the rules of its name; undefined for raw files and those of no image. */
 export function typeOfFile(file: string): ImageType | undefined {
@@ -208,8 +208,10 @@ export function fileName(image: { readonly file: string }, id: number | string =
 
 /** Files that a page server gets: which memory there is, and what is in it. */
 export function isMemory(file: string): boolean {
-  return typeOfFile(file) === images.PAGEMAP || /^pages-\d+\.img$/.test(file);
+  return PAGEMAP.test(file) || /^pages-\d+\.img$/.test(file);
 }
+
+const PAGEMAP = patternOf(images.PAGEMAP);
 
 export function pagesFile(pagesId: number): string {
   return `pages-${pagesId}.img`;

@@ -23,7 +23,33 @@ const objects = [
   { id: 'sighand_id', type: KCMP_SIGHAND, flag: CLONE_SIGHAND, name: 'signal handlers' },
 ] as const;
 
-function same(a: Member, b: Member, id: (typeof objects)[number]['id']): boolean {
+type ObjectId = (typeof objects)[number]['id'];
+
+/** By tree, which is complete by then, kind of object, and its id: of a large tree each of them is asked for many times. */
+const found = new WeakMap<readonly Member[], Record<ObjectId, Map<number, Member[]>>>();
+
+/** Processes of a tree that share an object with one of them, which is among them, in the order of the tree. */
+function sharers<M extends Member>(tree: readonly M[], task: M, id: ObjectId): readonly M[] {
+  if (task.isZombie || task.ids === undefined) return [task];
+  let all = found.get(tree);
+  if (all === undefined) {
+    const group = (kind: ObjectId) =>
+      Map.groupBy(
+        tree.filter(({ isZombie, ids }) => !isZombie && ids !== undefined),
+        ({ ids }) => ids![kind],
+      );
+    all = {
+      vm_id: group('vm_id'),
+      files_id: group('files_id'),
+      fs_id: group('fs_id'),
+      sighand_id: group('sighand_id'),
+    };
+    found.set(tree, all);
+  }
+  return all[id].get(task.ids[id]) as M[];
+}
+
+function same(a: Member, b: Member, id: ObjectId): boolean {
   return !a.isZombie && !b.isZombie && a.ids !== undefined && a.ids[id] === b.ids?.[id];
 }
 
@@ -34,10 +60,10 @@ function same(a: Member, b: Member, id: (typeof objects)[number]['id']): boolean
  * @throws UnsupportedError where there is none
  */
 export function makerOf<M extends Member>(tree: readonly M[], child: M): { maker: M; flags: number } {
-  const before = tree.slice(0, tree.indexOf(child));
-  const needed = objects.filter(({ id }) => before.some((other) => same(other, child, id)));
-  const parent = before.find(({ pid }) => pid === child.ppid)!;
-  const siblings = needed.length === 0 ? [] : before.filter(({ ppid }) => ppid === child.ppid);
+  const needed = objects.filter(({ id }) => sharers(tree, child, id)[0] !== child);
+  const parent = tree.find(({ pid }) => pid === child.ppid)!;
+  const before = needed.length === 0 ? [] : tree.slice(0, tree.indexOf(child));
+  const siblings = before.filter(({ ppid }) => ppid === child.ppid);
   for (const maker of [parent, ...siblings]) {
     if (!needed.every(({ id }) => same(maker, child, id))) continue;
     const flags = needed.reduce((all, { flag }) => all | flag, maker === parent ? 0 : CLONE_PARENT);
@@ -73,10 +99,10 @@ export function checkSharing(tree: readonly Member[]): void {
 
 /** The first process of a tree with the memory of this one: it itself, if it shares none. */
 export function firstWithMemory<M extends Member>(tree: readonly M[], task: M): M {
-  return tree.find((other) => same(other, task, 'vm_id')) ?? task;
+  return sharers(tree, task, 'vm_id')[0]!;
 }
 
 /** All processes with the memory of this one, in the order of the tree. */
-export function withMemory<M extends Member>(tree: readonly M[], task: M): M[] {
-  return task.isZombie ? [task] : tree.filter((other) => other === task || same(other, task, 'vm_id'));
+export function withMemory<M extends Member>(tree: readonly M[], task: M): readonly M[] {
+  return sharers(tree, task, 'vm_id');
 }
