@@ -133,9 +133,9 @@ export function areaOf(fpregs: FpregsEntry, layout: XsaveLayout, file: string): 
     if (values.length !== count) {
       throw new FormatError({ file, field, expected: `${count} elements`, found: `${values.length}` });
     }
-    for (const [i, value] of values.entries()) {
-      if (width === 4) view.setUint32(at + 4 * i, value as number, true);
-      else view.setBigUint64(at + 8 * i, value as bigint, true);
+    for (let i = 0; i < count; i++) {
+      if (width === 4) view.setUint32(at + 4 * i, values[i] as number, true);
+      else view.setBigUint64(at + 8 * i, values[i] as bigint, true);
     }
   };
   view.setUint16(0, fpregs.cwd, true);

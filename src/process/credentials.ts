@@ -71,13 +71,14 @@ export function restoreCredentials(remote: Remote, creds: Credentials, now: Cred
   if (creds.no_new_privs === 1) remote.call(NR.prctl, prctl.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 }
 
+const NUMBERS = ['uid', 'gid', 'euid', 'egid', 'suid', 'sgid', 'fsuid', 'fsgid', 'secbits', 'no_new_privs'] as const;
+const LISTS = ['cap_inh', 'cap_prm', 'cap_eff', 'cap_bnd', 'cap_amb', 'groups'] as const;
+
 /** Whether two threads are the same to the kernel. */
 export function sameCredentials(a: Credentials, b: Credentials): boolean {
-  const ids = (creds: Credentials) => {
-    const { lsm_profile: _, lsm_sockcreate: __, apparmor_data: ___, ...rest } = creds;
-    return JSON.stringify(rest, Object.keys(rest).sort());
-  };
-  return ids(a) === ids(b);
+  const equal = (one: readonly number[], other: readonly number[]) =>
+    one.length === other.length && one.every((value, i) => value === other[i]);
+  return NUMBERS.every((name) => a[name] === b[name]) && LISTS.every((name) => equal(a[name], b[name]));
 }
 
 function words(mask: bigint): number[] {

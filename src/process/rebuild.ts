@@ -118,13 +118,14 @@ export function rebuild(made: Made, restoring: Restoring, own: Own, keep: number
     }
     if (i === 0) restoreDumpable(remote, task.mm!);
     restoreParentDeathSignal(remote, state);
-    remote.start();
   }
+  Remote.startAll(remotes);
+  Remote.finishAll(remotes);
   for (const [i, remote] of remotes.entries()) {
     const { tid, core: state } = task.threads[i]!;
     restorePending(remote, task.pid, tid, state.thread_core?.signals_p?.signals ?? [], false);
-    remote.start();
   }
+  Remote.startAll(remotes);
   restorePending(leader, task.pid, task.pid, tc.signals_s?.signals ?? [], true);
   leader.start();
   return { ...made, remotes };
@@ -139,6 +140,13 @@ export function beginTimers({ task, leader }: Rebuilt): void {
 
 /** Registers and masks are set. @param elapsed milliseconds for which the clocks of the process go on already */
 export function leave({ task, remotes }: Rebuilt, elapsed: number): void {
+  /** Most threads wait at the same place. */
+  const found = new Map<number, Uint8Array>();
+  const codeOf = (pid: number, address: number) => {
+    const code = found.get(address) ?? codeAt(pid, address);
+    found.set(address, code);
+    return code;
+  };
   for (const [i, remote] of remotes.entries()) {
     const { core } = task.threads[i]!;
     const registers = restoreGeneral(core.thread_info!);
@@ -146,7 +154,7 @@ export function leave({ task, remotes }: Rebuilt, elapsed: number): void {
     remote.finish();
     if (left !== undefined) goOnWaiting(remote, registers, Math.max(1, left - 1e6 * elapsed));
     else if (registers.number('orig_rax') >= 0)
-      interrupted(registers, codeAt(remote.scratch.pid, registers.number('rip')));
+      interrupted(registers, codeOf(remote.scratch.pid, registers.number('rip')));
     restoreXstate(remote.tracee.tid, core.thread_info!);
     remote.tracee.registers = registers;
     remote.tracee.sigmask = core.thread_core?.blk_sigset ?? core.tc?.blk_sigset ?? 0n;

@@ -145,12 +145,15 @@ export function restoreGeneral({ gpregs }: ThreadInfo): Registers {
   return registers;
 }
 
+let model: Uint8Array | undefined;
+
 /** Sets the extended state of a stopped thread. @throws UnsupportedError where this processor has no place for it */
 export function restoreXstate(tid: number, { gpregs, fpregs }: ThreadInfo): void {
   if (gpregs.mode === 'COMPAT') {
     throw new UnsupportedError({ what: `thread ${tid}`, why: 'it runs 32-bit code', remedy: 'restore it with CRIU' });
   }
-  const model = readXstate(tid);
+  // What a new thread has tells where the components are, for all of them.
+  model ??= readXstate(tid);
   const area = areaOf(fpregs, xsaveLayout(model.length, enabled(model)), `core-${tid}.img`);
   area.set(model.subarray(SW_BYTES_AT, SW_BYTES_AT + 8), SW_BYTES_AT);
   writeXstate(tid, area);
