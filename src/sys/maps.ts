@@ -74,22 +74,40 @@ export function readFlaggedMaps(pid: number | 'self'): FlaggedVma[] {
 export function parseFlaggedMaps(text: string, file: string): FlaggedVma[] {
   const found: FlaggedVma[] = [];
   let [key, size] = [false, 0];
-  for (const line of linesOf(text)) {
+  // Of the two dozen lines of a mapping four are wanted: others are passed over where they stand.
+  for (let at = 0, end = 0; at < text.length; at = end + 1) {
+    end = text.indexOf('\n', at);
+    if (end < 0) end = text.length;
+    const first = text[at]!;
     // Names of fields begin with a capital, addresses do not.
-    if (line.charCodeAt(0) >= 'a'.charCodeAt(0) || line.charCodeAt(0) <= '9'.charCodeAt(0)) {
-      found.push({ ...(parseVma(line) ?? malformed(file, line, 'a mapping')), flags: new Set() });
-    } else if (line.startsWith('VmFlags:')) {
-      const last = found.pop() ?? malformed(file, line, 'a mapping');
-      const flags = new Set(line.slice('VmFlags:'.length).trim().split(' '));
-      found.push({ ...last, flags: key ? flags.add(KEYED) : flags, ...(size > 4096 ? { hugePage: size } : {}) });
+    if (first >= 'a' || first <= '9') {
+      const line = text.slice(at, end);
+      found.push({ ...(parseVma(line) ?? malformed(file, line, 'a mapping')), flags: NO_FLAGS });
+    } else if (first === 'V' && text.startsWith('VmFlags:', at)) {
+      const last = found.pop() ?? malformed(file, text.slice(at, end), 'a mapping');
+      const flags = flagsOf(text.slice(at + 'VmFlags:'.length, end).trim() + (key ? ` ${KEYED}` : ''));
+      found.push({ ...last, flags, ...(size > 4096 ? { hugePage: size } : {}) });
       key = false;
-    } else if (line.startsWith('KernelPageSize:')) {
-      size = 1024 * Number.parseInt(line.slice('KernelPageSize:'.length), 10);
-    } else if (line.startsWith('ProtectionKey:')) {
-      key = line.slice('ProtectionKey:'.length).trim() !== '0';
+    } else if (first === 'K' && text.startsWith('KernelPageSize:', at)) {
+      size = 1024 * Number.parseInt(text.slice(at + 'KernelPageSize:'.length, end), 10);
+    } else if (first === 'P' && text.startsWith('ProtectionKey:', at)) {
+      key = text.slice(at + 'ProtectionKey:'.length, end).trim() !== '0';
     }
   }
   return found;
+}
+
+const NO_FLAGS: ReadonlySet<string> = new Set();
+/** Most mappings have the flags of some other one. */
+const flagSets = new Map<string, ReadonlySet<string>>();
+
+function flagsOf(text: string): ReadonlySet<string> {
+  let flags = flagSets.get(text);
+  if (flags === undefined) {
+    flags = new Set(text.split(' '));
+    flagSets.set(text, flags);
+  }
+  return flags;
 }
 
 /** @param file for the message of an error */

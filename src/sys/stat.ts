@@ -60,26 +60,23 @@ export function parseStat(text: string, file: string): Stat {
   // The name stands in brackets as it is and may hold brackets, blanks and newlines; no field behind it does.
   const open = text.indexOf(' (');
   const close = text.lastIndexOf(') ');
-  const rest = text
-    .slice(close + 2)
-    .trimEnd()
-    .split(' ');
-  if (
-    open < 0 ||
-    close < open ||
-    rest.length < FIELDS.exit_code - 2 ||
-    !rest.slice(1).every((v) => /^-?\d+$/.test(v))
-  ) {
+  const rest = text.slice(close + 2).trimEnd();
+  if (open < 0 || close < open || !BEHIND_NAME.test(rest)) {
     throw new FormatError({ file, field: 'line', expected: '52 fields', found: JSON.stringify(text.slice(0, 400)) });
   }
-  const numbers = Object.entries(FIELDS).map(([name, number]) => [name, Number(rest[number - 3])]);
-  return {
+  const fields = rest.split(' ');
+  const stat: Record<string, number | string> = {
     pid: Number(text.slice(0, open)),
     comm: text.slice(open + 2, close),
-    state: rest[0]!,
-    ...(Object.fromEntries(numbers) as { [Name in keyof typeof FIELDS]: number }),
+    state: fields[0]!,
   };
+  for (const [name, number] of NUMBERED) stat[name] = Number(fields[number - 3]);
+  return stat as unknown as Stat;
 }
+
+/** State, and numbers up to the field exit_code at least. */
+const BEHIND_NAME = /^\S+(?: -?\d+){49,}$/;
+const NUMBERED = Object.entries(FIELDS);
 
 /** Fields of /proc/PID/status; names as there. Masks of signals have signal n at bit n - 1. */
 export interface Status {
