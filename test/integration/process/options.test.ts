@@ -4,6 +4,7 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
+import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
 import { Bench, killTree, program } from './target.ts';
 
@@ -107,6 +108,14 @@ test('--restore-sibling and --exec-cmd choose the parent', async (t) => {
   }
 });
 
+/** A process that got its signal stops when it has the processor next. */
+async function stopped(pid: number): Promise<void> {
+  for (let left = 6000; !/^State:\tT/m.test(readFileSync(`/proc/${pid}/status`, 'utf8')); left--) {
+    assert.notEqual(left, 0, `process ${pid} does not stop`);
+    await setTimeout(10);
+  }
+}
+
 test('the log, the work directory and the statistics', async (t) => {
   const { target, pid } = await waiting(t);
   const work = join(target.folder, 'elsewhere');
@@ -127,14 +136,14 @@ test('the log, the work directory and the statistics', async (t) => {
   assert.equal(dumped.status, 0, dumped.stderr);
   assert.match(dumped.stdout, /^freezing [\d.]+ ms, frozen [\d.]+ ms\nmemory \d+ bytes, \d+ pages\n$/);
   assert.match(readFileSync(join(work, 'log'), 'utf8'), /checkpoint: \{"processes":1,/);
-  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  await stopped(pid);
   process.kill(pid, 'SIGKILL');
   await target.gone(pid);
   const restored = target.tideover('restore', ...line, '-d', '-s', '--pidfile', 'pid');
   assert.equal(restored.status, 0, restored.stderr);
   assert.equal(restored.stdout, '1 process, 1 thread\n');
   assert.ok(existsSync(join(work, 'pid')));
-  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  await stopped(pid);
   // It comes before pause(2) is made again, and must end it all the same.
   process.kill(pid, 'SIGTERM');
   process.kill(pid, 'SIGCONT');
