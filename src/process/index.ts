@@ -11,7 +11,6 @@
  *     const { state } = await checkpoint({ pid: process.pid, images, outcome: 'run' });
  *     console.log(state === 'continued' ? 'the image is made' : 'this is the one that was restored');
  */
-
 import { FIRST_LENT, runHelper, type Watching } from './client.ts';
 import type { PreDumpResult } from './predump.ts';
 import type { RestoreResult } from './restore.ts';
