@@ -182,7 +182,7 @@ export function typeByName(name: string): ImageType | undefined {
 
 /** Files of other programs' formats or none: page contents, and what ip, iptables, nft and tar wrote. */
 const RAW =
-  /^(pages-\d+|(ifaddr|route6?|rule|ip6?tables|nftables|neighbours|nf-tables|netns-ct|netns-exp)-\d+|tmpfs(-dev)?-\d+\.tar\.gz)\.img$/;
+  /^(pages-\d+|deduped|(ifaddr|route6?|rule|ip6?tables|nftables|neighbours|nf-tables|netns-ct|netns-exp)-\d+|tmpfs(-dev)?-\d+\.tar\.gz)\.img$/;
 
 /** Whether the file has no magic and no entries. */
 export function isRaw(file: string): boolean {
@@ -212,6 +212,9 @@ export function isMemory(file: string): boolean {
 }
 
 const PAGEMAP = patternOf(images.PAGEMAP);
+
+/** Empty; stands in an image of which some pages are in a later one alone; see dedup.ts. */
+export const DEDUPED = 'deduped.img';
 
 export function pagesFile(pagesId: number): string {
   return `pages-${pagesId}.img`;

@@ -8,7 +8,7 @@ import * as area from '../image/messages/memory.ts';
 import type { PageRuns } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
-import { fileName, images } from '../image/types.ts';
+import { DEDUPED, fileName, images } from '../image/types.ts';
 import { readMachine } from '../sys/machine.ts';
 import { refuseNamespaces } from './namespaces.ts';
 
@@ -16,6 +16,13 @@ import { refuseNamespaces } from './namespaces.ts';
 export function acceptImage(store: ImageStore, tree: ImageTree, shellJob: boolean): void {
   if (tree.tasks.length === 0) {
     throw new FormatError({ file: fileName(images.PSTREE), field: 'entries', expected: 'a process', found: 'none' });
+  }
+  if (store.has(DEDUPED)) {
+    throw new UnsupportedError({
+      what: `images in ${store.name}`,
+      why: 'some of their pages are in a later image alone (tideover image dedup)',
+      remedy: 'restore the last one',
+    });
   }
   const reasons = tree.info === undefined ? [] : incompatibilities(tree.info, readMachine());
   if (reasons.length > 0) {

@@ -1,7 +1,7 @@
 /** How images get onto a disk: with their blocks given beforehand, and made to last by one call for all of them. */
 
 import { Errno } from '../abi/errno.ts';
-import { AT_FDCWD, FALLOC_FL_KEEP_SIZE, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../abi/fcntl.ts';
+import { AT_FDCWD, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_CLOEXEC, O_DIRECTORY, O_RDONLY } from '../abi/fcntl.ts';
 import type { DirectoryOptions } from '../image/directory.ts';
 import { close, fallocate, openat, syncfs } from '../sys/files.ts';
 
@@ -24,3 +24,8 @@ export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate'> = {
     if (result < 0 && result !== -Errno.EOPNOTSUPP) throw fallocate.error(args, result);
   },
 };
+
+/** Gives a part of a file back to its disk: it reads as zeros. @throws SyscallError EOPNOTSUPP where the file system cannot */
+export function punchHole(fd: number, offset: number, len: number): void {
+  fallocate({ fd, mode: FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, len });
+}

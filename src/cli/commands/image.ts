@@ -1,9 +1,10 @@
 /** Looking into images, and turning them into other forms. Works on anybody's image, on any platform. */
 import { closeSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { count } from '../../image/count.ts';
 import type { ImageStore } from '../../image/store.ts';
 import { formatRange } from '../../mem/range.ts';
 import { command } from '../command.ts';
-import { openStore } from '../criu/images.ts';
+import { needsDirectory, openStore } from '../criu/images.ts';
 import { UsageError } from '../exit.ts';
 import type { Output } from '../io.ts';
 import { byteSize } from '../progress.ts';
@@ -85,11 +86,32 @@ const convert = command({
   },
 });
 
+const dedup = command({
+  name: 'dedup',
+  summary: 'Take pages out of earlier images that a later one has too',
+  description: [
+    'DIR is the last of images that build on one another (--prev-images-dir): what it has is punched out of those before it, ' +
+      'which give the room back and cannot be restored by themselves any more. What else builds on them must be gone.',
+    'With --json: {"images" (before it), "freed" (bytes)}.',
+  ],
+  arguments: [{ name: 'DIR', summary: 'directory of the last image' }],
+  exits: { 5: 'An earlier image is damaged; it is as it was.' },
+  examples: [{ line: 'tideover image dedup /var/tmp/2', does: 'as criu dedup' }],
+  async run(io, { args }) {
+    needsDirectory(args[0] as string, 'dedup');
+    const { dedup } = await import('../../image/dedup.ts');
+    const { punchHole } = await import('../../process/disk.ts');
+    const result = dedup(args[0] as string, punchHole);
+    io.info(`${byteSize(result.freed)} of ${count(result.images, 'earlier image')}`);
+    return { json: result, text: () => [] };
+  },
+});
+
 export const imageCommand = command({
   name: 'image',
   group: 'Processes',
-  summary: 'Look into images, check and convert them',
-  commands: [show, verify, convert],
+  summary: 'Look into images, check, convert and thin them',
+  commands: [show, verify, convert, dedup],
 });
 
 async function withStore<T>(directory: string, use: (store: ImageStore) => T): Promise<T> {

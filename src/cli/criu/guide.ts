@@ -14,7 +14,8 @@ const COMMANDS = [
   ],
   ['`coredump`', '`tideover image convert --to core`'],
   ['`criu page-server`', '`tideover page-server`; each takes what the other one sends'],
-  ['`dedup`, `service`, `swrk`', 'not yet'],
+  ['`criu dedup`', '`tideover image dedup`'],
+  ['`service`, `swrk`', 'not yet'],
 ];
 
 const HABITS = [

@@ -123,7 +123,7 @@ export const criuOptions: readonly CriuOption[] = [
   o('unbuilt', 'cgroup-dump-controller NAME', 'cgroups'),
   o('unbuilt', 'cgroup-yard PATH', 'cgroups'),
   o('unbuilt', 'file-validation METHOD', 'build ids', { harmless: ['filesize'] }),
-  o('unbuilt', 'auto-dedup', 'images that build on one another'),
+  o('unbuilt', 'auto-dedup', 'images that build on one another: use `tideover image dedup`'),
   o('unbuilt', 'ps-socket FD', 'memory sent over the network: -D - does it through a pipe'),
   o('unbuilt', 'stream', "CRIU's own streams: -D - is one"),
   o('unbuilt', 'tls', 'memory sent over the network: use ssh'),

@@ -1,7 +1,7 @@
 /** Images that build on one another: of programs that write, move, drop and map memory all the time, and check themselves. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -102,6 +102,43 @@ test('a chain of pre-dumps, between which it writes, forks and executes itself; 
   checkpoint('7', '6');
   await free(ids);
   criu.criu('restore', '-d', '-D', join(target.folder, '7'));
+  await isWell(target, pid);
+});
+
+test('what a later image has is punched out of earlier ones, as CRIU does it', async (t) => {
+  const { target, pid } = await started(t);
+  const { checkpoint, faults } = commands(target, pid);
+  const at = (name: string) => join(target.folder, name);
+  checkpoint('one', undefined, '--leave-running', '--track-mem');
+  checkpoint('two', 'one');
+  await target.gone(pid);
+  const blocks = (name: string) => {
+    const files = readdirSync(at(name)).filter((file) => file.startsWith('pages-'));
+    return files.reduce((sum, file) => sum + statSync(join(at(name), file)).blocks, 0);
+  };
+  const before = blocks('one');
+  target.shell('mkdir theirs && cp -a one two theirs/');
+  const deduped = target.tideover('image', 'dedup', at('two'), '--json');
+  assert.equal(deduped.status, 0, deduped.stderr);
+  const { images, freed } = JSON.parse(deduped.stdout);
+  assert.equal(images, 1);
+  // Some blocks are the file system's own, which has more to note down.
+  assert.ok(
+    freed > 0 && before - blocks('one') > (0.9 * freed) / 512,
+    `${freed} of ${before}, ${blocks('one')} are left`,
+  );
+  assert.deepEqual([...faults('one'), ...faults('two')], []);
+  const { criu } = await fetchCriu();
+  criu('dedup', '-D', at('theirs/two'));
+  for (const file of readdirSync(at('one')).filter((file) => file.startsWith('pages-')))
+    assert.ok(readFileSync(join(at('one'), file)).equals(readFileSync(join(at('theirs/one'), file))), file);
+  // Once more changes nothing.
+  assert.equal(target.tideover('image', 'dedup', at('two')).status, 0);
+  const earlier = target.tideover('restore', '-D', at('one'), '-d');
+  assert.equal(earlier.status, 3, earlier.stderr);
+  assert.match(earlier.stderr, /in a later image alone/);
+  const restored = target.tideover('restore', '-D', at('two'), '-d');
+  assert.equal(restored.status, 0, restored.stderr);
   await isWell(target, pid);
 });
 

@@ -4,14 +4,15 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { FormatError, UnsupportedError } from '../../../src/errors.ts';
+import { FormatError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
+import { dedup } from '../../../src/image/dedup.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
 import { writeEntries } from '../../../src/image/file.ts';
 import { PE_PARENT, PE_PRESENT } from '../../../src/image/messages/memory.ts';
 import { PagemapWriter } from '../../../src/image/pagemap.ts';
 import { MemoryImage } from '../../../src/image/pages.ts';
 import { readTree } from '../../../src/image/tree.ts';
-import { fileName, images, pagesFile } from '../../../src/image/types.ts';
+import { DEDUPED, fileName, images, pagesFile } from '../../../src/image/types.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { info } from './sample.ts';
 
@@ -64,6 +65,48 @@ test('a page comes from the last image that has it', (t) => {
   assert.equal(lettersOf(join(at, '3'), 12), '.acb....bb..');
   for (const name of ['1', '2', '3']) assert.deepEqual(verify(openDirectory(join(at, name))), []);
   assert.throws(() => readTree(openDirectory(join(at, '3'))), /memory without processes/);
+});
+
+test('what later images have is taken out of earlier ones, also where that was interrupted; damage stays what it is', (t) => {
+  const at = folder(t);
+  const last = join(at, '3');
+  preDump(join(at, '1'), undefined, [[1, 8, 'a']]);
+  preDump(join(at, '2'), '../1', [
+    [1, 2, undefined],
+    [3, 2, 'b'],
+    [6, 1, undefined],
+  ]);
+  preDump(last, '../2', [
+    [1, 1, undefined],
+    [2, 2, 'c'],
+    [4, 1, undefined],
+  ]);
+  const punch = (fd: number, offset: number, size: number) =>
+    void fs.writeSync(fd, Buffer.alloc(size), 0, size, offset);
+  const pages = (name: string) => fs.readFileSync(join(at, name, pagesFile(1)));
+  const whole = pages('1');
+  fs.writeFileSync(join(at, '1', pagesFile(1)), Buffer.from(whole).fill('x', 0, 1));
+  assert.throws(() => dedup(last, punch), VerifyError);
+  assert.equal(fs.existsSync(join(at, '1', DEDUPED)), false);
+  fs.writeFileSync(join(at, '1', pagesFile(1)), whole);
+  const interrupted = (fd: number, offset: number) => {
+    punch(fd, offset, PAGE);
+    throw new Error('interrupted');
+  };
+  assert.throws(() => dedup(last, interrupted), /interrupted/);
+  assert.throws(() => dedup(last, interrupted), /interrupted/);
+  assert.deepEqual(dedup(last, punch), { images: 2, freed: 4 * PAGE });
+  assert.deepEqual(
+    ['1', '2', '3'].map((name) => Array.from({ length: pages(name).length / PAGE }, (_, i) => pages(name)[i * PAGE])),
+    [
+      [97, 0, 0, 0, 97, 97, 97, 97],
+      [0, 98],
+      [99, 99],
+    ],
+  );
+  assert.equal(lettersOf(last, 6), '.accb.');
+  assert.deepEqual(verify(openDirectory(last)), []);
+  assert.deepEqual(dedup(last, punch), { images: 2, freed: 4 * PAGE });
 });
 
 test('a page that is in no image, damage in an earlier one, and images in a circle are told', (t) => {
