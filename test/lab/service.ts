@@ -1,6 +1,7 @@
 /** A service of systemd that is kept: its drop-in, its main process, and a start that goes on. */
 import assert from 'node:assert/strict';
 import type { Vm } from '../../lab/vm.ts';
+import { SLOW } from './keeping.ts';
 
 const UNIT = `[Unit]
 Description=Counts
@@ -46,10 +47,10 @@ export async function keepsService(vm: Vm): Promise<void> {
   assert.match(status, /^NoNewPrivs:\t1$/m);
   assert.match(status, /^CapBnd:\t0000000000000001$/m);
 
-  await vm.check(`tideover checkpoint -t ${first} -D pkram:workload/counts`);
+  await vm.check(`tideover checkpoint -t ${first} -D pkram:workload/counts`, SLOW);
   await vm.check('while systemctl -q is-active counts; do sleep 0.1; done; systemctl reset-failed counts');
   const saved = (await numbers()).length;
-  await vm.check('systemctl start counts');
+  await vm.check('systemctl start counts', SLOW);
   const said = await vm.check('journalctl -q -b -u counts');
   assert.match(said, /goes on from pkram:workload\/counts, as process \d+/);
   await vm.check(until(saved + 3));
@@ -65,13 +66,13 @@ export async function keepsService(vm: Vm): Promise<void> {
 
   // An update that was killed when it had ended the service: systemd starts it, and it goes on.
   const second = await mainPid();
-  await vm.check(`tideover checkpoint -t ${second} -D pkram:workload/counts`);
+  await vm.check(`tideover checkpoint -t ${second} -D pkram:workload/counts`, SLOW);
   await vm.check('while systemctl -q is-active counts; do sleep 0.1; done');
   const bootId = (await vm.check('cat /proc/sys/kernel/random/boot_id')).trim();
   const trees = [{ name: 'counts', node: 'workload/counts', pid: second, starttime: 1 }];
   const record = JSON.stringify({ state: 'frozen', bootId, from: 'this', to: 'another', trees, steps: [] });
   await vm.check('cat >/var/lib/tideover/update.json', { input: record });
-  assert.match(await vm.check('tideover update abort'), /^restored here: counts$/m);
+  assert.match(await vm.check('tideover update abort', SLOW), /^restored here: counts$/m);
   const stopped = (await numbers()).length;
   await vm.check(until(stopped + 3));
   const since = await numbers();

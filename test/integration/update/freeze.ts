@@ -1,6 +1,6 @@
 /**
  * freeze PID...: what an update does to trees before the jump, and what the next kernel finds; in preserved memory of this machine, which
- * is to be seen in a mount namespace of its own alone. Says in JSON what each tree had left to write.
+ * is to be seen in a mount namespace of its own alone. Says in JSON what each tree had left to write, and how long it stood still in ms.
  */
 import { openMedium } from '../../../src/update/medium.ts';
 import { precopy } from '../../../src/update/precopy.ts';
@@ -13,11 +13,15 @@ const size = trees.reduce((sum, { memory }) => sum + memory!, 64 << 20);
 openMedium(undefined, { create: true, size }).close();
 const rounds = precopy(trees, undefined);
 const left: number[] = [];
+const stood: number[] = [];
 freezeTrees(trees, {
   rounds,
-  frozen: (_, __, rest) => left.unshift(rest),
+  frozen(_, since, rest) {
+    left.unshift(rest);
+    stood.unshift(Date.now() - since);
+  },
   lastly() {},
 });
 const steps = [{ name: 'jump', at: Date.now() }];
 writeRecord({ state: 'restoring', bootId: '', from: 'this', to: 'this', trees, steps });
-console.log(JSON.stringify({ rounds: [...rounds.values()], left, memory: trees.map(({ memory }) => memory) }));
+console.log(JSON.stringify({ rounds: [...rounds.values()], left, stood, memory: trees.map(({ memory }) => memory) }));
