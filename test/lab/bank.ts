@@ -9,8 +9,9 @@ import { promisify } from 'node:util';
 import { requirePackages } from '../../lab/packages.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 
+const ACCOUNTS = 10_000;
 /** That of TPC-B as pgbench has it, but most of the time a transaction is open and does nothing. */
-const TRANSACTION = `\\set aid random(1, 100000)
+const TRANSACTION = `\\set aid random(1, ${ACCOUNTS})
 \\set tid random(1, 10)
 \\set delta random(-5000, 5000)
 BEGIN;
@@ -22,6 +23,10 @@ INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (:tid, 1, :aid,
 END;
 `;
 const CLIENTS = 4;
+/** Fewer accounts than pgbench makes. */
+const FILL = `insert into pgbench_branches values (1, 0);
+insert into pgbench_tellers select i, 1, 0 from generate_series(1, 10) i;
+insert into pgbench_accounts select i, 1, 0, '' from generate_series(1, ${ACCOUNTS}) i`;
 
 /** Programs of PostgreSQL on this machine, as clients of a server. */
 class Programs {
@@ -76,7 +81,8 @@ export class Bank {
   static async open(port: number): Promise<Bank> {
     await requirePackages('servers');
     const programs = new Programs(port);
-    await programs.run('pgbench', '-i', '-q', '-I', 'dtGp', 'postgres');
+    await programs.run('pgbench', '-i', '-q', '-I', 'dtp', 'postgres');
+    await programs.ask(FILL);
     return new Bank(programs);
   }
 

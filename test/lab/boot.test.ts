@@ -142,20 +142,20 @@ test('kill -9 of the process that started a guest leaves no QEMU, and the next r
   assert.ok(!existsSync(files));
 });
 
-test('Debian with systemd, and a service that is kept', async () => {
-  for (const name of process.env.TIDEOVER_FULL ? kernelNames : (['6.1'] as const)) {
+// Under one kernel: servers.test.ts.
+for (const name of process.env.TIDEOVER_FULL ? kernelNames : []) {
+  test(`${name}: Debian with systemd, and a service that is kept`, async () => {
     const vm = await bootDebian({ kernel: name });
     try {
       assert.equal((await vm.check('uname -r')).trim(), (await kernel(name)).release);
       assert.equal((await vm.check('systemctl is-system-running')).trim(), 'running');
-      assert.equal(await vm.check('tideover --version'), `${version}\n`);
       assert.match(await vm.check('cat /etc/os-release'), /^VERSION_CODENAME=bookworm$/m);
       await keepsService(vm);
     } finally {
       await vm.close();
     }
-  }
-});
+  });
+}
 
 async function inGuest(options: BootOptions, work: (vm: Vm) => Promise<void>): Promise<void> {
   const vm = await boot(options);
