@@ -9,9 +9,10 @@ import { assemble } from '../asm/assemble.ts';
 import { cmp, jmp, jne, mov, syscall } from '../asm/instructions.ts';
 import { eax, edi, edx, esi, label } from '../asm/operands.ts';
 import { clone3 } from '../sys/clone.ts';
-import { kill, wait4 } from '../sys/process.ts';
+import { kill, sleep, wait4 } from '../sys/process.ts';
 import { writeMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
+import { readStat } from '../sys/stat.ts';
 import { makeScratch } from './bare.ts';
 import { writeRegisters } from './tracee.ts';
 
@@ -49,7 +50,7 @@ function code(): Uint8Array {
   ).bytes;
 }
 
-/** @returns its process id; nobody traces it, and it ends with us */
+/** @returns its process id; nobody traces it, it waits, and it ends with us */
 export function startIdle(): number {
   const clone = () => clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid;
   const tracee = makeScratch(clone, MEMORY);
@@ -61,11 +62,21 @@ export function startIdle(): number {
     tracee.registers.set('rip', MEMORY.address);
     writeRegisters(pid, tracee.registers);
     tracee.letGo();
+    waitUntilIdle(pid);
     return pid;
   } finally {
     region[Symbol.dispose]();
   }
 }
+
+/** Until it has closed our descriptors, it may be what nobody can save: one end of a pipe, of which we have the other. */
+function waitUntilIdle(pid: number): void {
+  for (let left = MOST; left > 0 && readStat(pid).state !== 'S'; left--) sleep(MOMENT);
+}
+
+/** In ns; and how many: half a second where it does not get the processor. */
+const MOMENT = 20_000;
+const MOST = 5000;
 
 export function endIdle(pid: number): void {
   kill({ pid, sig: SIGKILL });
