@@ -1,5 +1,6 @@
 /** Reading what a format says must be there, and looking at it. */
 import { FormatError } from '../errors.ts';
+import { PAGE_SIZE } from '../mem/address.ts';
 import type { Reader } from './io/reader.ts';
 
 /**
@@ -30,9 +31,10 @@ export function bounded(reader: Reader, at: number, field: string, value: bigint
   throw new FormatError({ file: reader.name, offset: at, field, expected, found: `0x${value.toString(16)}` });
 }
 
-/** Whether all bytes are 0. @param page whole words, at a multiple of 4 of its buffer */
+const ZEROS = new Uint8Array(PAGE_SIZE);
+
+/** Whether all bytes are 0. @param page of PAGE_SIZE bytes */
 export function isZero(page: Uint8Array): boolean {
-  const words = new Int32Array(page.buffer, page.byteOffset, page.length / 4);
-  for (let i = 0; i < words.length; i++) if (words[i] !== 0) return false;
-  return true;
+  // Most that are not show it at once.
+  return page[0] === 0 && page[PAGE_SIZE >> 1] === 0 && Buffer.compare(page, ZEROS) === 0;
 }

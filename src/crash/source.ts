@@ -74,6 +74,12 @@ export interface PageSource {
    */
   storedPages(first: number, bits: Uint8Array): void;
   /**
+   * Says that pages are read next, most of them: where they lie together, they are read at once.
+   *
+   * @param first number of a page, a multiple of 8 @param count at most 1024
+   */
+  prepare?(first: number, count: number): void;
+  /**
    * Fills `into` with the physical memory from `address` on. Both may be any number of bytes, over pages and ranges.
    *
    * @param address in bytes, exact below 2^53

@@ -70,6 +70,7 @@ function restorePages({ image, device, pages, leave, control }: RestoreTask): Co
       if (chunk === undefined) return copied;
       const first = pages.start + chunk * CHUNK_PAGES;
       source.storedPages(first, bits);
+      source.prepare?.(first, CHUNK_PAGES);
       const isStored = (i: number) => ((bits[i >>> 3]! >> (i & 7)) & 1) === 1;
       for (let i = 0; i < CHUNK_PAGES; ) {
         const stored = isStored(i);

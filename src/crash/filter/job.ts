@@ -104,7 +104,7 @@ export function copyPages(source: PageSource, job: CopyJob, to?: Output, tools =
       if (page === undefined) {
         copied.unreadable++;
         writer.skip();
-      } else if (isZero(page)) {
+      } else if (pages.isZero(i)) {
         copied.zero++;
         writer.zero(pages.first + i);
       } else writer.add(pages.first + i, page, pages.sums[i]!);
@@ -140,6 +140,7 @@ class ChunkReader {
   readonly #source: PageSource;
   readonly #job: CopyJob;
   readonly #checksums: PageTools['checksums'] | undefined;
+  readonly #zeroSum = new Uint32Array(1);
   readonly #buffer: Uint8Array;
   readonly #pages: readonly Uint8Array[];
   readonly #isMissing = new Uint8Array(CHUNK_PAGES);
@@ -149,6 +150,7 @@ class ChunkReader {
     this.#source = source;
     this.#job = job;
     this.#checksums = job.form.kind === 'kdump' && job.form.checksums ? tools.checksums : undefined;
+    tools.checksums(new Uint8Array(PAGE_SIZE), this.#zeroSum);
     this.#buffer = tools.allocate(CHUNK_PAGES * PAGE_SIZE);
     this.#pages = Array.from({ length: CHUNK_PAGES }, (_, i) =>
       this.#buffer.subarray(i * PAGE_SIZE, (i + 1) * PAGE_SIZE),
@@ -173,6 +175,11 @@ class ChunkReader {
   next(page: number): number {
     for (let i = page + 1; i < this.#count; i++) if (this.#isChosen(i)) return i;
     return -1;
+  }
+
+  /** Whether a page that can be read is zeros. Where it has a checksum, no other page is looked at. */
+  isZero(i: number): boolean {
+    return (this.#checksums === undefined || this.sums[i] === this.#zeroSum[0]) && isZero(this.#pages[i]!);
   }
 
   /** undefined where it cannot be read. */

@@ -13,6 +13,17 @@ export class Window {
     this.#buffer = new Uint8Array(size);
   }
 
+  /** Reads a piece now, at most `size` bytes. */
+  load(position: number, length: number): void {
+    this.#start = position;
+    this.#end = position + this.#reader.read(position, this.#buffer.subarray(0, length));
+  }
+
+  /** Whether a piece can be had without reading. */
+  holds(position: number, length: number): boolean {
+    return this.#start <= position && position + length <= this.#end;
+  }
+
   /** Bytes from a position on, fewer where the source ends; valid until the next call. @param length at most `size` */
   at(position: number, length: number): Uint8Array {
     if (position < this.#start || position + length > this.#end) {

@@ -2,6 +2,9 @@
 import { PAGE_SIZE } from '../../mem/address.ts';
 import { PAGE_CHECKSUM, page_desc } from './format.ts';
 
+/** Files are not larger. */
+const MAX_POSITION = 2 ** 50;
+
 /** Many page_desc, without an object for each. An offset beyond 2^53 is no longer exact, and beyond every file. */
 export class Descriptors {
   readonly #view: DataView;
@@ -31,6 +34,22 @@ export class Descriptors {
 
   sum(i: number): number {
     return this.#view.getUint32(i * page_desc.size + page_desc.offsets.page_flags, true);
+  }
+
+  /** From where to where their pages stand, of the last `limit` bytes: a page of zeros that many share may stand long before. */
+  span(limit: number): { start: number; end: number } {
+    let end = 0;
+    for (let i = 0; i < this.#count; i++) {
+      const behind = this.position(i) + this.size(i);
+      // A damaged one is no place to read at.
+      if (behind < MAX_POSITION) end = Math.max(end, behind);
+    }
+    let start = end;
+    for (let i = 0; i < this.#count; i++) {
+      const position = this.position(i);
+      if (position >= end - limit && position > 0) start = Math.min(start, position);
+    }
+    return { start, end };
   }
 
   /** Behind the last of those from `first` on that are read as one. @param zeroAt where the shared page of zeros stands */

@@ -21,6 +21,8 @@ import {
 } from './format.ts';
 
 const DATA_WINDOW = 1 << 20;
+/** Pages that are prepared at a time, at most. */
+const PREPARED = 1024;
 const DESCRIPTOR_WINDOW = 49152;
 /** Pages that are read together at most. */
 const MAX_RUN = DESCRIPTOR_WINDOW / page_desc.size;
@@ -75,6 +77,9 @@ export function openKdump(inputs: readonly [KdumpInput, ...KdumpInput[]], tools 
     storedPages(start, bits) {
       first.stored.copy(start, bits);
     },
+    prepare(start, count) {
+      if (files.length === 1) first.prepare(start, count);
+    },
     readPhysical(address, into) {
       for (let done = 0; done < into.length; ) {
         const at = address + done;
@@ -119,6 +124,11 @@ class KdumpFile {
   readonly #firstRank: number;
   readonly #descriptors: Window;
   readonly #data: Window;
+  /** What was prepared: its data, its first page, how many pages, and how many of the file's come before each of them. */
+  #chunk: Window | undefined;
+  #first = 0;
+  #prepared = 0;
+  readonly #before = new Float64Array(PREPARED + 1);
   readonly #tools: PageTools;
   /** Checksums of the pages of a run. */
   readonly #found = new Uint32Array(MAX_RUN);
@@ -259,6 +269,37 @@ class KdumpFile {
     return undefined;
   }
 
+  /** See PageSource. Pages that are written together stand in their order in the file. */
+  prepare(first: number, count: number): void {
+    const bits = new Uint8Array(PREPARED / 8);
+    this.stored.copy(first, bits);
+    this.#first = first;
+    this.#prepared = Math.min(count, PREPARED);
+    this.#before[0] = this.stored.rank(first);
+    for (let i = 0; i < this.#prepared; i++) {
+      this.#before[i + 1] = this.#before[i]! + ((bits[i >>> 3]! >> (i & 7)) & 1);
+    }
+    const descriptors = this.#descriptorsOf(this.#before[0]!, this.#before[this.#prepared]! - this.#before[0]!);
+    if (descriptors === undefined) return;
+    this.#chunk ??= new Window(this.reader, PREPARED * PAGE_SIZE);
+    const { start, end } = descriptors.span(PREPARED * PAGE_SIZE);
+    this.#chunk.load(start, end - start);
+  }
+
+  /** How many pages of the file come before one. */
+  #rankOf(pfn: number): number {
+    const at = pfn - this.#first;
+    return at >= 0 && at <= this.#prepared && this.#prepared > 0 ? this.#before[at]! : this.stored.rank(pfn);
+  }
+
+  /** @returns undefined where the file has not all of them, or none is asked for */
+  #descriptorsOf(rank: number, count: number): Descriptors | undefined {
+    const length = count * page_desc.size;
+    if (length === 0) return undefined;
+    const bytes = this.#descriptors.at(this.#descriptorsAt + (rank - this.#firstRank) * page_desc.size, length);
+    return bytes.length < length ? undefined : new Descriptors(bytes);
+  }
+
   /**
    * Pages one after the other, at most MAX_RUN, with as few reads, copies and calls as there can be.
    *
@@ -266,12 +307,10 @@ class KdumpFile {
    */
   readRun(pfn: number, into: Uint8Array): boolean {
     const count = into.length / PAGE_SIZE;
-    const rank = this.stored.rank(pfn);
-    if (this.stored.rank(pfn + count) - rank !== count) return false;
-    const length = count * page_desc.size;
-    const bytes = this.#descriptors.at(this.#descriptorsAt + (rank - this.#firstRank) * page_desc.size, length);
-    if (bytes.length < length) return false;
-    const descriptors = new Descriptors(bytes);
+    const rank = this.#rankOf(pfn);
+    if (this.#rankOf(pfn + count) - rank !== count) return false;
+    const descriptors = this.#descriptorsOf(rank, count);
+    if (descriptors === undefined) return false;
     for (let i = 0; i < count; ) {
       const end = descriptors.alikeFrom(i, this.#zeroAt);
       if (!this.#readAlike(descriptors, i, into.subarray(i * PAGE_SIZE, end * PAGE_SIZE))) return false;
@@ -288,10 +327,11 @@ class KdumpFile {
       into.fill(0);
       return true;
     }
-    if (into.length >= LARGE) return this.reader.read(position, into) === into.length;
     const isPlain = flags === 0 && size === PAGE_SIZE;
     const length = isPlain ? into.length : size;
-    const packed = this.#data.at(position, length);
+    const isLoaded = this.#chunk?.holds(position, length) === true;
+    if (isPlain && length >= LARGE && !isLoaded) return this.reader.read(position, into) === length;
+    const packed = (isLoaded ? this.#chunk! : this.#data).at(position, length);
     if (packed.length < length) return false;
     if (isPlain) into.set(packed);
     else if (this.#tools.decompress(flags, packed, into) !== undefined) return false;
