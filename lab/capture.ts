@@ -12,7 +12,7 @@ import { temporaryFolder } from './temporary.ts';
 const project = new URL('..', import.meta.url).pathname;
 
 /** Modules that a capture kernel takes from its guest's /lib/modules, besides those that the guest itself uses. */
-export const captureModules = ['nd_e820', 'nd_pmem'] as const;
+export const captureModules = ['nd_e820', 'nd_pmem', 'zram'] as const;
 
 /**
  * An ext4 disk with the folder `tideover` for /var/lib/tideover, in which the system of a capture kernel lies: a guest would pack it

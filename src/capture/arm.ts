@@ -17,6 +17,7 @@ import { readProcText } from '../sys/proc.ts';
 import { type FoundPlace, findPlace, type Place } from '../target/place.ts';
 import { findNext, type NextKernel } from './next.ts';
 import type { CrashSettings } from './settings.ts';
+import { ZRAM } from './swap.ts';
 
 /** What the capture kernel is told, as JSON in its initramfs. */
 export interface Orders extends Pick<CrashSettings, 'level' | 'compress' | 'finalAction' | 'failureAction'> {
@@ -81,7 +82,7 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     release,
     system: systemImage({ programs: [...shellFor(orders), ...new Set(found.flatMap(({ programs }) => programs))] }),
     modules: [...new Set([...found.flatMap(({ modules }) => modules), ...settings.extraModules])],
-    aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
+    aliases: [...new Set(found.flatMap(({ aliases }) => aliases)), ZRAM],
     program: CAPTURE_BUNDLE,
     args: ['crash', 'save'],
     nodeOptions: SMALL_NODE,

@@ -15,6 +15,7 @@ import { reboot } from '../sys/reboot.ts';
 import { ORDERS_FILE, type Orders } from './arm.ts';
 import type { NextKernel } from './next.ts';
 import { type Saved, save, VMCORE } from './save.ts';
+import { swapToMemory } from './swap.ts';
 
 /**
  * @param tell for the console
@@ -35,6 +36,7 @@ export async function runSave(
   }
   const orders = JSON.parse(readFileSync(file, 'utf8')) as Orders;
   const isFirst = process.pid === 1;
+  if (isFirst) prepareMemory(tell);
   let saved: Saved = { where: undefined, files: [], failures: [] };
   let least = availableMemory();
   tell(`${Math.floor(least / 2 ** 20)} MiB of memory are free`);
@@ -59,6 +61,15 @@ export async function runSave(
   }
   end(action, tell);
   return saved;
+}
+
+/** Saving goes on without it. */
+function prepareMemory(tell: (line: string) => void): void {
+  try {
+    swapToMemory();
+  } catch (error) {
+    tell(`no memory is compressed: ${(error as Error).message}`);
+  }
 }
 
 const commands = {
