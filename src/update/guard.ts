@@ -17,7 +17,7 @@ import { findNext, type NextKernel } from '../capture/next.ts';
 import { deadLog, logText } from '../capture/save.ts';
 import { readSettings } from '../capture/settings.ts';
 import { panicMessage } from '../crash/kernel/panic.ts';
-import { TideoverError, UnsupportedError } from '../errors.ts';
+import { TideoverError } from '../errors.ts';
 import { parameters } from '../kexec/commandline.ts';
 import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
@@ -70,8 +70,8 @@ export function whyNoGuard(commandLine: string): string | undefined {
     findOld();
     return undefined;
   } catch (error) {
-    if (!(error instanceof UnsupportedError)) throw error;
-    return `${error.what}: ${error.why}; ${error.remedy}`;
+    if (!(error instanceof TideoverError)) throw error;
+    return error.message;
   }
 }
 

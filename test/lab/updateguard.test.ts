@@ -1,8 +1,9 @@
 /** The next kernel panics while it restores: the old one takes over, and the program goes on there with its client's connection. */
 import assert from 'node:assert/strict';
-import { after, test } from 'node:test';
+import { test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
 import { captureModules, crashDisk, mountCrashDisk } from '../../lab/capture.ts';
+import type { OwnDisk } from '../../lab/disk.ts';
 import { kernel } from '../../lab/kernels.ts';
 import { modulesArchive } from '../../lab/modules-archive.ts';
 import { commonArchive } from '../../lab/root.ts';
@@ -30,19 +31,17 @@ if grep -q lab.panics /proc/cmdline; then
   echo c >/proc/sysrq-trigger
 fi
 `;
-const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
-const old = await modulesArchive(await kernel('6.1'), KEPT_MODULES, SPARE_MODULES);
-const files = {
-  kept: await guestProgram('kept'),
-  early,
-  'old-initrd': joinInitrds([await commonArchive(), old, early]),
-};
-const kernels = await kernelsDisk(['6.1', '6.12'], files, SPARE_MODULES, KEPT_MODULES);
-const disk = await crashDisk();
-after(() => {
-  kernels.remove();
-  disk.remove();
-});
+/** Both kernels, and what the old one starts with when it comes back. */
+async function bothKernels(): Promise<OwnDisk> {
+  const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
+  const old = await modulesArchive(await kernel('6.1'), KEPT_MODULES, SPARE_MODULES);
+  const files = {
+    kept: await guestProgram('kept'),
+    early,
+    'old-initrd': joinInitrds([await commonArchive(), old, early]),
+  };
+  return kernelsDisk(['6.1', '6.12'], files, SPARE_MODULES, KEPT_MODULES);
+}
 
 const SETTINGS = `kernel ${KERNELS}/6.1/vmlinuz
 next_initrd ${KERNELS}/old-initrd
@@ -52,6 +51,7 @@ next_initrd ${KERNELS}/old-initrd
 const inFull = process.env.TIDEOVER_FULL === undefined ? () => {} : test;
 
 inFull('6.1 -> 6.12 -> panic -> 6.1: a program goes on, and its client outside stays on its connection', async (t) => {
+  const [disk, kernels] = [await crashDisk(), await bothKernels()];
   const vm = await boot({
     kernel: '6.1',
     memory: 1280,
@@ -90,5 +90,7 @@ inFull('6.1 -> 6.12 -> panic -> 6.1: a program goes on, and its client outside s
     throw error;
   } finally {
     await vm.close();
+    disk.remove();
+    kernels.remove();
   }
 });
