@@ -61,7 +61,8 @@ function print({ name, summary, comparisons, notes = [] }: (typeof results)[numb
   const columns = ['', 'OURS', 'REFERENCE', '', 'RATIO', 'GOAL'].map((title) => {
     return { title, align: title === '' ? ('left' as const) : ('right' as const) };
   });
-  for (const line of table(columns, rows, { width: Number.POSITIVE_INFINITY, paint })) console.log(`  ${line}`);
+  const lines = rows.length === 0 ? [] : table(columns, rows, { width: Number.POSITIVE_INFINITY, paint });
+  for (const line of lines) console.log(`  ${line}`);
   for (const note of notes) console.log(`  ${note}`);
   console.log();
 }
