@@ -30,7 +30,7 @@ export const pipe: FileKind = {
     const pipe_id = Number(file.stat.stx_ino);
     const external = file.external !== undefined;
     // What is in it stays there, as somebody outside has its other end.
-    if (!external) saveContent(file, pipe_id, saving.pipesData);
+    if (!external) saveContent(file, pipe_id, saving.pipesData, saving.stopped);
     const own = external ? { external } : {};
     return { pipe: { id: file.id, pipe_id, flags: file.flags, fown: saveOwner(file), ...own } };
   },
@@ -74,7 +74,7 @@ export const fifo: FileKind = {
 
   save(file, saving) {
     const pipe_id = Number(file.stat.stx_ino);
-    saveContent(file, pipe_id, saving.fifosData);
+    saveContent(file, pipe_id, saving.fifosData, saving.stopped);
     const regf_id = saving.newId();
     const at = `/proc/${file.pid}/fd/${file.fd}`;
     const reg = saving.regular(
@@ -106,11 +106,11 @@ export const fifo: FileKind = {
   },
 };
 
-/** Copies what is in a pipe, which stays there. Once for each pipe. */
-function saveContent(file: OpenFile, pipe_id: number, into: PipeData[]): void {
+/** Copies what is in a pipe, which stays there. Once for each pipe. @param stopped else somebody may read it meanwhile, and nothing is copied */
+function saveContent(file: OpenFile, pipe_id: number, into: PipeData[], stopped: boolean): void {
   if (into.some(({ entry }) => entry.pipe_id === pipe_id)) return;
   const size = fcntl({ fd: file.local, cmd: F_GETPIPE_SZ, arg: 0 });
-  const count = ioctlInt(file.local, FIONREAD);
+  const count = stopped ? ioctlInt(file.local, FIONREAD) : 0;
   if (count === 0) {
     into.push({ entry: { pipe_id, bytes: 0, size }, bytes: new Uint8Array(0) });
     return;

@@ -1,4 +1,4 @@
-/* Has System V shared memory, and children that have it too and end soon. */
+/* Has System V shared memory, and children that have it too and end soon; and two that send a byte to and fro. */
 #include <stdio.h>
 #include <sys/ipc.h>
 #include <sys/shm.h>
@@ -11,6 +11,13 @@ int main(void)
 	shmat(id, 0, 0);
 	shmctl(id, IPC_RMID, 0);
 	setsid();
+	int there[2], back[2];
+	char byte = 0;
+	if (pipe(there) || pipe(back)) return 1;
+	for (int child = 0; child < 2; child++) {
+		int *from = child ? there : back, *to = child ? back : there;
+		if (fork() == 0) for (;;) if (write(to[1], &byte, 1) != 1 || read(from[0], &byte, 1) != 1) _exit(1);
+	}
 	for (int i = 0;; i++) {
 		if (fork() == 0) { usleep(2000); _exit(0); }
 		if (i == 3) { puts("ready"); fflush(stdout); }
