@@ -26,10 +26,11 @@ export async function mountDirectory(place: DirectoryPlace, mountflags: number):
   });
 }
 
-const VERSIONS = ['4.2', '4.1', '4.0', '3'] as const;
+/** Not 4.2: nothing of it is needed, and nfs-ganesha's READ_PLUS is of before the RFC (its issue 1344). */
+const VERSIONS = ['4.1', '4.0', '3'] as const;
 
 /**
- * Mounts what a server exports, without mount.nfs(8): the kernel takes addresses as they are. The newest version that the server speaks;
+ * Mounts what a server exports, without mount.nfs(8): the kernel takes addresses as they are. By the newest of these versions that it speaks;
  * for ever is waited for no server (nfs(5), soft): another place may do.
  *
  * @throws SyscallError EACCES, ENOENT (not exported), ETIMEDOUT, ENODEV (no NFS in this kernel)
