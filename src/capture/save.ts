@@ -97,10 +97,10 @@ function logOr(tell: (line: string) => void): string {
 }
 
 const WHY_MS = 180_000;
-/** What finding the reason takes beside this process: of 59 MiB that were free with 192M set aside, 16 stayed so. */
+/** What finding the reason takes beside this process: of 57 MiB that were free with 192M set aside, 12 stayed so. */
 const WHY_MEMORY = 40 * 2 ** 20;
-/** With less the machine would be busy with reading Node again and again. */
-const WHY_LEAST = 24 * 2 ** 20;
+/** With less the machine would be busy with reading Node again and again. With 160M set aside it is found, with 4 MiB free at the least. */
+const WHY_LEAST = 8 * 2 ** 20;
 
 /**
  * By a process of its own, which takes more memory than all the rest: where there is too little, it is the one that ends. Nothing of it is
