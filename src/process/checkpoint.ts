@@ -31,9 +31,9 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const until = performance.now() + LOOKING;
     const goesOn = outcome === 'run' && given.beforeEnd === undefined;
     const watched = trackMemory === true && outcome !== 'kill';
-    // What another thread says is there when the image is written: it stays stopped until then, and is written once more if need be.
+    // What another thread says is there when the image is written: worth it where little is, as all of it is written once more if need be.
     if (goesOn) foresight = parent === undefined && !watched ? new Foresight(true) : undefined;
-    else foresight = draft.clear !== undefined && !watched ? new Foresight(false) : undefined;
+    else if (parent !== undefined && draft.clear !== undefined && !watched) foresight = new Foresight(false);
     let memory = lookAt(options, foresight);
     for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options, foresight);
     if (parent !== undefined) {
