@@ -90,12 +90,12 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
         /kernel module nonesuch of kernel 6\.12.*neither as a module nor built in/,
       );
       assert.equal(JSON.parse(await guest.check('tideover crash status --json')).armed, false);
+      await guest.copyIn(await faultModule(await kernelNamed('6.12')), '/tmp/fault.ko');
+      await guest.check('insmod /tmp/fault.ko && sysctl -w kernel.panic_on_oops=1');
     },
   });
   try {
-    void vm
-      .run('insmod /tmp/fault.ko; sysctl -w kernel.panic_on_oops=1; echo oops >/sys/module/fault/parameters/cause')
-      .catch(() => {});
+    void vm.run('echo oops >/sys/module/fault/parameters/cause').catch(() => {});
     await vm.off();
     assert.match(
       vm.console.text,
