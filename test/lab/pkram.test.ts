@@ -176,7 +176,7 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.equal(await vm.check('tideover pkram load two', SLOW), 'two\n');
     await release(t, vm, size);
     // The next medium lies also in what was returned, the rest of which is ordinary memory of the kernel after it.
-    await vm.check('tideover pkram init --medium memory --size 700M', SLOW);
+    await vm.check('tideover pkram init --medium memory --size 900M', SLOW);
     await vm.check('echo three | tideover pkram save three -', SLOW);
     const next = await json(vm, 'tideover pkram status');
     await choosesTypes(vm);
