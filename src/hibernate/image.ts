@@ -184,7 +184,7 @@ export function openImage(reader: Reader): Image {
 
 function stateIn(block: Uint8Array): State | 'unfinished' | undefined {
   const text = Buffer.from(block.buffer, block.byteOffset + STATE_AT, SECTOR).toString('latin1');
-  return [...STATES, 'unfinished' as const].find((each) => text.startsWith(stateText(each)));
+  return [...STATES, 'unfinished' as const].find((each) => text === stateText(each).padEnd(SECTOR, '\0'));
 }
 
 function stateText(state: State | 'unfinished'): string {
