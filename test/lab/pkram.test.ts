@@ -136,7 +136,7 @@ async function choosesTypes(vm: Vm): Promise<void> {
 }
 
 test('what is saved after loading needs another load; 6.1 takes the memory in, and 6.12 with lockdown finds more and takes it in', (t) =>
-  inGuest({ kernel: '6.12', memory: 1536 }, async (vm) => {
+  inGuest({ kernel: '6.12', memory: 2048 }, async (vm) => {
     const refused = async (command: string, pattern: RegExp) => {
       const { status, stderr } = await vm.run(command, SLOW);
       assert.equal(status, 3, `${command}: ${stderr}`);
@@ -176,7 +176,7 @@ test('what is saved after loading needs another load; 6.1 takes the memory in, a
     assert.equal(await vm.check('tideover pkram load two', SLOW), 'two\n');
     await release(t, vm, size);
     // The next medium lies also in what was returned, the rest of which is ordinary memory of the kernel after it.
-    await vm.check('tideover pkram init --medium memory --size 900M', SLOW);
+    await vm.check('tideover pkram init --medium memory --size 1200M', SLOW);
     await vm.check('echo three | tideover pkram save three -', SLOW);
     const next = await json(vm, 'tideover pkram status');
     await choosesTypes(vm);
