@@ -74,7 +74,8 @@ class Bench {
   /** Checkpoints it into its node, which ends it. */
   async save(): Promise<void> {
     const pid = this.pid!;
-    this.done('checkpoint', '-t', `${pid}`, '-D', this.node);
+    // It writes to its log all the time, for which a busy disk may take long.
+    this.done('checkpoint', '-t', `${pid}`, '-D', this.node, '--timeout', '60');
     while (existsSync(`/proc/${pid}`)) await setTimeout(5);
     assert.equal(this.pid, undefined);
   }
