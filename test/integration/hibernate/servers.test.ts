@@ -8,14 +8,13 @@ import { after, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { httpServer, sshServer } from '../../../lab/servers.ts';
 import { openDumpFiles } from '../../../src/crash/open.ts';
-import type { HttpPlace, SshPlace } from '../../../src/target/place.ts';
 import { rootTest } from '../root.ts';
+import { httpPlace, sshPlace } from '../target/places.ts';
 import { NOTE, note, RANGES, type Task } from './machine.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tideover-image-'));
 after(() => rmSync(folder, { recursive: true }));
 const program = join(import.meta.dirname, '../../../src/cli/main.ts');
-const host = { network: { mac: '', address: '127.0.0.1', prefix: 8, gateway: undefined }, server: '127.0.0.1' };
 
 const end = RANGES.at(-1)!.end;
 const memory = Buffer.alloc(end);
@@ -56,9 +55,7 @@ function isWhole(image: string): void {
 test('over HTTP; its pieces together are the image', async () => {
   const server = await httpServer(folder);
   try {
-    const url = `http://storage.example:${server.port}/machine`;
-    const place: HttpPlace = { kind: 'http', text: 'http://storage/', ...host, port: server.port, url };
-    const size = await saveAndRestore({ server: place });
+    const size = await saveAndRestore({ server: httpPlace(server, 'machine') });
     const pieces = readdirSync(join(folder, 'machine')).sort();
     assert.equal(pieces.length, Math.ceil(size / (2 << 20)));
     const whole = join(folder, 'whole');
@@ -72,11 +69,8 @@ test('over HTTP; its pieces together are the image', async () => {
 rootTest('by ssh', async () => {
   const server = await sshServer();
   try {
-    const known = join(folder, 'known_hosts');
-    writeFileSync(known, `storage ${server.hostKey}\n`);
-    const login = { ...host, user: 'root', alias: 'storage', port: server.port };
-    const place: SshPlace = { kind: 'ssh', text: 'ssh:storage:image', ...login, path: join(folder, 'image') };
-    await saveAndRestore({ server: place, keys: { key: server.key, known } });
+    const { place, keys } = sshPlace(server, folder);
+    await saveAndRestore({ server: place, keys });
     isWhole(place.path);
   } finally {
     server.close();

@@ -7,8 +7,7 @@ import { Bench } from '../process/target.ts';
 import { rootTest as test } from '../root.ts';
 
 test('a process goes into a node, which stays, and on from there; a name is used once', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   process.env.TIDEOVER_PKRAM = join(target.folder, 'medium');
   const nodes = () => JSON.parse(target.tideover('pkram', 'ls', '--json').stdout).nodes;
   const pid = target.start(target.compile('state'));
@@ -38,8 +37,7 @@ test('a process goes into a node, which stays, and on from there; a name is used
 });
 
 test('a node builds on others that were written while the process ran, in the medium and in what reads them', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const medium = join(target.folder, 'medium');
   process.env.TIDEOVER_PKRAM = medium;
   const pid = target.start(target.compile('written'));

@@ -57,8 +57,7 @@ const byCriu = {
 type Tool = typeof tideover;
 
 async function move(t: TestContext, saver: Tool, restorer: Tool, file: string, args: string[]): Promise<string> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(file.endsWith('3') ? file : target.compile(file), args);
   await target.says('ready');
   const ids = idsBelow(pid);
@@ -187,8 +186,7 @@ function isOurs(file: string): boolean {
 }
 
 test('crit shows every file of a checkpoint that CRIU has too, as it is shown here', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('more'));
   await target.says('ready');
   tideover.save(target, pid);

@@ -23,8 +23,7 @@ import { Bench } from './target.ts';
 
 /** The image of a tree that is gone. */
 async function imageOf(t: TestContext): Promise<{ target: Bench; pids: number[]; files: Map<string, Buffer> }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['1', '1']);
   await target.says('ready');
   assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--json').status, 0);

@@ -8,8 +8,7 @@ import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
 async function imageOf(t: TestContext): Promise<{ target: Bench; pid: number }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['2', '3']);
   await target.says('ready');
   const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running');

@@ -14,8 +14,7 @@ const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
 
 /** An image of a tree whose original is gone, and the ids of all its processes and threads. */
 async function imageOf(t: TestContext, ...args: string[]): Promise<{ target: Bench; pid: number; ids: number[] }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), args);
   await target.says('ready');
   const ids = idsBelow(pid);
@@ -83,8 +82,7 @@ function kill(id: number): void {
 }
 
 test('a file that is missing, and too little memory: nothing is left, and it works when that is mended', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', NEEDS]);
   await target.says('ready');
   assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image).status, 0);
@@ -142,8 +140,7 @@ test('what has been let go of ends with a tideover that is killed before all of 
 });
 
 test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a client in a PID namespace: one of the two is there`, async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const outer = target.start('sh', [
     '-c',
     'exec "$@" 2>/dev/null',

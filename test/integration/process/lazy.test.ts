@@ -13,8 +13,7 @@ const KILLS = process.env.TIDEOVER_FULL ? 60 : 5;
 
 /** An image of a program, whose original is gone. */
 async function imageOf(t: TestContext, name: string, ...args: string[]): Promise<{ target: Bench; pid: number }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile(name), args);
   await target.says('ready');
   const ids = idsBelow(pid);

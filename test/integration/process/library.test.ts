@@ -13,21 +13,14 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { checkpoint, type Progress, preDump, restore, UnsupportedError } from '../../../src/process/index.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench, killTree, program } from './target.ts';
 
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
-
 const ours = () => readdirSync(tmpdir()).filter((name) => /^tideover-\w{6}$/.test(name));
 
 test('a checkpoint and a restore, with what they tell', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('state'));
   await target.says('ready');
   const seen: Progress[] = [];
@@ -48,7 +41,7 @@ test('a checkpoint and a restore, with what they tell', async (t) => {
 });
 
 test('an error is that of the part that found it', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   await assert.rejects(checkpoint({ pid: 1, images: target.image, outcome: 'run' }), (error) => {
     assert.ok(error instanceof UnsupportedError && error instanceof Error);
     assert.equal(error.pid, 1);
@@ -60,7 +53,7 @@ test('an error is that of the part that found it', async (t) => {
 });
 
 test('an abort, before and in the middle: the program goes on, and there is no image', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', BIG]);
   await target.says('ready');
   const reason = new Error('changed my mind');
@@ -99,7 +92,7 @@ print('ok' if big.count(7) == 400 << 12 else 'faults', flush=True)
 `;
 
 test('files that are not part of the image are brought by this process', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const { image: images } = target;
   const pid = target.start('python3', [program('external.py')]);
   const said = /outside (\d+) (\d+) into (\d+) config (\d+) ready/.exec(await target.says('ready'))!;
@@ -124,7 +117,7 @@ test('files that are not part of the image are brought by this process', async (
 });
 
 test('a connection: refused, or kept, or closed', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const { image: images } = target;
   const pid = target.start('python3', ['-c', CONNECTED]);
   await target.says('ready');
@@ -158,7 +151,7 @@ except OSError:
 `;
 
 test('memory before and after, with what is told to scripts', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const [images, first] = [target.image, join(target.folder, 'first')];
   const [script, moments] = [join(target.folder, 'script'), join(target.folder, 'moments')];
   writeFileSync(script, `#!/bin/sh\necho $CRTOOLS_SCRIPT_ACTION >> ${moments}\n`, { mode: 0o755 });
@@ -180,7 +173,7 @@ test('memory before and after, with what is told to scripts', async (t) => {
 });
 
 test('what no command takes is refused as it is there', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', CONNECTED]);
   await target.says('ready');
   const of = { pid, images: target.image, connections: 'kept', skipInFlight: true } as const;
@@ -198,7 +191,7 @@ test('what no command takes is refused as it is there', async (t) => {
 
 for (const outcome of ['run', 'kill'] as const) {
   test(`a program that checkpoints itself, and goes on as ${outcome === 'run' ? 'both' : 'the restored one'}`, async (t) => {
-    const target = bench(t);
+    const target = Bench.of(t);
     const before = ours();
     const pid = target.start(process.execPath, ['--input-type=module', '-e', SELF, target.image, outcome]);
     if (outcome === 'run') {
@@ -234,7 +227,7 @@ setInterval(() => undefined, 1000);
 `;
 
 test('a program that checkpoints the tree that it is in', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', PARENT, process.execPath, TREE, target.image]);
   await target.gone(pid);
   const { status, stderr } = target.tideover('restore', '-D', target.image, '-d');

@@ -19,8 +19,7 @@ async function startTree(
   letters: string,
   program = 'namespaces',
 ): Promise<{ target: Bench; init: number }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   target.start(target.compile(program), [letters]);
   const init = Number(/init (\d+)/.exec(await target.says('ready'))![1]);
   return { target, init };
@@ -271,8 +270,7 @@ for (const [what, line, said] of [
   ],
 ] as const) {
   test(`a ${what} namespace is refused by its name`, async (t) => {
-    const target = new Bench();
-    t.after(() => target.dispose());
+    const target = Bench.of(t);
     const args = line[0] === 'sh' ? line.slice(1) : [...line.slice(1), 'sleep', '100'];
     const pid = target.start(line[0], args);
     for (let i = 0; !sleeps(pid); i++) {
@@ -296,8 +294,7 @@ function sleeps(pid: number): boolean {
 }
 
 test('a message queue of POSIX that nobody has open is refused by its name, and stays', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('unshare', ['--ipc', 'python3', '-c', QUEUE]);
   await target.says('ready');
   const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);

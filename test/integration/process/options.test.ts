@@ -10,8 +10,7 @@ import { Bench, killTree, program } from './target.ts';
 
 /** A program that waits for SIGTERM. */
 async function waiting(t: TestContext): Promise<{ target: Bench; pid: number; script: (body: string) => string }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', WAITS]);
   await target.says('ready');
   const script = (body: string) => {
@@ -151,8 +150,7 @@ test('the log, the work directory and the statistics', async (t) => {
 });
 
 test('--link-remap keeps files that lost one of their names', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', LINKS]);
   await target.says('ready');
   const work = join(target.folder, 'work');
@@ -200,8 +198,7 @@ print('ok' if same and second.read() == 'text' and open('replaced').read() == 'a
 `;
 
 test('a pipe, a socket and a file that are not part of the image', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('python3', [program('external.py')]);
   const said = /outside (\d+) (\d+) into (\d+) config (\d+) ready/.exec(await target.says('ready'))!;
   const [outside, out, into, config] = said.slice(1).map(Number) as [number, number, number, number];

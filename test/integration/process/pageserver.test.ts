@@ -45,14 +45,8 @@ const theirs: Server = async (t, target, directory, parent) => {
   return waiting(t, line as [string, ...string[]], /Using (\d+) port/);
 };
 
-function bench(t: TestContext): Bench {
-  const target = new Bench();
-  t.after(() => target.dispose());
-  return target;
-}
-
 async function started(t: TestContext, program: string): Promise<{ target: Bench; pid: number }> {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile(program));
   await target.says('ready');
   return { target, pid };
@@ -97,7 +91,7 @@ for (const [whose, server, program] of [
   });
 
   test(`pre-dumps and a checkpoint that build on one another, through a page server: ${whose}`, async (t) => {
-    const target = bench(t);
+    const target = Bench.of(t);
     const pid = target.start('python3', ['-c', PARTLY]);
     await target.says('ready');
     for (const step of [1, 2, 3]) {
@@ -167,7 +161,7 @@ while kill -0 $PID 2>/dev/null; do sleep 0.01; done
 
 for (const whose of ['ours', 'those of CRIU']) {
   test(`memory that stays where it is until it is asked for: lazy-pages and restore are ${whose}`, async (t) => {
-    const target = bench(t);
+    const target = Bench.of(t);
     // One that moves and drops memory meanwhile is lost with CRIU's lazy-pages, also where CRIU itself has dumped it.
     const pid = whose === 'ours' ? target.start(target.compile('written')) : target.start('python3', ['-c', PARTLY]);
     await target.says('ready');
@@ -223,7 +217,7 @@ test('what builds on an image that the page server has not is refused, and goes 
 });
 
 test('a page server that goes away, or is none, changes nothing; one whose client goes away leaves nothing', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('state'));
   await target.says('ready');
   const server = await ours(t, target, placeOf(target));

@@ -14,8 +14,7 @@ import { Bench, free, idsBelow, program } from './target.ts';
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 8;
 
 async function started(t: TestContext): Promise<{ target: Bench; pid: number }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('written'));
   await target.says('ready');
   return { target, pid };
@@ -199,8 +198,7 @@ test('without its tracker an image is whole, and says so; after --leave-running 
 });
 
 test('Node, which has rings that it has mapped', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(process.execPath, [program('timers.mjs')]);
   await target.says('ready');
   const { preDump, checkpoint, restore } = commands(target, pid);

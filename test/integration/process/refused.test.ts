@@ -61,8 +61,7 @@ const changes: readonly [file: string, from: RegExp, to: string, says: RegExp][]
 ];
 
 test('images of another format, machine or processor, and what no restore would make again', async (t) => {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', LOCKS]);
   await target.says('ready');
   const saved = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--file-locks');

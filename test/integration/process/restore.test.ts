@@ -15,7 +15,6 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { LOCK_EX } from '../../../src/abi/fcntl.ts';
 import { flock } from '../../../src/sys/files.ts';
@@ -24,14 +23,8 @@ import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench, killTree, program } from './target.ts';
 
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
-
 test('memory, files, pipes, events, signals, timers, limits and clocks of one process', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('state'));
   await target.says('ready');
   await target.moveOn(pid);
@@ -41,7 +34,7 @@ test('memory, files, pipes, events, signals, timers, limits and clocks of one pr
 });
 
 test('twice in a row', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('state'));
   await target.says('ready');
   for (let round = 0; round < 2; round++) {
@@ -53,7 +46,7 @@ test('twice in a row', async (t) => {
 });
 
 test('left running, nothing is different and nothing of ours stays', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('state'));
   await target.says('ready');
   const look = () => ({
@@ -71,7 +64,7 @@ test('left running, nothing is different and nothing of ours stays', async (t) =
 });
 
 test('a tree with threads, a zombie, sessions, groups and what they share', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['6', '12']);
   await target.says('ready');
   await target.moveOn(pid);
@@ -80,7 +73,7 @@ test('a tree with threads, a zombie, sessions, groups and what they share', asyn
 });
 
 test('orphans of sessions that have lost their leader, or have it elsewhere', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const leader = target.start('python3', [program('sessions.py')]);
   const pid = Number(/ready (\d+)/.exec(await target.says(/ready \d+\n/))![1]);
   t.after(() => killTree(pid));
@@ -91,7 +84,7 @@ test('orphans of sessions that have lost their leader, or have it elsewhere', as
 });
 
 test('how memory is locked, advised and named, and what threads are allowed and how they are scheduled', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('attributes'));
   await target.says('ready');
   await target.moveOn(pid);
@@ -100,7 +93,7 @@ test('how memory is locked, advised and named, and what threads are allowed and 
 });
 
 test('calls that wait for a time end when they would have', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('waits'));
   await target.says('ready');
   await setTimeout(6000);
@@ -109,7 +102,7 @@ test('calls that wait for a time end when they would have', async (t) => {
 });
 
 test('signals by which our own work in a process ends wait on in it', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', WAITING_SIGNALS]);
   await target.says('ready');
   const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running');
@@ -131,7 +124,7 @@ print('ok', flush=True)
 `;
 
 test('filters on system calls, of all threads and of some', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('seccomp'));
   await target.says('ready');
   for (let round = 0; round < 2; round++) await target.moveOn(pid);
@@ -140,7 +133,7 @@ test('filters on system calls, of all threads and of some', async (t) => {
 });
 
 test('control groups, of which one is gone meanwhile', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const mounts = readMountinfo('self').filter(({ type, root }) => type.startsWith('cgroup') && root === '/');
   const mount = cgroup2Mount(mounts) ?? mounts[0]!;
   const group = join(mount.mountPoint, `tideover-test-${process.pid}`);
@@ -164,7 +157,7 @@ test('control groups, of which one is gone meanwhile', async (t) => {
 });
 
 test('settings of a control group within another one, which are both gone meanwhile', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const mount = cgroup2Mount(readMountinfo('self'))!.mountPoint;
   const control = (folder: string, text: string) => writeFileSync(join(folder, 'cgroup.subtree_control'), text);
   const has = (name: string) => readFileSync(join(mount, 'cgroup.controllers'), 'utf8').includes(name);
@@ -194,7 +187,7 @@ test('settings of a control group within another one, which are both gone meanwh
 });
 
 test('a vfork in progress is waited for', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', VFORK]);
   await target.says('ready');
   await setTimeout(300);
@@ -228,7 +221,7 @@ print('ok' if result == [0] and name == 'sleep' and os.waitpid(pid.value, 0)[0] 
 `;
 
 test('huge pages of hugetlbfs', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   // Whoever changes what may be taken beyond the pool locks this, and puts back what was there: src/sys/hugepages.ts.
   const file = '/sys/kernel/mm/hugepages/hugepages-2048kB/nr_overcommit_hugepages';
   const fd = openSync(file, 'r');
@@ -248,7 +241,7 @@ test('huge pages of hugetlbfs', async (t) => {
 });
 
 test('watches of files, leases on files, and processes as descriptors', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('watches'));
   await target.says('ready');
   await target.moveOn(pid);
@@ -261,7 +254,7 @@ for (const [when, again] of [
   ['gone meanwhile', true],
 ] as const) {
   test(`System V shared memory and semaphores that are ${when}`, async (t) => {
-    const target = bench(t);
+    const target = Bench.of(t);
     const pid = target.start(target.compile('sysv'));
     const [, shm, sem] = /ids (\d+) (\d+)/.exec(await target.says('ready'))!;
     // Of a test that fails.
@@ -275,7 +268,7 @@ for (const [when, again] of [
 }
 
 test('pages that parent and child share until one writes, and what processes share that are not threads', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('sharing'));
   await target.says('ready');
   await target.moveOn(pid);
@@ -284,7 +277,7 @@ test('pages that parent and child share until one writes, and what processes sha
 });
 
 test('pages that are shared with a parent by one whose child is another program at the same addresses', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const build = (size: number) => target.compile('apart', '-static', '-no-pie', `-DSIZE=${size}`);
   const other = join(target.folder, 'other');
   renameSync(build(1 << 20), other);
@@ -296,7 +289,7 @@ test('pages that are shared with a parent by one whose child is another program 
 });
 
 test('a tree of 200 processes', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['197']);
   await target.says('ready');
   await target.moveOn(pid);
@@ -305,7 +298,7 @@ test('a tree of 200 processes', async (t) => {
 });
 
 test('a stream from one to the other', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['3', '3']);
   await target.says('ready');
   const { main, node } = target;
@@ -317,7 +310,7 @@ test('a stream from one to the other', async (t) => {
 });
 
 test('a process of another user', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', [program('user.py')], { uid: 65534, gid: 65534 });
   await target.says('ready');
   await target.moveOn(pid);
@@ -326,7 +319,7 @@ test('a process of another user', async (t) => {
 });
 
 test('python3 with threads', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', [program('threads.py')]);
   await target.says('ready');
   await target.moveOn(pid);
@@ -335,7 +328,7 @@ test('python3 with threads', async (t) => {
 });
 
 test('sqlite in the middle of a transaction', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', [program('sqlite.py')]);
   await target.says('ready');
   await target.moveOn(pid);
@@ -344,7 +337,7 @@ test('sqlite in the middle of a transaction', async (t) => {
 });
 
 test('Node with timers and files, whose rings are idle', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(process.execPath, [program('timers.mjs')]);
   await target.says('ready');
   await setTimeout(300);
@@ -355,7 +348,7 @@ test('Node with timers and files, whose rings are idle', async (t) => {
 });
 
 test('make -j2 in the middle of compiling', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   // All shells are at the same addresses, so that each may have its memory of the one before.
   const pid = target.start('setarch', ['-R', 'sh', program('make.sh')]);
   await target.says('ready');

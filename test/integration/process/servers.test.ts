@@ -10,7 +10,7 @@ import { chmodSync, chownSync, mkdirSync, readdirSync, writeFileSync } from 'nod
 import { Agent, get } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
-import { before, type TestContext } from 'node:test';
+import { before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
 import { rootTest as test } from '../root.ts';
@@ -21,12 +21,6 @@ import { through } from './through.ts';
 const FULL = process.env.TIDEOVER_FULL !== undefined;
 
 before(() => requirePackages('programs under test', 'servers'));
-
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
 
 /** A port that nobody has, below those that connections get. */
 async function freePort(): Promise<number> {
@@ -46,7 +40,7 @@ async function freePort(): Promise<number> {
 }
 
 test('redis-server with keys, and a client that counts', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const port = await freePort();
   const options = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--enable-debug-command', 'yes'];
   const pid = target.start('redis-server', options);
@@ -67,7 +61,7 @@ test('redis-server with keys, and a client that counts', async (t) => {
 });
 
 test('memcached with a client', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const port = await freePort();
   const pid = target.start('memcached', ['-u', 'root', '-l', '127.0.0.1', '-p', `${port}`, '-U', '0', '-t', '4']);
   const client = await Client.connectTo(port, '127.0.0.1');
@@ -86,7 +80,7 @@ test('memcached with a client', async (t) => {
 });
 
 test('nginx with workers under load', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const port = await freePort();
   const work = join(target.folder, 'work');
   mkdirSync(work);
@@ -118,7 +112,7 @@ http {
 }`;
 
 test('a server of Node with open connections and timers', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const port = await freePort();
   const pid = target.start(process.execPath, ['-e', NODE_SERVER, `${port}`]);
   await target.says('listens');
@@ -163,7 +157,7 @@ server.listen(Number(process.argv[1]), '127.0.0.1', () => console.log('listens')
 `;
 
 test('PostgreSQL in the middle of pgbench: no row is lost', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const port = await freePort();
   // It does not run as root.
   const [uid, gid] = ['-u', '-g'].map((which) => Number(execFileSync('id', [which, 'postgres'], { encoding: 'utf8' })));

@@ -4,18 +4,11 @@ import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readdirSync, readFileSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { Foresight } from '../../../src/process/foresight.ts';
 import { readFlaggedMaps } from '../../../src/sys/maps.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
-
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
 
 /** More than tideover copies, and more than it may use. */
 const MEBIBYTES = 200;
@@ -30,7 +23,7 @@ sys.exit(status)
 `;
 
 test('large memory is that of one moment, though the program goes on writing; tideover itself stays small', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('large'), [`${MEBIBYTES}`]);
   await target.says('ready');
   const line = [
@@ -63,7 +56,7 @@ test('large memory is that of one moment, though the program goes on writing; ti
 });
 
 test('large memory beside small, of other kinds and with holes, comes back as it was', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', NEIGHBOURS]);
   await target.says('ready');
   await target.moveOn(pid);
@@ -87,7 +80,7 @@ print('ok' if hashlib.sha256(memory).digest() == before else 'faults', flush=Tru
 `;
 
 test('flags that change all the time are those of the moment at which the program stood still', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', TOGGLES]);
   await target.says('ready');
   for (let round = 0; round < 3; round++) await target.moveOn(pid);
@@ -121,7 +114,7 @@ print('ok' if right else 'faults', flush=True)
 `;
 
 test('flags of mappings that change before a process stops are not those that it is taken to have', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', ADVISES]);
   await target.says('ready');
   const foresight = new Foresight(true);
@@ -171,7 +164,7 @@ signal.pause()
 const KILLS = process.env.TIDEOVER_FULL ? 100 : 10;
 
 test(`kill -9 of tideover at ${KILLS} moments while there is a snapshot`, async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('large'), ['64']);
   await target.says('ready');
   const line = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running'];
@@ -213,7 +206,7 @@ function others(pid: number): number[] {
 }
 
 test('a disk that fails when the program has ended: its image is kept, and said where', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['2']);
   await target.says('ready');
   const line = ['--input-type=module', '-e', FAILING, `${pid}`, target.image];

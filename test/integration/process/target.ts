@@ -13,6 +13,7 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 
 const root = new URL('../../..', import.meta.url).pathname;
@@ -32,6 +33,13 @@ export class Bench {
   readonly image = join(this.folder, 'image');
   readonly #pids = new Set<number>();
   readonly #children = new Set<ChildProcess>();
+
+  /** Disposed of when the test ends. */
+  static of(t: TestContext): Bench {
+    const bench = new Bench();
+    t.after(() => bench.dispose());
+    return bench;
+  }
 
   /** Compiles a program of programs/. @param options for gcc @returns its path */
   compile(name: string, ...options: string[]): string {

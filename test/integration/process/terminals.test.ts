@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { before, type TestContext } from 'node:test';
+import { before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
 import { readStat } from '../../../src/sys/stat.ts';
@@ -13,14 +13,8 @@ import { through } from './through.ts';
 
 before(() => requirePackages('programs under test', 'terminals'));
 
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
-
 test('pairs with settings, what waits in both directions, ends that are gone or hung up, and a session', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('terminals'));
   await target.says('ready');
   for (let round = 0; round < 2; round++) await target.moveOn(pid);
@@ -29,7 +23,7 @@ test('pairs with settings, what waits in both directions, ends that are gone or 
 });
 
 test('bash in a terminal, with a stopped and a running job', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   target.shell('mkdir work && mkfifo work/in && touch work/count');
   // script(1) is the terminal: it types what comes through the FIFO, which is open for both so that it does not end.
   const bash = 'env PS1= bash --norc --noprofile --noediting -i';
@@ -66,7 +60,7 @@ test('bash in a terminal, with a stopped and a running job', async (t) => {
 });
 
 test('vim in tmux', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('tmux', ['-D', '-u', '-S', '../socket', '-f', '/dev/null']);
   const tmux = (...args: string[]) =>
     execFileSync('tmux', ['-N', '-S', join(target.folder, 'socket'), ...args], { encoding: 'utf8', stdio: 'pipe' });
@@ -106,7 +100,7 @@ test('vim in tmux', async (t) => {
 });
 
 test('a terminal whose other end is outside of the tree: that of the restore stands for it', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   target.shell('mkdir work && mkfifo work/in');
   const within = (command: string) => target.start('sh', ['-c', `exec script -qfc '${command}' /dev/null <>in`]);
   writeFileSync(join(target.folder, 'work', 'keys.py'), KEYS);

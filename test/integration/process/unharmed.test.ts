@@ -4,16 +4,9 @@ import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { rootTest as test } from '../root.ts';
 import { abandoned, Bench } from './target.ts';
-
-function bench(t: TestContext): Bench {
-  const made = new Bench();
-  t.after(() => made.dispose());
-  return made;
-}
 
 /** State of every thread of a process and of those below it. */
 function threads(pid: number): { pid: number; state: string; tracer: string; blocked: string }[] {
@@ -29,7 +22,7 @@ function threads(pid: number): { pid: number; state: string; tracer: string; blo
 const KILLS = process.env.TIDEOVER_FULL ? 200 : 20;
 
 test(`kill -9 of tideover at ${KILLS} moments of a checkpoint`, async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['4', '4']);
   await target.says('ready');
   const arguments_ = ['checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running'];
@@ -62,7 +55,7 @@ test(`kill -9 of tideover at ${KILLS} moments of a checkpoint`, async (t) => {
 });
 
 test('what cannot be saved is refused, by process and descriptor, and is not touched', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start('python3', ['-c', SOCKET]);
   const [, fd] = /ready (\d+)/.exec(await target.says(/ready \d+\n/))!;
   const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);
@@ -83,7 +76,7 @@ print('ok', flush=True)
 `;
 
 test('a tree in which processes come and go all the time, with memory that they share', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('forking'));
   await target.says('ready');
   for (let i = 0; i < 5; i++) {
@@ -93,7 +86,7 @@ test('a tree in which processes come and go all the time, with memory that they 
 });
 
 test('tideover refuses to checkpoint the tree that it runs in', (t) => {
-  const { status, stderr } = bench(t).tideover('checkpoint', '-t', `${process.pid}`, '-D', '/nowhere');
+  const { status, stderr } = Bench.of(t).tideover('checkpoint', '-t', `${process.pid}`, '-D', '/nowhere');
   assert.equal(status, 3);
   assert.match(stderr, /tideover itself/);
 });
@@ -122,7 +115,7 @@ test('no room for the image: nothing is changed', async (t) => {
 });
 
 test('a process id that is taken, and a damaged image: nothing is left of the restore', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const pid = target.start(target.compile('tree'), ['3']);
   await target.says('ready');
   assert.equal(target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running').status, 0);
@@ -151,7 +144,7 @@ test('a process id that is taken, and a damaged image: nothing is left of the re
 });
 
 test('a program of 32 bits is refused', async (t) => {
-  const target = bench(t);
+  const target = Bench.of(t);
   const bare = ['-m32', '-nostdlib', '-static', '-ffreestanding', '-fno-stack-protector', '-fno-pie', '-no-pie'];
   const pid = target.start(target.compile('bits32', ...bare));
   await target.says('ready');
@@ -179,7 +172,7 @@ const UNKEPT = {
 
 for (const [kind, said] of Object.entries(UNKEPT)) {
   test(`what cannot be kept is refused by its name: ${kind}`, async (t) => {
-    const target = bench(t);
+    const target = Bench.of(t);
     const pid = target.start(target.compile('unkept'), [kind]);
     await target.says('ready');
     const child = /child (\d+)/.exec(target.log)?.[1];

@@ -20,8 +20,7 @@ async function saved(
   t: TestContext,
   change: (vdso: Buffer) => void,
 ): Promise<{ target: Bench; pid: number; at: number }> {
-  const target = new Bench();
-  t.after(() => target.dispose());
+  const target = Bench.of(t);
   const pid = target.start(target.compile('clock'));
   const at = Number.parseInt(/vdso ([0-9a-f]+) ready/.exec(await target.says('ready'))![1]!, 16);
   const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image);

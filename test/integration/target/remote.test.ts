@@ -1,21 +1,21 @@
 /** Files on other machines that are read and written at any place: by ssh, and in pieces over HTTP. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { Worker } from 'node:worker_threads';
 import { httpServer, sshServer } from '../../../lab/servers.ts';
-import type { HttpPlace, SshPlace } from '../../../src/target/place.ts';
+import type { SshPlace } from '../../../src/target/place.ts';
 import { rootTest } from '../root.ts';
 import type { Exercise } from './exercise.ts';
+import { httpPlace, sshPlace } from './places.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'tideover-remote-'));
 after(() => rmSync(folder, { recursive: true }));
 
 const program = join(import.meta.dirname, '../../../src/cli/main.ts');
-const host = { network: { mac: '', address: '127.0.0.1', prefix: 8, gateway: undefined }, server: '127.0.0.1' };
 
 /** @returns what the file is then @throws Error that it met */
 async function exercise(workerData: Exercise): Promise<Buffer> {
@@ -29,11 +29,8 @@ async function exercise(workerData: Exercise): Promise<Buffer> {
 rootTest('by ssh', async () => {
   const server = await sshServer();
   try {
-    const known = join(folder, 'known_hosts');
-    writeFileSync(known, `storage ${server.hostKey}\n`);
-    const login = { ...host, user: 'root', alias: 'storage', port: server.port };
-    const place: SshPlace = { kind: 'ssh', text: 'ssh:storage:image', ...login, path: join(folder, 'image') };
-    const use = (each: SshPlace) => exercise({ place: each, keys: { key: server.key, known }, program });
+    const { place, keys } = sshPlace(server, folder);
+    const use = (each: SshPlace) => exercise({ place: each, keys, program });
     assert.ok((await use(place)).equals(readFileSync(place.path)));
     assert.equal(statSync(place.path).mode & 0o777, 0o600);
     await assert.rejects(use({ ...place, path: '/nonesuch/image' }), /ssh:storage:image: open: No such file/);
@@ -46,21 +43,13 @@ rootTest('by ssh', async () => {
 test('over HTTP, in pieces', async () => {
   const server = await httpServer(folder, { isFull: (path) => path === '/small/00000001' });
   try {
-    const url = `http://storage.example:${server.port}`;
-    const place: HttpPlace = {
-      kind: 'http',
-      text: 'http://storage/',
-      ...host,
-      port: server.port,
-      url: `${url}/pieces`,
-    };
-    const content = await exercise({ place, program });
+    const content = await exercise({ place: httpPlace(server, 'pieces'), program });
     const at = join(folder, 'pieces');
     const pieces = readdirSync(at).sort();
     assert.deepEqual(pieces, ['00000000', '00000001', '00000002', '00000003']);
     assert.ok(Buffer.concat(pieces.map((name) => readFileSync(join(at, name)))).equals(content));
     const full = /http:\/\/storage\/: (write|sync): PUT .*small\/00000001: 507 Insufficient Storage/;
-    await assert.rejects(exercise({ place: { ...place, url: `${url}/small` }, program }), full);
+    await assert.rejects(exercise({ place: httpPlace(server, 'small'), program }), full);
   } finally {
     server.close();
   }
