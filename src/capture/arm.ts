@@ -37,6 +37,8 @@ export interface Armed {
   /** Bytes: what crashkernel= has reserved, and what of it is left for the capture kernel to run in. */
   readonly reserved: number;
   readonly free: number;
+  /** What the user should know of the targets. */
+  readonly notes: readonly string[];
 }
 
 /**
@@ -96,7 +98,8 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     environment: made,
   };
   loadCaptureKernel(files);
-  const armed: Armed = { kernel, release, targets: places.map(({ text }) => text), reserved, free };
+  const notes = found.flatMap(({ note }) => note ?? []);
+  const armed: Armed = { kernel, release, targets: places.map(({ text }) => text), reserved, free, notes };
   mkdirSync(dirname(STATE_FILE), { recursive: true });
   writeFileSync(STATE_FILE, JSON.stringify(armed));
   return armed;

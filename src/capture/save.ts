@@ -46,12 +46,12 @@ export async function save(orders: Orders, tell: (line: string) => void): Promis
         files.push(`${place.text} ${folder}/${name}`);
         tell(`saved ${name}`);
       };
-      const { write } = store;
+      const putText = (name: string, text: string) => put(name, () => store.write(name, Buffer.from(text)));
       const putWhy = async () => {
         why ??= await whyOf(VMCORE);
-        if (write !== undefined) await put('why.txt', () => write('why.txt', Buffer.from(why!)));
+        await putText('why.txt', why);
       };
-      if (write !== undefined) await put('vmcore-dmesg.txt', () => write('vmcore-dmesg.txt', Buffer.from(log)));
+      await putText('vmcore-dmesg.txt', log);
       const isEarly = availableMemory() >= WHY_MEMORY;
       if (isEarly) await putWhy();
       // zstd and zlib leave buffers to the garbage collector: 30 MB more than LZO.

@@ -1,14 +1,16 @@
 /** Files written to a place, each of which has its name when it is whole. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { closeSync, fsyncSync, mkdirSync, openSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
 import { MS_NOATIME } from '../abi/mount.ts';
+import { ArchiveWriter } from '../crash/archive.ts';
 import { filterDump } from '../crash/filter/filter.ts';
 import { OutputFile, writeAt } from '../crash/io/output.ts';
 import { syncFolder } from '../sys/folder.ts';
 import { sync, umount2 } from '../sys/mount.ts';
+import { openBlock } from '../target/block.ts';
 import { put } from '../target/http.ts';
 import { deviceOf, MOUNT_POINT, mountDirectory, mountNfs } from '../target/mount.ts';
 import { connect } from '../target/network.ts';
@@ -19,8 +21,7 @@ import type { CrashSettings } from './settings.ts';
 type Form = Pick<CrashSettings, 'level' | 'compress'>;
 
 export interface Store {
-  /** undefined where there is room for a dump alone, which has the log in it. */
-  readonly write?: (name: string, bytes: Uint8Array) => Promise<void>;
+  write(name: string, bytes: Uint8Array): Promise<void>;
   /** Filters and compresses a dump on its way. */
   dump(name: string, vmcore: string, form: Form, tell: (line: string) => void): Promise<void>;
   /** All is on the disk, or with the server. */
@@ -29,7 +30,7 @@ export interface Store {
 
 /** @param folder `HOST-DATE` @throws the system's errors; Error with what is missing */
 export async function openStore(place: Place, folder: string): Promise<Store> {
-  if (place.kind === 'block') return blockStore(await deviceOf(place));
+  if (place.kind === 'block') return blockStore(await deviceOf(place), folder);
   if (place.kind === 'directory') {
     await mountDirectory(place, MS_NOATIME);
     return mountedStore(join(MOUNT_POINT, place.path, folder));
@@ -118,35 +119,20 @@ function filtered(vmcore: string, { level, compress }: Form): Readable {
   );
 }
 
-/** The stream from the device's first byte on, its header last: without it a reader finds no dump. */
-function blockStore(device: string): Store {
+/** An archive from the device's first byte on. */
+function blockStore(device: string, folder: string): Store {
+  const { fd } = openBlock(device, 'write');
+  const output = {
+    write: (position: number, bytes: Uint8Array) => writeAt(fd, position, bytes),
+    sync: () => fsyncSync(fd),
+  };
+  const archive = new ArchiveWriter(output, folder, new Date());
   return {
-    async dump(_, vmcore, form) {
-      const fd = openSync(device, 'r+');
-      try {
-        let position = 0;
-        const header = Buffer.alloc(HEADER_SIZE);
-        writeAt(fd, 0, header);
-        fsyncSync(fd);
-        for await (const piece of filtered(vmcore, form) as AsyncIterable<Buffer>) {
-          const inHeader = Math.max(0, Math.min(piece.length, HEADER_SIZE - position));
-          piece.copy(header, position, 0, inHeader);
-          writeAt(fd, position + inHeader, piece.subarray(inHeader));
-          position += piece.length;
-        }
-        fsyncSync(fd);
-        writeAt(fd, 0, header);
-        fsyncSync(fd);
-      } finally {
-        closeSync(fd);
-      }
-    },
-    close: async () => {},
+    write: (name, bytes) => archive.add(name, [bytes]),
+    dump: (name, vmcore, form) => archive.add(name, filtered(vmcore, form)),
+    close: async () => closeSync(fd),
   };
 }
-
-/** Of a stream of makedumpfile: MAX_SIZE_MDF_HEADER. */
-const HEADER_SIZE = 4096;
 
 function sshStore(place: SshPlace, folder: string): Store {
   return {

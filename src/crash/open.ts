@@ -1,6 +1,7 @@
 /** Opens a dump of any format. */
 import { FormatError } from '../errors.ts';
 import type { Range } from '../mem/range.ts';
+import { dumpIn } from './archive.ts';
 import type { PageTools } from './codec/page.ts';
 import { openElf } from './elf.ts';
 import { withVmcoreinfo } from './findinfo.ts';
@@ -30,7 +31,7 @@ export function openDump(readers: readonly [Reader, ...Reader[]], options: OpenO
 function openFormat(readers: readonly [Reader, ...Reader[]], options: OpenOptions): PageSource {
   const [first, ...others] = readers;
   if (options.ram !== undefined) return openRaw(alone(readers), options.ram);
-  const inputs = readers.map(unflattened) as [KdumpInput, ...KdumpInput[]];
+  const inputs = readers.map((reader) => unflattened(dumpIn(reader))) as [KdumpInput, ...KdumpInput[]];
   const [{ reader, flattened, isWhole }] = inputs;
   const magic = magicOf(reader);
   if (magic.startsWith(KDUMP_SIGNATURE)) return openKdump(inputs, options.tools);

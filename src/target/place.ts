@@ -3,18 +3,19 @@
  * user named is looked at while the system is whole, and what that kernel must know to get there without it is written down:
  *
  *     DIR                          the disk by its identity, the path in its file system
- *     /dev/...                     the disk
+ *     /dev/...                     the disk or partition, by where it is plugged in, its serial number and size
  *     nfs:HOST:/DIR                the card, its address and gateway as they are now; the server's address
  *     ssh:USER@HOST:DIR            and the ssh program, a key, the server's own key
  *     ssh://USER@HOST:PORT/DIR
  *     http(s)://HOST/PATH          and the certificates that this machine trusts
  */
-import { existsSync, mkdirSync, realpathSync, statSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, realpathSync, statSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import type { CpioEntry } from '../kexec/cpio.ts';
 import { blockDevice, deviceChain, lowerDevices, numberOf } from '../sys/devices.ts';
 import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
+import { openBlock } from './block.ts';
 import { certificates } from './http.ts';
 import { type Identity, identityOf } from './identity.ts';
 import { findHost, type Host } from './network.ts';
@@ -68,6 +69,8 @@ export interface Needs {
 
 export interface FoundPlace extends Needs {
   readonly place: Place;
+  /** What the user should know of it. */
+  readonly note?: string;
 }
 
 export interface Wanted {
@@ -161,13 +164,36 @@ export function findDirectory(text: string, what: string): FoundPlace {
   return { place, ...nothing, modules, aliases: [...aliases, `fs-${mount.type}`, 'crypto-crc32c'] };
 }
 
+/** A disk or partition that holds nothing, or an earlier dump. */
 function findBlock(text: string, what: string): FoundPlace {
   const folder = plainDevice(what, numberOf(text)!);
+  const held = heldBy(text, what);
   return {
     place: { kind: 'block', text, device: { ...identityOf(folder), content: undefined } },
     ...nothing,
     ...deviceChain(folder),
+    ...(held !== undefined && {
+      note: `${text} holds ${held}; the next dump takes its place. To keep it: tar -xf ${text}`,
+    }),
   };
+}
+
+/** The folder of the dump on it. @throws UnsupportedError where it is used for something else */
+function heldBy(text: string, what: string): string | undefined {
+  try {
+    const { fd, held } = openBlock(text, 'read');
+    closeSync(fd);
+    return held;
+  } catch (error) {
+    const isBusy = (error as NodeJS.ErrnoException).code === 'EBUSY';
+    throw new UnsupportedError({
+      what,
+      why: isBusy ? 'it is in use: mounted, swap, or part of another device' : (error as Error).message,
+      remedy: isBusy
+        ? 'name a directory on it, or another device'
+        : `name another, or if nothing on it is needed: dd if=/dev/zero of=${text} bs=68K count=1`,
+    });
+  }
 }
 
 /** The device's folder in sysfs. @throws UnsupportedError where it is put together of others */

@@ -4,13 +4,16 @@
  */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
 import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from '../../lab/capture.ts';
 import { drgnView, fetchCrash, fetchDrgn, fetchVmlinux } from '../../lab/debuggers.ts';
-import type { Disk, OwnDisk } from '../../lab/disk.ts';
+import { type Disk, emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import { guestFile } from '../../lab/dumps.ts';
 import { faultModule, faultProgram } from '../../lab/fault/build.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
@@ -29,6 +32,8 @@ const full = process.env.TIDEOVER_FULL !== undefined;
 
 /** Of the machine, for the capture kernel. */
 const CRASH_MEMORY = 256;
+/** What docs/crash.md says is enough for a disk. */
+const SMALL_CRASH_MEMORY = 192;
 
 interface Armed {
   readonly memory?: number;
@@ -164,12 +169,15 @@ test('a server that has no room for the dump keeps log and reason, and by ssh an
 
 const inFull = full ? test : () => {};
 
-inFull('a disk that is full keeps the log and no half file, and all goes to a server', async () => {
+inFull('a disk that is full keeps the log and no half file; servers that are gone are passed over', async () => {
   const received = join(folder, 'received');
+  const cut = await goneServer();
   const server = await httpServer(received);
   const disk = await crashDisk(64);
-  const vm = await armedGuest('7.2', disk, `--target /mnt/data/crash --target http://${HOST}/crash`, {
-    hostPorts: { 80: server.port },
+  // At port 82 nobody answers.
+  const targets = ['/mnt/data/crash', ...[81, 82, 80].map((port) => `http://${HOST}:${port}/crash`)];
+  const vm = await armedGuest('7.2', disk, targets.map((target) => `--target ${target}`).join(' '), {
+    hostPorts: { 80: server.port, 81: cut.port },
   });
   try {
     const fill = (name: string, more = '') => `dd if=/dev/zero of=/mnt/data/${name} bs=64k ${more}`;
@@ -180,6 +188,11 @@ inFull('a disk that is full keeps the log and no half file, and all goes to a se
     await vm.off();
     const [saved] = await dumpsOn(disk, join(folder, 'full'));
     assert.deepEqual(saved!.files, ['vmcore-dmesg.txt', 'why.txt']);
+    const said = vm.console.text;
+    assert.match(said, /\/mnt\/data\/crash: not all was saved: .*ENOSPC/);
+    assert.match(said, /:81\/crash: not all was saved/);
+    assert.match(said, /:82\/crash: cannot be reached: .* does not answer at port 82/);
+    assert.ok(cut.isUsed(), 'it was gone when the dump had begun');
     const [name] = readdirSync(join(received, 'crash'));
     const at = join(received, 'crash', name!);
     assert.deepEqual(readdirSync(at).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
@@ -187,21 +200,77 @@ inFull('a disk that is full keeps the log and no half file, and all goes to a se
   } finally {
     await vm.close();
     server.close();
+    cut.close();
     disk.remove();
   }
 });
 
-inFull('by NFS', async () => {
-  const stored = join(folder, 'nfs');
-  mkdirSync(stored);
-  const server = await nfsServer(stored);
-  const disk = await crashDisk();
-  const vm = await armedGuest('6.18', disk, `--target nfs:${HOST}:/dumps`, {
-    hostPorts: { 2049: server.port },
-    modules: ['nfsv4'],
+/** An HTTP server that takes all but the dump: of that a part, and then it is gone. */
+async function goneServer() {
+  let isUsed = false;
+  const server = createServer((request, response) => {
+    if (!request.url!.endsWith('/vmcore')) {
+      request.resume().on('end', () => response.writeHead(201).end());
+      return;
+    }
+    isUsed = true;
+    request.once('data', () => {
+      server.close();
+      server.closeAllConnections();
+    });
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  return { port: (server.address() as AddressInfo).port, isUsed: () => isUsed, close: () => server.close() };
+}
+
+inFull('block devices: one without room keeps the log, the next has all, and is read as it is', async () => {
+  const [disk, small, large] = [await crashDisk(), emptyDisk(2 ** 20), emptyDisk(2 ** 28)];
+  const vm = await armedGuest('6.1', disk, '--target /dev/vdb --target /dev/vdc', {
+    disks: [small, large],
+    prepare: (guest) => refused(guest, '--target /dev/vda', /\/dev\/vda: it is in use/),
   });
   try {
     void vm.run('tideover crash test --yes').catch(() => {});
+    await vm.off();
+    assert.match(vm.console.text, /\/dev\/vdb: not all was saved: .*ENOSPC.*tideover: saved to \/dev\/vdc/s);
+    const listed = ({ path }: OwnDisk) =>
+      execFileSync('tar', ['-tf', path], { encoding: 'utf8' })
+        .trim()
+        .split('\n')
+        .map((name) => name.replace(/^lab-\d{12}\//, ''));
+    assert.deepEqual(listed(small), ['', 'vmcore-dmesg.txt', 'why.txt']);
+    assert.deepEqual(listed(large), ['', 'vmcore-dmesg.txt', 'why.txt', 'vmcore']);
+    assert.match(why(large.path), /sysrq/i);
+    const to = join(folder, 'block');
+    mkdirSync(to);
+    execFileSync('tar', ['-xf', large.path, '--strip-components=1', '-C', to]);
+    assert.match(readFileSync(join(to, 'vmcore-dmesg.txt'), 'utf8'), /sysrq: Trigger a crash/);
+    const { makedumpfile } = await fetchMakedumpfile();
+    await makedumpfile('--dump-dmesg', join(to, 'vmcore'), join(to, 'theirs'));
+    assert.match(readFileSync(join(to, 'theirs'), 'utf8'), /sysrq: Trigger a crash/);
+  } finally {
+    await vm.close();
+    for (const each of [disk, small, large]) each.remove();
+  }
+});
+
+inFull('by NFS, and then a shell', async () => {
+  const stored = join(folder, 'nfs');
+  mkdirSync(stored);
+  const server = await nfsServer(stored);
+  const disk = await crashDisk(512, ['/bin/busybox']);
+  const vm = await armedGuest('6.18', disk, `--target nfs:${HOST}:/dumps --then shell`, {
+    hostPorts: { 2049: server.port },
+    modules: ['nfsv4'],
+    programs: ['busybox'],
+  });
+  try {
+    void vm.run('tideover crash test --yes').catch(() => {});
+    // What is typed before it asks may be lost.
+    await vm.waitFor(/tideover: a shell.*# /s, LONG_MS);
+    vm.console.write('echo sum $((20 + 22)) of $(ls /proc/vmcore)\n');
+    await vm.waitFor(/sum 42 of \/proc\/vmcore/, LONG_MS);
+    vm.console.write('exit\n');
     await vm.off();
     const [dump] = readdirSync(stored);
     assert.deepEqual(readdirSync(join(stored, dump!)).sort(), ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
@@ -246,10 +315,12 @@ const pairs: readonly (readonly [KernelName, Death, string])[] = [
 ];
 
 for (const [name, death, compress] of full ? pairs : []) {
-  test(`${death} of kernel ${name}, with ${compress}: other programs read the dump too`, async () => {
+  test(`${death} of kernel ${name}, with ${compress}: other programs read the dump too`, async (t) => {
     const { log, why: reason, needs } = deaths[death];
     const disk = await crashDisk();
-    const vm = await armedGuest(name, disk, `--target /mnt/data/crash --compress ${compress}`);
+    const vm = await armedGuest(name, disk, `--target /mnt/data/crash --compress ${compress}`, {
+      crashMemory: SMALL_CRASH_MEMORY,
+    });
     try {
       await vm.copyIn(guestFile('crash'), '/tmp/crash');
       if (needs === 'module') await vm.copyIn(await faultModule(await kernelNamed(name)), '/tmp/fault.ko');
@@ -258,6 +329,7 @@ for (const [name, death, compress] of full ? pairs : []) {
       else if (death !== 'sysrq') await vm.check(`sh /tmp/crash prepare ${death}`);
       void vm.run(death === 'sysrq' ? 'tideover crash test --yes' : `sh /tmp/crash now ${death}`).catch(() => {});
       await vm.off();
+      t.diagnostic(vm.console.text.match(/tideover: .*/g)!.join('; '));
       const [saved] = await dumpsOn(disk, join(folder, `${name}-${death}`));
       assert.deepEqual(saved!.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
       const text = (file: string) => readFileSync(join(saved!.path, file), 'utf8');

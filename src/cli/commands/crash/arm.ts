@@ -9,11 +9,13 @@ export const arm = command({
   description: [
     'What is not said here comes from /etc/tideover/crash.conf, with the keys of kdump.conf(5). Several targets are tried one after the ' +
       'other. In each the capture kernel makes a folder HOST-DATE with the log (vmcore-dmesg.txt), why it died (why.txt) and the dump ' +
-      '(vmcore); to ssh:, http: and block devices the dump goes as a stream, which tideover crash reads too.',
+      '(vmcore); to ssh: and http: the dump goes as a stream, which tideover crash reads too.',
+    'To a block device without a file system they go as a tar archive from its first byte on: tar -xf /dev/X brings them, and ' +
+      'tideover crash reads the dump where it is. What was on the device is lost, so it must be zeros or an earlier dump.',
     'Memory for it is set aside when this kernel starts: crashkernel=192M on its command line.',
     'After --then boot the kernel is started again by kexec, on the memory map that the machine had, and finds what memory preserves ' +
       '(tideover pkram) as it was when the capture kernel was loaded.',
-    'With --json: {"kernel", "release", "targets", "reserved", "free"}, the last two in bytes.',
+    'With --json: {"kernel", "release", "targets", "reserved", "free", "notes"}; "reserved" and "free" are in bytes.',
   ],
   flags: {
     target: {
@@ -69,6 +71,7 @@ export const arm = command({
       }).filter(([, value]) => value !== undefined),
     );
     const armed = await load({ ...readSettings(flags.config), ...asked }, locationForCapture());
+    for (const note of armed.notes) io.warn(note);
     io.info(`armed: kernel ${armed.release} will save to ${armed.targets.join(', or to ')}`);
     return {
       json: armed,
