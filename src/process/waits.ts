@@ -71,6 +71,8 @@ interface Sleeper {
   readonly args: readonly number[];
   /** Of the whole call, in nanoseconds. */
   readonly time: number;
+  /** When it is over at the latest, CLOCK_MONOTONIC of the system in nanoseconds: the call had been made when it was looked at. */
+  readonly latest: number;
   readonly processor: number;
   /** When it fell asleep, in nanoseconds of a clock of its processor. */
   readonly since: number;
@@ -90,7 +92,7 @@ export function lookAtWaits(pids: Iterable<number>): Waits {
   if (sleepers.length === 0) return found;
   const timers = readTimers();
   const clocks = processorClocks(new Set(sleepers.map(({ processor }) => processor)));
-  for (const { tid, call, args, time, processor, since } of sleepers) {
+  for (const { tid, call, args, time, latest, processor, since } of sleepers) {
     const clock = clocks.get(processor);
     if (clock === undefined) continue;
     const slept = Math.max(0, clock.shows - since);
@@ -99,7 +101,7 @@ export function lookAtWaits(pids: Iterable<number>): Waits {
     const tolerance = Math.max(ALIKE, 0.02 * slept);
     const near = timers.filter((expires) => Math.abs(expires - guess) <= tolerance);
     // Which of several it is cannot be told, and a busy kernel may leave one out of its list. No wait may end too early.
-    const until = Math.max(...near) + (near.length > 1 ? ALIKE : 0);
+    const until = Math.min(latest, Math.max(...near) + (near.length > 1 ? ALIKE : 0));
     if (near.length > 0) found.set(tid, { call, args, until });
   }
   return found;
@@ -114,13 +116,23 @@ function sleeperOf(pid: number, tid: number): Sleeper | undefined {
   const fields = readProcText(`${folder}/syscall`).trim().split(' ').map(Number);
   const call = fields[0]!;
   const args = fields.slice(1, 7);
+  const seen = Number(systemTime('monotonic'));
   const timed = calls.get(call);
   if (timed === undefined || timed.relative?.(args) === false) return undefined;
   const time = timeOf(pid, timed, args[timed.argument]!);
   if (time === undefined) return undefined;
   const start = EXEC_START.exec(readProcText(`${folder}/sched`));
   if (start === null) return undefined;
-  return { tid, call, args, time, processor: readStat(`${pid}/task/${tid}`).processor, since: nanoseconds(start) };
+  const latest = seen + time;
+  return {
+    tid,
+    call,
+    args,
+    time,
+    latest,
+    processor: readStat(`${pid}/task/${tid}`).processor,
+    since: nanoseconds(start),
+  };
 }
 
 let scratch: Region | undefined;

@@ -17,6 +17,8 @@ import {
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { LOCK_EX } from '../../../src/abi/fcntl.ts';
+import { openDirectory } from '../../../src/image/directory.ts';
+import { readTree } from '../../../src/image/tree.ts';
 import { flock } from '../../../src/sys/files.ts';
 import { readHugePagePool } from '../../../src/sys/hugepages.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
@@ -100,6 +102,26 @@ test('calls that wait for a time end when they would have', async (t) => {
   await target.moveOn(pid);
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+test('of short waits beside each other no more is left than all of their time', async (t) => {
+  const target = Bench.of(t);
+  const pid = target.start('python3', ['-c', SHORT_WAITS]);
+  await target.says('ready');
+  const { status, stderr } = target.tideover('checkpoint', '-t', `${pid}`, '-D', target.image, '--leave-running');
+  assert.equal(status, 0, stderr);
+  const { threads } = readTree(openDirectory(target.image)).tasks[0]!;
+  for (const { core } of threads) assert.ok((core.thread_core!.attributes!.call_left ?? 0n) <= 200_000_000n);
+});
+
+const SHORT_WAITS = `
+import select, threading, time
+def wait():
+  while True: select.poll().poll(200)
+for each in range(20):
+  threading.Thread(target=wait).start()
+  time.sleep(0.01)
+print('ready', flush=True)
+`;
 
 test('signals by which our own work in a process ends wait on in it', async (t) => {
   const target = Bench.of(t);
