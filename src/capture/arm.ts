@@ -47,9 +47,6 @@ export interface Armed {
  */
 const RUNNING = 48 * 2 ** 20;
 
-/** Options for Node there: of its heap's youngest part it keeps 48 MiB otherwise. */
-export const SMALL_NODE = ['--max-semi-space-size=1'];
-
 /** @param append further words for the capture kernel's command line @throws UnsupportedError before anything is loaded */
 export async function arm(settings: CrashSettings, append: readonly string[] = []): Promise<Armed> {
   requireKexecLoad();
@@ -87,7 +84,6 @@ export async function arm(settings: CrashSettings, append: readonly string[] = [
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases)), ZRAM],
     program: CAPTURE_BUNDLE,
     args: ['crash', 'save'],
-    nodeOptions: SMALL_NODE,
     files: filesFor(orders, found),
   });
   const free = requireRoom(reserved, image.size + 2 * made.initrd.length + (made.pram?.length ?? 0));

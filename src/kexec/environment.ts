@@ -35,8 +35,6 @@ export interface EnvironmentRequest {
   readonly program?: string;
   /** Words for tideover: `['crash', 'save']`. */
   readonly args: readonly string[];
-  /** Options for Node. */
-  readonly nodeOptions?: readonly string[];
   /** Put into the initramfs, with the folders that they lie in. */
   readonly files?: readonly CpioEntry[];
 }
@@ -49,6 +47,8 @@ export interface Environment {
   readonly modules: readonly string[];
 }
 
+/** Of the youngest part of its heap, Node keeps 48 MiB otherwise, for each thread. Processes that it starts get them too. */
+const NODE_OPTIONS = ['--max-semi-space-size=1'];
 const FOLDERS = ['dev', 'etc', 'mnt', 'modules', 'proc', 'root', 'run', 'sys', 'system', 'tmp', 'var'];
 const LINKS = {
   usr: 'system/usr',
@@ -158,7 +158,7 @@ function initProgram(modules: readonly string[], inPlace: boolean, request: Envi
       nr: NR.execve,
       args: [
         NODE,
-        ['node', ...(request.nodeOptions ?? []), request.program ?? BUNDLE, ...request.args],
+        ['node', ...NODE_OPTIONS, request.program ?? BUNDLE, ...request.args],
         ['PATH=/usr/bin', 'HOME=/root', 'TERM=linux', 'MALLOC_ARENA_MAX=1'],
       ],
       orSay: `tideover: cannot start ${NODE}\n`,

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
+import { append } from '../crash/io/output.ts';
 import { close, pipe2 } from '../sys/files.ts';
 import { PiecesFile } from './pieces.ts';
 import type { HttpPlace, SshPlace } from './place.ts';
@@ -51,67 +52,61 @@ export function closePlace(remote: sftp.Remote): void {
   }
 }
 
-function pipe(): readonly [read: number, write: number] {
-  const fds = new Int32Array(2);
-  pipe2({ pipefd: new Uint8Array(fds.buffer), flags: O_CLOEXEC });
-  return [fds[0]!, fds[1]!];
-}
-
-/** Speaks SFTP on streams for one file, which is on an HTTP server. Ends when they do. */
-export async function serveHttpFile(input: AsyncIterable<Buffer>, output: (bytes: Uint8Array) => void): Promise<void> {
+/**
+ * Speaks SFTP on two descriptors for one file, which is on an HTTP server. Ends when what is asked does. What is read from is waited for
+ * without anything else being done: there is nothing under way then.
+ *
+ * @throws Error where it is no SFTP
+ */
+export async function serveHttpFile(from: number, to: number): Promise<void> {
+  const output = (bytes: Uint8Array) => append(to, bytes);
+  const answer = Buffer.alloc(sftp.PIECE);
   let file: PiecesFile | undefined;
-  for await (const [type, body] of packets(input)) {
+  for (let found = sftp.readPacket(from); found !== undefined; found = sftp.readPacket(from)) {
+    const [type] = found;
+    const body = found.subarray(1);
     if (type === sftp.SSH_FXP_INIT) {
       output(sftp.packet(sftp.SSH_FXP_VERSION, sftp.u32(3)));
       continue;
     }
-    const id = body.subarray(0, 4);
+    const id = Uint8Array.from(body.subarray(0, 4));
     const status = (code: number, message = '') =>
       output(sftp.packet(sftp.SSH_FXP_STATUS, id, sftp.u32(code), sftp.text(message), sftp.text('')));
     try {
       if (type === sftp.SSH_FXP_OPEN) {
-        const { server, url } = JSON.parse(stringAt(body, 4).toString()) as HttpFile;
+        const { server, url } = JSON.parse(sftp.stringAt(body, 4).toString()) as HttpFile;
         file = new PiecesFile({ server }, url);
         output(sftp.packet(sftp.SSH_FXP_HANDLE, id, sftp.text('file')));
         continue;
       }
       if (file === undefined) throw new Error('nothing is open');
-      const behind = 8 + stringAt(body, 4).length;
+      const behind = 8 + sftp.stringAt(body, 4).length;
       if (type === sftp.SSH_FXP_READ) {
-        const bytes = await file.read(Number(body.readBigUInt64BE(behind)), body.readUInt32BE(behind + 8));
-        if (bytes.length === 0) status(sftp.SSH_FX_EOF);
-        else output(sftp.packet(sftp.SSH_FXP_DATA, id, sftp.string(bytes)));
+        const wanted = answer.subarray(0, body.readUInt32BE(behind + 8));
+        const length = await file.read(Number(body.readBigUInt64BE(behind)), wanted);
+        if (length === 0) status(sftp.SSH_FX_EOF);
+        else {
+          output(sftp.packetBefore(length, sftp.SSH_FXP_DATA, id, sftp.u32(length)));
+          output(wanted.subarray(0, length));
+        }
       } else if (type === sftp.SSH_FXP_WRITE) {
-        await file.write(Number(body.readBigUInt64BE(behind)), stringAt(body, behind + 8));
+        await file.write(Number(body.readBigUInt64BE(behind)), sftp.stringAt(body, behind + 8));
         status(sftp.SSH_FX_OK);
       } else if (
         type === sftp.SSH_FXP_CLOSE ||
-        (type === sftp.SSH_FXP_EXTENDED && stringAt(body, 4).toString() === sftp.FSYNC)
+        (type === sftp.SSH_FXP_EXTENDED && sftp.stringAt(body, 4).toString() === sftp.FSYNC)
       ) {
         await file.sync();
         status(sftp.SSH_FX_OK);
-      } else throw new Error(`sftp.packet ${type} is not known here`);
+      } else throw new Error(`packet ${type} is not known here`);
     } catch (error) {
       status(sftp.SSH_FX_FAILURE, (error as Error).message);
     }
   }
 }
 
-/** Type and what follows it. */
-async function* packets(input: AsyncIterable<Buffer>): AsyncGenerator<readonly [type: number, body: Buffer]> {
-  let rest = Buffer.alloc(0);
-  for await (const part of input) {
-    rest = Buffer.concat([rest, part]);
-    for (;;) {
-      if (rest.length < 5) break;
-      const end = 4 + rest.readUInt32BE(0);
-      if (rest.length < end) break;
-      yield [rest[4]!, rest.subarray(5, end)];
-      rest = rest.subarray(end);
-    }
-  }
-}
-
-function stringAt(body: Buffer, at: number): Buffer {
-  return body.subarray(at + 4, at + 4 + body.readUInt32BE(at));
+function pipe(): readonly [read: number, write: number] {
+  const fds = new Int32Array(2);
+  pipe2({ pipefd: new Uint8Array(fds.buffer), flags: O_CLOEXEC });
+  return [fds[0]!, fds[1]!];
 }

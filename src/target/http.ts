@@ -74,18 +74,32 @@ export async function put(
 ): Promise<void> {
   const headers = length === undefined ? {} : { 'Content-Length': length };
   const response = await send(server, url, { method: 'PUT', headers, body, ...(ca && { ca }) });
-  response.resume();
-  if (!isGood(response)) throw new Error(`PUT ${shownUrl(url)}: ${response.statusCode} ${response.statusMessage}`);
+  if (!isGood(response)) {
+    response.resume();
+    throw new Error(`PUT ${shownUrl(url)}: ${response.statusCode} ${response.statusMessage}`);
+  }
+  // To its end: the connection is free for the next request then.
+  for await (const _ of response);
 }
 
-/** @returns all of it, undefined where there is none @throws Error with what the server said */
-export async function get(server: HttpServer, url: string): Promise<Buffer | undefined> {
+/**
+ * All of it, or as much as there is room for.
+ *
+ * @returns how many bytes that is, undefined where there is none @throws Error with what the server said
+ */
+export async function get(server: HttpServer, url: string, into: Uint8Array): Promise<number | undefined> {
   const response = await send(server, url, { method: 'GET' });
-  const parts: Buffer[] = [];
-  for await (const part of response as AsyncIterable<Buffer>) parts.push(part);
+  const isWanted = isGood(response);
+  let done = 0;
+  for await (const part of response as AsyncIterable<Buffer>) {
+    if (!isWanted) continue;
+    const taken = part.subarray(0, into.length - done);
+    into.set(taken, done);
+    done += taken.length;
+  }
   if (response.statusCode === 404) return undefined;
-  if (!isGood(response)) throw new Error(`GET ${shownUrl(url)}: ${response.statusCode} ${response.statusMessage}`);
-  return Buffer.concat(parts);
+  if (!isWanted) throw new Error(`GET ${shownUrl(url)}: ${response.statusCode} ${response.statusMessage}`);
+  return done;
 }
 
 function isGood({ statusCode = 0 }: IncomingMessage): boolean {

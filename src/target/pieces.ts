@@ -32,24 +32,26 @@ export class PiecesFile {
   readonly #url: string;
   /** The last used comes last. */
   readonly #pieces = new Map<number, Piece>();
+  /** Memory of pieces that are gone. It is used again: the collector may leave thirty such lie before it begins. */
+  readonly #spare: Buffer[] = [];
 
   constructor(server: HttpServer, url: string) {
     this.#server = server;
     this.#url = url.replace(/\/+$/, '');
   }
 
-  /** @returns fewer bytes than asked for at the end. @throws Error with what the server said */
-  async read(position: number, length: number): Promise<Uint8Array> {
-    const parts: Uint8Array[] = [];
-    for (let at = position; at < position + length; ) {
-      const within = at % PIECE;
-      const piece = await this.#whole((at - within) / PIECE);
-      const part = piece.bytes.subarray(within, Math.min(piece.length, within + position + length - at));
+  /** @returns fewer bytes than there is room for at the end. @throws Error with what the server said */
+  async read(position: number, into: Uint8Array): Promise<number> {
+    let done = 0;
+    while (done < into.length) {
+      const within = (position + done) % PIECE;
+      const piece = await this.#whole((position + done - within) / PIECE);
+      const part = piece.bytes.subarray(within, Math.min(piece.length, within + into.length - done));
       if (part.length === 0) break;
-      parts.push(Uint8Array.from(part));
-      at += part.length;
+      into.set(part, done);
+      done += part.length;
     }
-    return Buffer.concat(parts);
+    return done;
   }
 
   async write(position: number, bytes: Uint8Array): Promise<void> {
@@ -72,7 +74,7 @@ export class PiecesFile {
     // What lies between two parts that were written is the server's.
     if (piece?.known !== undefined && (from > piece.known.to || to < piece.known.from))
       piece = await this.#whole(index);
-    piece ??= { index, bytes: Buffer.alloc(PIECE), length: 0, known: { from, to }, dirty: true };
+    piece ??= { index, bytes: this.#memory(), length: 0, known: { from, to }, dirty: true };
     piece.bytes.set(bytes, from);
     piece.dirty = true;
     piece.length = Math.max(piece.length, to);
@@ -92,11 +94,14 @@ export class PiecesFile {
       await this.#use(here);
       return here;
     }
-    const there = await this.#often(() => get(this.#server, this.#name(index)));
-    const bytes = Buffer.alloc(PIECE);
-    if (there !== undefined) bytes.set(there.subarray(0, PIECE));
-    if (here?.known !== undefined) bytes.set(here.bytes.subarray(here.known.from, here.known.to), here.known.from);
-    const length = Math.max(there?.length ?? 0, here?.length ?? 0);
+    const bytes = this.#memory();
+    const found = (await this.#often(() => get(this.#server, this.#name(index), bytes))) ?? 0;
+    if (here?.known !== undefined) {
+      const { from, to } = here.known;
+      bytes.set(here.bytes.subarray(from, to), from);
+      this.#spare.push(here.bytes);
+    }
+    const length = Math.max(found, here?.length ?? 0);
     const piece = { index, bytes, length, known: undefined, dirty: here?.dirty ?? false };
     await this.#use(piece);
     return piece;
@@ -108,7 +113,15 @@ export class PiecesFile {
     if (this.#pieces.size <= KEPT) return;
     const [oldest] = this.#pieces.values();
     await this.#send(oldest!);
-    this.#pieces.delete(oldest!.index);
+    // What is not all here has been replaced by what is.
+    const sent = this.#pieces.get(oldest!.index);
+    if (sent === undefined) return;
+    this.#pieces.delete(sent.index);
+    this.#spare.push(sent.bytes);
+  }
+
+  #memory(): Buffer {
+    return this.#spare.pop()?.fill(0) ?? Buffer.alloc(PIECE);
   }
 
   async #send(piece: Piece): Promise<void> {

@@ -30,10 +30,11 @@ export const FSYNC = 'fsync@openssh.com';
 
 const VERSION = 3;
 /** OpenSSH takes packets of 256 KiB; every server takes ones of 32 KiB, with some room for their heads. */
-const PIECE = 32 << 10;
+export const PIECE = 32 << 10;
 /** Asked for before an answer is waited for. */
 const WINDOW = 64;
-const LONGEST = 1 << 20;
+/** Of a packet: what is asked for, with its head, and what any server says besides. */
+const LONGEST = 64 << 10;
 
 /** Descriptors, which are of the process: a thread that has these numbers can use the file, one at a time. */
 export interface Remote {
@@ -52,29 +53,36 @@ export function openRemote(name: string, to: number, from: number, path: string)
   if (type !== SSH_FXP_VERSION) throw new Error(`${name}: there is no SFTP at the other end`);
   const flags = u32(SSH_FXF_READ | SSH_FXF_WRITE | SSH_FXF_CREAT);
   const attributes = [u32(SSH_FILEXFER_ATTR_PERMISSIONS), u32(0o600)];
-  const [answer] = conversation.ask([[SSH_FXP_OPEN, text(path), flags, ...attributes]]);
-  if (answer!.type !== SSH_FXP_HANDLE) throw conversation.failure('open', answer!);
-  return { name, to, from, handle: answer!.body.subarray(4, 4 + answer!.body.readUInt32BE(0)) };
+  const answer = conversation.ask(SSH_FXP_OPEN, text(path), flags, ...attributes);
+  if (answer.type !== SSH_FXP_HANDLE) throw conversation.failure('open', answer);
+  return { name, to, from, handle: Uint8Array.from(stringAt(answer.body, 0)) };
 }
 
 /** As Reader.read: fewer bytes than asked for only at the end. @throws Error with what the other end says */
 export function readRemote({ name, to, from, handle }: Remote, position: number, into: Uint8Array): number {
   const conversation = new Conversation(name, to, from);
+  const found = new Int32Array(WINDOW);
   for (let done = 0; done < into.length; ) {
-    const pieces = windowOf(done, into.length);
-    const answers = conversation.ask(
-      pieces.map(([at, length]) => [SSH_FXP_READ, string(handle), u64(position + at), u32(length)]),
-    );
-    for (const [i, answer] of answers.entries()) {
-      const [at, length] = pieces[i]!;
-      if (answer.type === SSH_FXP_STATUS && answer.body.readUInt32BE(0) === SSH_FX_EOF) return done;
-      if (answer.type !== SSH_FXP_DATA) throw conversation.failure('read', answer);
-      const bytes = answer.body.subarray(4, 4 + answer.body.readUInt32BE(0));
-      into.set(bytes, at);
-      done = at + bytes.length;
-      // What it sent of a later piece is asked for again.
-      if (bytes.length < length) break;
+    const start = done;
+    const [count, end] = windowOf(start, into.length);
+    for (let i = 0, at = start; i < count; i++, at += PIECE) {
+      conversation.send(i, SSH_FXP_READ, 0, string(handle), u64(position + at), u32(Math.min(PIECE, end - at)));
     }
+    conversation.answers(count, ({ type, id, body }) => {
+      if (type === SSH_FXP_STATUS && body.readUInt32BE(0) === SSH_FX_EOF) found[id] = 0;
+      else if (type === SSH_FXP_DATA) {
+        const bytes = stringAt(body, 0);
+        into.set(bytes, start + id * PIECE);
+        found[id] = bytes.length;
+      } else throw conversation.failure('read', { type, id, body });
+    });
+    for (let i = 0; i < count; i++) {
+      done = start + i * PIECE + found[i]!;
+      // What it sent of a later piece is asked for again.
+      if (found[i]! < Math.min(PIECE, end - start - i * PIECE)) break;
+    }
+    const isEnd = found.subarray(0, count).indexOf(0);
+    if (isEnd >= 0 && done === start + isEnd * PIECE) return done;
   }
   return into.length;
 }
@@ -83,37 +91,35 @@ export function readRemote({ name, to, from, handle }: Remote, position: number,
 export function writeRemote({ name, to, from, handle }: Remote, position: number, bytes: Uint8Array): void {
   const conversation = new Conversation(name, to, from);
   for (let done = 0; done < bytes.length; ) {
-    const pieces = windowOf(done, bytes.length);
-    const answers = conversation.ask(
-      pieces.map(([at, length]) => [
-        SSH_FXP_WRITE,
-        string(handle),
-        u64(position + at),
-        string(bytes.subarray(at, at + length)),
-      ]),
-    );
-    for (const answer of answers) conversation.succeed('write', answer);
-    const [at, length] = pieces.at(-1)!;
-    done = at + length;
+    const [count, end] = windowOf(done, bytes.length);
+    for (let i = 0; i < count; i++) {
+      const at = done + i * PIECE;
+      const piece = bytes.subarray(at, Math.min(at + PIECE, end));
+      // As it is, and not in a packet of its own: a machine's memory goes this way.
+      conversation.send(i, SSH_FXP_WRITE, piece.length, string(handle), u64(position + at), u32(piece.length));
+      append(to, piece);
+    }
+    conversation.answers(count, (answer) => conversation.succeed('write', answer));
+    done = end;
   }
 }
 
 /** All that was written is on the other machine's disk. @throws Error, also where the server cannot tell */
 export function syncRemote({ name, to, from, handle }: Remote): void {
   const conversation = new Conversation(name, to, from);
-  conversation.succeed('sync', conversation.ask([[SSH_FXP_EXTENDED, text(FSYNC), string(handle)]])[0]!);
+  conversation.succeed('sync', conversation.ask(SSH_FXP_EXTENDED, text(FSYNC), string(handle)));
 }
 
 /** @throws Error */
 export function closeRemote({ name, to, from, handle }: Remote): void {
   const conversation = new Conversation(name, to, from);
-  conversation.succeed('close', conversation.ask([[SSH_FXP_CLOSE, string(handle)]])[0]!);
+  conversation.succeed('close', conversation.ask(SSH_FXP_CLOSE, string(handle)));
 }
 
-function windowOf(from: number, to: number): [at: number, length: number][] {
-  const pieces: [number, number][] = [];
-  for (let at = from; at < to && pieces.length < WINDOW; at += PIECE) pieces.push([at, Math.min(PIECE, to - at)]);
-  return pieces;
+/** How many pieces are asked for at once, and where the last of them ends. */
+function windowOf(from: number, to: number): readonly [count: number, end: number] {
+  const count = Math.min(WINDOW, Math.ceil((to - from) / PIECE));
+  return [count, Math.min(to, from + count * PIECE)];
 }
 
 interface Answer {
@@ -133,23 +139,37 @@ class Conversation {
     this.#from = from;
   }
 
-  /** @returns the answers, in the order of what was asked */
-  ask(requests: readonly (readonly [type: number, ...body: Uint8Array[]])[]): Answer[] {
-    for (const [id, [type, ...body]] of requests.entries()) append(this.#to, packet(type, u32(id), ...body));
-    const answers = new Array<Answer>(requests.length);
-    for (let i = 0; i < requests.length; i++) {
-      const answer = this.receive();
-      if (answer.id >= requests.length) throw new Error(`${this.#name}: an answer to what nobody asked`);
-      answers[answer.id] = answer;
-    }
-    return answers;
+  /** Asks one thing. @returns the answer, valid until the next */
+  ask(type: number, ...body: Uint8Array[]): Answer {
+    this.send(0, type, 0, ...body);
+    return this.receive();
   }
 
+  /** @param following how many bytes of the packet are still to follow */
+  send(id: number, type: number, following: number, ...body: Uint8Array[]): void {
+    append(this.#to, packetBefore(following, type, u32(id), ...body));
+  }
+
+  /** Takes as many answers, in whatever order they come, also where one of them is no good. @throws what `take` says first */
+  answers(count: number, take: (answer: Answer) => void): void {
+    let failure: unknown;
+    for (let i = 0; i < count; i++) {
+      const answer = this.receive();
+      if (answer.id >= count) throw new Error(`${this.#name}: an answer to what nobody asked`);
+      try {
+        take(answer);
+      } catch (error) {
+        failure ??= error;
+      }
+    }
+    if (failure !== undefined) throw failure;
+  }
+
+  /** @returns valid until the next */
   receive(): Answer {
-    const length = this.#read(4).readUInt32BE(0);
-    if (length < 5 || length > LONGEST) throw new Error(`${this.#name}: a packet of ${length} bytes`);
-    const bytes = this.#read(length);
-    return { type: bytes[0]!, id: bytes.readUInt32BE(1), body: bytes.subarray(5) };
+    const found = readPacket(this.#from);
+    if (found === undefined || found.length < 5) throw new Error(`${this.#name}: the connection has ended`);
+    return { type: found[0]!, id: found.readUInt32BE(1), body: found.subarray(5) };
   }
 
   succeed(what: string, answer: Answer): void {
@@ -157,20 +177,35 @@ class Conversation {
   }
 
   failure(what: string, { type, body }: Answer): Error {
-    const said = type === SSH_FXP_STATUS ? body.toString('utf8', 8, 8 + body.readUInt32BE(4)) : `packet ${type}`;
+    const said = type === SSH_FXP_STATUS ? stringAt(body, 4).toString() : `packet ${type}`;
     return new Error(`${this.#name}: ${what}: ${said}`);
-  }
-
-  #read(length: number): Buffer {
-    const bytes = Buffer.alloc(length);
-    if (readNext(this.#from, bytes) === length) return bytes;
-    throw new Error(`${this.#name}: the connection has ended`);
   }
 }
 
+/** Each thread has one, and uses it again and again: the collector may leave a hundred such lie before it begins. */
+const received = Buffer.alloc(LONGEST);
+
+/** What comes next, behind its length: valid until the next call. @returns undefined at the end @throws Error where it is no packet */
+export function readPacket(from: number): Buffer | undefined {
+  if (readNext(from, received.subarray(0, 4)) < 4) return undefined;
+  const length = received.readUInt32BE(0);
+  if (length === 0 || length > LONGEST) throw new Error(`no SFTP, but a packet of ${length} bytes`);
+  const found = received.subarray(0, length);
+  return readNext(from, found) === length ? found : undefined;
+}
+
 export function packet(type: number, ...body: readonly Uint8Array[]): Uint8Array {
-  const length = 1 + body.reduce((sum, part) => sum + part.length, 0);
+  return packetBefore(0, type, ...body);
+}
+
+/** A packet of which some bytes are still to follow. */
+export function packetBefore(following: number, type: number, ...body: readonly Uint8Array[]): Uint8Array {
+  const length = 1 + following + body.reduce((sum, part) => sum + part.length, 0);
   return Buffer.concat([u32(length), Uint8Array.of(type), ...body]);
+}
+
+export function stringAt(body: Buffer, at: number): Buffer {
+  return body.subarray(at + 4, at + 4 + body.readUInt32BE(at));
 }
 
 export function u32(value: number): Uint8Array {

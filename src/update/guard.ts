@@ -12,7 +12,7 @@
  */
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { captureCommandLine, installedInitrd, installedKernel, requireRoom, SMALL_NODE } from '../capture/arm.ts';
+import { captureCommandLine, installedInitrd, installedKernel, requireRoom } from '../capture/arm.ts';
 import { findNext, type NextKernel } from '../capture/next.ts';
 import { deadLog, logText } from '../capture/save.ts';
 import { readSettings } from '../capture/settings.ts';
@@ -94,7 +94,6 @@ export function prepareGuard(): void {
     aliases: [...new Set(found.flatMap(({ aliases }) => aliases))],
     program: CAPTURE_BUNDLE,
     args: ['update', 'back'],
-    nodeOptions: SMALL_NODE,
     files: [
       { name: dirname(ORDERS).slice(1), mode: 0o40700 },
       { name: ORDERS.slice(1), mode: 0o600, data: JSON.stringify(orders) },

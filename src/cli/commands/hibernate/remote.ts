@@ -9,8 +9,7 @@ export const remote = command({
   ],
   async run() {
     const { serveHttpFile } = await import('../../../target/bridge.ts');
-    const { append } = await import('../../../crash/io/output.ts');
-    await serveHttpFile(process.stdin as AsyncIterable<Buffer>, (bytes) => append(1, bytes));
+    await serveHttpFile(0, 1);
     return { json: {}, text: () => [] };
   },
 });
