@@ -86,6 +86,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
 
   if (options.parent !== undefined) fs.symlinkSync(options.parent, join(partial, PARENT));
 
+  let moving = false;
   const commit = () => {
     for (const [file, { fd }] of reserved) {
       open.delete(fd);
@@ -95,6 +96,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     reserved.clear();
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
+    moving = true;
     moveUp(partial, path);
   };
 
@@ -113,8 +115,9 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     if (made) removeIfEmpty(path);
   };
 
-  /** Under a name that no later image in this directory removes. */
+  /** Under a name that no later image in this directory removes. What is moved up in part the next one who opens it goes on with. */
   const keep = () => {
+    if (moving) return path;
     const kept = join(path, `unsynced-${process.pid}`);
     try {
       fs.renameSync(partial, kept);
@@ -270,9 +273,7 @@ function moveUp(partial: string, path: string): void {
     fs.rmSync(join(path, file), { force: true });
   }
   for (const file of waiting) if (file !== INVENTORY && file !== SUMS_FILE) move(partial, path, file);
-  const sums = join(path, SUMS_FILE);
-  call(`copyfile(${sums})`, () => fs.copyFileSync(join(partial, SUMS_FILE), sums));
-  sync(sums);
+  putSums(partial, path);
   linkParent(path, parentOf(partial));
   // What comes first has to be on the disk first.
   sync(path);
@@ -280,6 +281,25 @@ function moveUp(partial: string, path: string): void {
   fs.rmSync(partial, { recursive: true, force: true });
   sync(path);
 }
+
+/**
+ * Gives the sums a second name, which needs no room: the processes may have ended. Where there are no second names, a copy. Neither
+ * goes through a symbolic link that somebody has put there.
+ */
+function putSums(partial: string, path: string): void {
+  const [from, to] = [join(partial, SUMS_FILE), join(path, SUMS_FILE)];
+  fs.rmSync(to, { force: true });
+  try {
+    call(`link(${to})`, () => fs.linkSync(from, to));
+  } catch (error) {
+    if (!(error instanceof SyscallError && NO_LINKS.includes(error.errnoName))) throw error;
+    call(`copyfile(${to})`, () => fs.copyFileSync(from, to, fs.constants.COPYFILE_EXCL));
+    sync(to);
+  }
+}
+
+/** What link(2) says of a file system without second names, or of too many of them. */
+const NO_LINKS = ['EPERM', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'];
 
 /** Has an image build on another one, or on none. */
 function linkParent(path: string, parent: string | undefined): void {
@@ -330,9 +350,16 @@ function settleAbandoned(path: string, remove: boolean): void {
     const pid = PARTIAL.exec(entry)?.[1];
     if (pid === undefined || lives(Number(pid))) continue;
     const partial = join(path, entry);
+    if (!isOurs(partial)) continue;
     if (isWhole(partial, path)) moveUp(partial, path);
     else if (remove) fs.rmSync(partial, { recursive: true, force: true });
   }
+}
+
+/** Whether a directory is one that we have made, and not what another user would have us take for it. */
+function isOurs(partial: string): boolean {
+  const stat = fs.lstatSync(partial, { throwIfNoEntry: false });
+  return stat?.isDirectory() === true && stat.uid === (process.geteuid?.() ?? stat.uid);
 }
 
 /** Whether all files are there with their sizes, also those that were moved up already. */

@@ -98,6 +98,52 @@ test('what a killed program left is removed, what a living one writes is not', (
   assert.deepEqual(fs.readdirSync(path), []);
 });
 
+/** An image that is whole and was left by a program that is dead. */
+function abandoned(path: string): string {
+  const draft = createDirectory(path, info);
+  writeSample(draft);
+  draft.seal();
+  const [partial] = fs.readdirSync(path).filter((name) => name.startsWith('.partial-'));
+  const left = join(path, '.partial-999999999-abcdef');
+  fs.renameSync(join(path, partial!), left);
+  return left;
+}
+
+test('what a killed program left leads nowhere else', (t) => {
+  const [path, other] = [temporary(t), temporary(t)];
+  const victim = join(other, 'victim');
+  fs.writeFileSync(victim, 'mine');
+  abandoned(path);
+  fs.symlinkSync(victim, join(path, 'tideover.sums'));
+  assert.deepEqual(openDirectory(path).names(), names);
+  assert.equal(fs.readFileSync(victim, 'utf8'), 'mine');
+  assert.ok(fs.lstatSync(join(path, 'tideover.sums')).isFile());
+
+  const elsewhere = join(other, 'image');
+  fs.mkdirSync(elsewhere);
+  const left = abandoned(elsewhere);
+  fs.renameSync(left, join(other, 'theirs'));
+  fs.symlinkSync(join(other, 'theirs'), left);
+  assert.deepEqual(openDirectory(elsewhere).names(), []);
+  assert.deepEqual(fs.readdirSync(join(other, 'theirs')).sort(), names);
+});
+
+test('a commit that fails halfway says where the image is, and is gone on with', (t) => {
+  const path = temporary(t);
+  fs.mkdirSync(join(path, 'files.img', 'in the way'), { recursive: true });
+  const draft = createDirectory(path, info);
+  writeSample(draft);
+  draft.seal();
+  assert.throws(() => draft.commit(), SyscallError);
+  assert.equal(draft.keep(), path);
+  fs.rmSync(join(path, 'files.img'), { recursive: true });
+  const [partial] = fs.readdirSync(path).filter((name) => name.startsWith('.partial-'));
+  fs.renameSync(join(path, partial!), join(path, '.partial-999999999-abcdef'));
+  const store = openDirectory(path);
+  assert.deepEqual(store.names(), names);
+  assert.deepEqual(verify(store), []);
+});
+
 test('the hooks get what they ask for', (t) => {
   const path = temporary(t);
   const calls: string[] = [];
