@@ -8,6 +8,7 @@
  */
 import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { UnsupportedError } from '../errors.ts';
 import { createDirectory } from '../image/directory.ts';
 import { INFO_FILE } from '../image/info.ts';
 import { copySource, type ImageStore, withSource } from '../image/store.ts';
@@ -19,14 +20,40 @@ import { syncFolder } from '../sys/folder.ts';
 import { spillOf } from './workload.ts';
 
 /** Where copies go if nothing is said. */
-export const SPILL_FOLDER = '/var/lib/tideover/spilled';
+const SPILL_FOLDER = '/var/lib/tideover/spilled';
 
 /** statfs(2): file systems in memory, which are gone after a reset. */
 const IN_MEMORY: readonly number[] = [0x0102_1994, 0x8584_58f6];
 
+/** What copies lie in, in a folder that somebody names: what else is there may be called as a tree is. */
+const OWN = 'tideover-spilled';
+
+/**
+ * Where copies are to lie.
+ *
+ * @param wanted folder; undefined for ours where there is room, `none` for no copies
+ * @param bytes that they may take
+ * @returns undefined for nowhere
+ * @throws UnsupportedError where there is no room in the folder that was asked for, or others may write to what is ours in it
+ */
+export function spillFolder(wanted: string | undefined, bytes: number): string | undefined {
+  if (wanted === 'none') return undefined;
+  if (wanted === undefined) return hasRoom(SPILL_FOLDER, bytes) ? SPILL_FOLDER : undefined;
+  const folder = resolve(wanted, OWN);
+  const refuse = (why: string): never => {
+    const remedy = 'name another folder, or --spill none';
+    throw new UnsupportedError({ what: `--spill ${wanted}`, why, remedy });
+  };
+  if (!hasRoom(folder, bytes)) refuse('it is no disk, or there is too little room');
+  const there = lstatSync(folder, { throwIfNoEntry: false });
+  if (there === undefined) return folder;
+  const isOurs = there.isDirectory() && there.uid === process.geteuid!() && (there.mode & 0o022) === 0;
+  return isOurs ? folder : refuse(`${folder} is there, and others may write to it`);
+}
+
 /** Whether a folder is on a disk with this much room, in bytes. */
-export function hasRoom(folder: string, bytes: number): boolean {
-  let there = resolve(folder);
+function hasRoom(folder: string, bytes: number): boolean {
+  let there = folder;
   while (!existsSync(there)) there = dirname(there);
   const { type, bavail, bsize } = statfsSync(there);
   return !IN_MEMORY.includes(type) && bavail * bsize > bytes;

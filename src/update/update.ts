@@ -29,7 +29,7 @@ import {
   writeRecord,
 } from './record.ts';
 import { dropNodes, dropStrayRounds, type Rounds } from './rounds.ts';
-import { dropSpilled, hasRoom, revealSpilled, SPILL_FOLDER, spill } from './spill.ts';
+import { dropSpilled, revealSpilled, spill, spillFolder } from './spill.ts';
 import { sealInPlace } from './standstill.ts';
 import { unseal } from './state.ts';
 import { perform, type Step, UndoneError } from './steps.ts';
@@ -49,7 +49,7 @@ import { checkpointName } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
   readonly trees: readonly KeptTree[];
-  /** Folder for a copy on the disk; undefined for one where there is room, `none` for none. */
+  /** See spillFolder(). */
   readonly spill?: string | undefined;
 }
 
@@ -104,7 +104,7 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
   const memory = measured.reduce((sum, { memory }) => sum + memory, 0);
   demandRoom(memory);
-  const folder = spillFolder(wanted, memory);
+  const folder = spillFolder(wanted, needs(memory));
   const from = readMachine().kernel.release;
   const noGuard = whyNoGuard(next.commandLine);
   const unguarded =
@@ -133,19 +133,6 @@ function demandRoom(memory: number): void {
 /** Bytes of preserved memory, or of a disk, for trees with so much. */
 function needs(memory: number): number {
   return memory + memory / 16 + roomForRounds(memory) + ROOM;
-}
-
-/** @throws UnsupportedError where there is no room in the folder that was asked for */
-function spillFolder(wanted: string | undefined, memory: number): string | undefined {
-  if (wanted === 'none') return undefined;
-  const folder = wanted ?? SPILL_FOLDER;
-  if (hasRoom(folder, needs(memory))) return folder;
-  if (wanted === undefined) return undefined;
-  throw new UnsupportedError({
-    what: `--spill ${folder}`,
-    why: 'it is no disk, or there is too little room',
-    remedy: 'name another folder, or --spill none',
-  });
 }
 
 /** Does what was planned, and does not return. @throws UndoneError's failure where it was undone */

@@ -34,7 +34,7 @@ const requestFlags = {
     value: 'DIR',
     summary:
       'also write the trees to a disk, for a next kernel that finds no memory; if not given, to /var/lib/tideover/spilled where ' +
-      'there is room; none: do not',
+      'there is room; in DIR they lie in tideover-spilled; none: do not',
   },
 } as const satisfies Flags;
 

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
+import { UnsupportedError } from '../../../src/errors.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { MemoryStore, readWhole, withSource } from '../../../src/image/store.ts';
-import { hasRoom, spill } from '../../../src/update/spill.ts';
+import { dropSpilled, spill, spillFolder, spillRound } from '../../../src/update/spill.ts';
 
-const folder = mkdtempSync(join(tmpdir(), 'tideover-spill-'));
+// On a disk, as /tmp may not be.
+const folder = mkdtempSync('/var/tmp/tideover-spill-');
 after(() => rmSync(folder, { recursive: true }));
 
 /** An image of two files. */
@@ -41,6 +42,34 @@ test('a copy on the disk has the files of the image, and one that was there befo
 });
 
 test('there is no room in memory that a reset clears, nor for more than a disk has', () => {
-  assert.equal(hasRoom('/dev/shm/not/there/yet', 1), false);
-  assert.equal(hasRoom('/', 2 ** 60), false);
+  assert.throws(() => spillFolder('/dev/shm/not/there/yet', 1), UnsupportedError);
+  assert.throws(() => spillFolder('/', 2 ** 60), UnsupportedError);
+  assert.equal(spillFolder(undefined, 2 ** 60), undefined);
+  assert.equal(spillFolder('none', 1), undefined);
+});
+
+test('what a folder has beside the copies is left alone, also where it has the name of a tree', () => {
+  const named = join(folder, 'named');
+  const own = join(named, 'postgresql', 'main');
+  mkdirSync(own, { recursive: true });
+  const copies = spillFolder(named, 1)!;
+  spillRound(image(new Uint8Array(4096)), { folder: copies, name: 'postgresql', round: 1 });
+  spill(image(new Uint8Array(4096)), copies, 'postgresql', 1);
+  assert.ok(existsSync(join(copies, 'postgresql', 'inventory.img')));
+  dropSpilled('postgresql', copies);
+  assert.ok(!existsSync(join(copies, 'postgresql')));
+  assert.ok(existsSync(own));
+});
+
+test('a folder for copies that others could have put there is refused', () => {
+  const named = mkdtempSync(join(folder, 'open-'));
+  const copies = join(named, 'tideover-spilled');
+  symlinkSync(folder, copies);
+  assert.throws(() => spillFolder(named, 1), UnsupportedError);
+  rmSync(copies);
+  mkdirSync(copies);
+  chmodSync(copies, 0o777);
+  assert.throws(() => spillFolder(named, 1), UnsupportedError);
+  chmodSync(copies, 0o700);
+  assert.equal(spillFolder(named, 1), copies);
 });
