@@ -6,7 +6,7 @@ import type { ImageStore } from '../image/store.ts';
 import { readTree } from '../image/tree.ts';
 import type { Connection } from '../sys/nftables.ts';
 import { connectionsOf } from './files/inet.ts';
-import { connectionOf, holdPackets } from './files/tcp.ts';
+import { connectionOf, holdPackets, releasePackets } from './files/tcp.ts';
 import { ownNamespaces } from './namespaces.ts';
 
 /** Those of the network namespace that this process is in. A namespace that the image has for itself comes with its restore. */
@@ -18,4 +18,9 @@ export function savedConnections(image: ImageStore): Connection[] {
 /** Drops packets of the image's connections; its restore lets them through again. */
 export function holdConnections(image: ImageStore): void {
   holdPackets(savedConnections(image));
+}
+
+/** Lets packets of the image's connections through, where it is given up. To one that comes then the kernel answers with a reset. */
+export function releaseConnections(image: ImageStore): void {
+  releasePackets(savedConnections(image));
 }

@@ -152,6 +152,20 @@ export async function returnMemory(
   return place.kind === 'pages' ? returnPages(force) : returnPhysical(place, force);
 }
 
+/**
+ * Gives the memory of a medium to the system, unless something of others is in it.
+ *
+ * @returns bytes that are ordinary memory now, and why not more
+ */
+export async function returnUnused(place: Place | undefined): Promise<{ returned: number; why?: string }> {
+  try {
+    return { returned: (await returnMemory(place, false)).returned };
+  } catch (error) {
+    if (!(error instanceof UnsupportedError)) throw error;
+    return { returned: 0, why: `preserved memory stays as it is: ${error.message}` };
+  }
+}
+
 function returnPages(force: boolean) {
   const medium = HugePageMedium.open();
   // With force whatever is in them, be it damaged.

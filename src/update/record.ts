@@ -8,11 +8,12 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import type { NodeInfo } from '../pkram/index.ts';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, openMedium } from './medium.ts';
 
-/** The node of preserved memory. */
-const RECORD_NODE = 'update';
+/** The node of preserved memory, and what it says of its content: another of this name is not ours. */
+const [RECORD_NODE, RECORD_CONTENT] = ['update', 'update'];
 /** On the disk. */
 export const RECORD_FILE = '/var/lib/tideover/update.json';
 
@@ -93,10 +94,14 @@ function fromMemory(): UpdateRecord | undefined {
   const place = findMemory();
   if (place === undefined) return undefined;
   using pkram = openMedium(place, { readOnly: true });
-  if (!pkram.nodes().some(({ name }) => name === RECORD_NODE)) return undefined;
+  if (!pkram.nodes().some(isRecord)) return undefined;
   using peek = pkram.peek(RECORD_NODE, { verify: true });
   const [object] = peek.objects();
   return JSON.parse(Buffer.from(object!.readAll()).toString('utf8'));
+}
+
+function isRecord({ name, content }: NodeInfo): boolean {
+  return name === RECORD_NODE && content === RECORD_CONTENT;
 }
 
 function fromDisk(): UpdateRecord | undefined {
@@ -129,13 +134,13 @@ export function dropRecord(): void {
   const place = findMemory();
   if (place === undefined) return;
   using pkram = openMedium(place, {});
-  if (pkram.nodes().some(({ name }) => name === RECORD_NODE)) pkram.remove(RECORD_NODE);
+  if (pkram.nodes().some(isRecord)) pkram.remove(RECORD_NODE);
 }
 
 function writeToMemory(record: UpdateRecord): void {
   dropRecord();
   using pkram = openMedium(findMemory(), { create: true });
-  using node = pkram.prepareSave(RECORD_NODE, { content: 'update', checksums: true });
+  using node = pkram.prepareSave(RECORD_NODE, { content: RECORD_CONTENT, checksums: true });
   const object = node.prepareSaveObject();
   object.write(Buffer.from(JSON.stringify(record)));
   object.finishSaveObject();

@@ -7,9 +7,10 @@ import { holdConnections } from '../process/held.ts';
 import { bootId } from '../sys/machine.ts';
 import { isStarting } from '../sys/systemd.ts';
 import { untilAddressed } from './addresses.ts';
+import { takeAlone } from './alone.ts';
 import { armGuard, cameBack, disarmGuard } from './guard.ts';
 import type { Program } from './later.ts';
-import { findMemory, returnMemory } from './medium.ts';
+import { findMemory, returnUnused } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
@@ -19,15 +20,20 @@ import { findWorkload } from './workload.ts';
 /**
  * Arms the way back, and holds back the packets of all connections of preserved trees. To be called before the network is up.
  *
- * @param warn told why there is no way back from this kernel
+ * @param warn told why there is no way back from this kernel, and whose packets cannot be held
  * @returns how many trees there are
  */
 export function holdAll(warn: (text: string) => void): number {
   guard(warn);
   const trees = waitingTrees();
   for (const tree of trees) {
-    using image = openTree(tree);
-    holdConnections(image);
+    try {
+      using image = openTree(tree);
+      holdConnections(image);
+    } catch (error) {
+      // Those of the others are to be held all the same.
+      warn(`the connections of ${tree.name} are not held: ${(error as Error).message}`);
+    }
   }
   return trees.length;
 }
@@ -46,7 +52,7 @@ export interface ResumeOptions {
   readonly patience: number;
   /** Brings memory of large trees when they go on already; else all of it is there before. */
   readonly program: Program | undefined;
-  /** Told why there is no way back from this kernel. */
+  /** Told why there is no way back from this kernel, and why memory is not given back. */
   warn(text: string): void;
 }
 
@@ -55,6 +61,7 @@ export interface ResumeOptions {
  * are restored by systemd as it starts them; they are waited for, and so is memory that comes later.
  */
 export async function resume({ patience, program, warn }: ResumeOptions): Promise<Resumed> {
+  using _ = await takeAlone('resuming');
   guard(warn);
   const waiting = new Map(waitingTrees().map((tree) => [tree.name, tree]));
   let record = readRecord();
@@ -96,7 +103,8 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
   disarmGuard();
   dropRecord();
   dropStrayRounds();
-  const { returned } = await returnMemory(findMemory(), false);
+  const { returned, why } = await returnUnused(findMemory());
+  if (why !== undefined) warn(why);
   if (record !== undefined) {
     const state = record.back === undefined ? 'done' : 'back';
     record = concludeRecord({ ...record, state, steps: [...record.steps, { name: 'done', at: Date.now() }] });

@@ -5,7 +5,7 @@
  *
  * A copy on the disk has the same form: FOLDER/NAME/before-N, and FOLDER/NAME.
  */
-import type { Pkram } from '../pkram/index.ts';
+import { IMAGE_CONTENT, type Pkram } from '../pkram/index.ts';
 import { findMemory, openMedium } from './medium.ts';
 
 /** How many rounds were written, by the tree's node. */
@@ -31,7 +31,7 @@ export function dropNodes(nodes: readonly string[]): void {
 
 /** The node goes first: none is without what it builds on. */
 export function removeWithRounds(pkram: Pkram, node: string): void {
-  const names = pkram.nodes().flatMap(({ name }) => name ?? []);
+  const names = imagesIn(pkram);
   for (const name of names) if (name === node) pkram.remove(name);
   for (const name of names) if (ROUND.exec(name)?.[1] === node) pkram.remove(name);
 }
@@ -41,9 +41,14 @@ export function dropStrayRounds(): void {
   const place = findMemory();
   if (place === undefined) return;
   using pkram = openMedium(place, {});
-  const names = pkram.nodes().flatMap(({ name }) => name ?? []);
+  const names = imagesIn(pkram);
   for (const name of names) {
     const of = ROUND.exec(name)?.[1];
     if (of !== undefined && !names.includes(of)) pkram.remove(name);
   }
+}
+
+/** Names of nodes with images: others are somebody else's, whatever they are called. */
+function imagesIn(pkram: Pkram): string[] {
+  return pkram.nodes().flatMap(({ name, content }) => (content === IMAGE_CONTENT ? (name ?? []) : []));
 }

@@ -1,9 +1,10 @@
 /** The process trees that an update keeps: found, looked at, frozen into preserved memory, and made to go on. */
 import { rmSync } from 'node:fs';
-import { UnsupportedError } from '../errors.ts';
+import { TideoverError, UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
 import { checkpoint } from '../process/checkpoint.ts';
+import { releaseConnections } from '../process/held.ts';
 import { infoHere } from '../process/info.ts';
 import type { LazyResult } from '../process/lazypages.ts';
 import { examine, refuseOneself } from '../process/look.ts';
@@ -230,8 +231,19 @@ export function holdWorkloads(trees: readonly KeptTree[]): void {
   for (const { name, node } of trees) if (node === nodeOfWorkload(name)) holdWorkload(name);
 }
 
-export function releaseWorkloads(trees: readonly KeptTree[]): void {
+export function releaseWorkloads(trees: readonly Pick<KeptTree, 'name' | 'node'>[]): void {
   for (const { name, node } of trees) if (node === nodeOfWorkload(name)) releaseWorkload(name);
+}
+
+/** Lets the packets of a tree through that is given up. */
+export function letConnectionsGo(tree: Waiting): void {
+  try {
+    using image = openTree(tree);
+    releaseConnections(image);
+  } catch (error) {
+    // Nobody can say any more which they were, or this kernel cannot hold any.
+    if (!(error instanceof TideoverError)) throw error;
+  }
 }
 
 /** Removes checkpoints, where they are there. */

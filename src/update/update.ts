@@ -15,9 +15,10 @@ import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { runsSystemd } from '../sys/systemd.ts';
+import { takeAlone } from './alone.ts';
 import { checkDrivers } from './drivers.ts';
 import { disarmGuard, dropGuard, prepareGuard, whyNoGuard } from './guard.ts';
-import { findMemory, openMedium, returnMemory } from './medium.ts';
+import { findMemory, openMedium, returnMemory, returnUnused } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
 import { precopy, roomForRounds, stopRounds, whyNoRounds } from './precopy.ts';
 import {
@@ -40,12 +41,13 @@ import {
   goOn,
   holdWorkloads,
   isAlive,
+  letConnectionsGo,
   openPreserved,
   releaseWorkloads,
   waitingTrees,
 } from './trees.ts';
 import { unitsInstalled } from './units.ts';
-import { checkpointName } from './workload.ts';
+import { checkpointName, nodeOfWorkload } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
   readonly trees: readonly KeptTree[];
@@ -137,6 +139,7 @@ function needs(memory: number): number {
 
 /** Does what was planned, and does not return. @throws UndoneError's failure where it was undone */
 export async function update(plan: Plan, { step, standStill }: Surroundings): Promise<never> {
+  using _ = await takeAlone('changing the kernel');
   const { next, memory } = plan;
   let { record } = plan;
   const write = (state: UpdateState) => {
@@ -295,33 +298,48 @@ function dropCopies({ trees, spill: folder }: UpdateRecord): void {
  * @throws UnsupportedError where it is of an earlier kernel: its trees are to be resumed, or given up
  */
 export async function abort(giveUp: boolean): Promise<string[]> {
+  using _ = await takeAlone('taking the update back');
   const record = readRecord();
-  const waiting = waitingTrees();
-  if (giveUp) {
-    drop(waiting);
-    disarmGuard();
-    if (record !== undefined) concludeRecord({ ...record, state: 'failed', error: 'it was given up' });
-    dropStrayRounds();
-    await returnMemory(findMemory(), false);
-    return waiting.map(({ name }) => `${name} was given up`);
-  }
-  if (record === undefined || CONCLUDED.includes(record.state)) return [];
-  if (record.bootId !== bootId()) {
+  const isHere = record !== undefined && record.bootId === bootId() && BEFORE_JUMP.includes(record.state);
+  const isOpen = record !== undefined && !CONCLUDED.includes(record.state);
+  if (!giveUp && isOpen && !isHere) {
     throw new UnsupportedError({
       what: 'taking the update back',
       why: `it has started this kernel: ${record.from} -> ${record.to}`,
       remedy: 'tideover update resume; or give up what waits: --drop',
     });
   }
-  unseal();
-  unloadNext();
-  dropGuard();
-  const undone = ['the next kernel was unloaded'];
-  const restored = putBack(record);
-  if (restored !== undefined) undone.push(restored);
-  concludeRecord({ ...record, state: 'failed', error: 'it was interrupted', undone });
-  await returnMemory(findMemory(), false);
-  return undone;
+  if (!giveUp && !isHere) return [];
+  const undone: string[] = [];
+  if (isHere) {
+    unseal();
+    unloadNext();
+    dropGuard();
+    undone.push('the next kernel was unloaded');
+  }
+  if (giveUp) undone.push(...giveUpTrees());
+  if (isHere) {
+    const restored = putBack(record);
+    if (restored !== undefined) undone.push(restored);
+  }
+  if (isOpen) {
+    const error = giveUp ? 'it was given up' : 'it was interrupted';
+    concludeRecord({ ...record, state: 'failed', error, undone });
+  }
+  dropStrayRounds();
+  const { why } = await returnUnused(findMemory());
+  return why === undefined ? undone : [...undone, why];
 }
 
+/** @returns whose checkpoints were removed */
+function giveUpTrees(): string[] {
+  const waiting = waitingTrees();
+  for (const tree of waiting) letConnectionsGo(tree);
+  drop(waiting);
+  releaseWorkloads(waiting.map(({ name }) => ({ name, node: nodeOfWorkload(name) })));
+  disarmGuard();
+  return waiting.map(({ name }) => `${name} was given up`);
+}
+
+const BEFORE_JUMP: readonly UpdateState[] = ['planned', 'loaded', 'frozen', 'jumping'];
 const CONCLUDED: readonly UpdateState[] = ['done', 'back', 'failed'];

@@ -123,6 +123,11 @@ export function holdPackets(connections: readonly Connection[]): void {
   if (connections.length > 0) lockPackets(tableName(connections), connections);
 }
 
+/** Lets packets through that holdPackets() holds back. */
+export function releasePackets(connections: readonly Connection[]): void {
+  if (connections.length > 0) unlockPackets(tableName(connections));
+}
+
 /**
  * The name of the table that a restore finds again. Process ids would not do: the root of a tree with ids of its own has 1 in each,
  * and connections are of one tree alone.

@@ -35,6 +35,8 @@ start quiet setsid sh -c 'x=$(head -c ${QUIET} /dev/zero | tr "\\0" x); echo rea
   until [ -e "$FOLDER/end" ]; do sleep 0.1; done; [ \${#x} = ${QUIET} ] && echo ok'
 "$NODE" "$FREEZE" $pids
 resumed=$("$NODE" "$MAIN" update resume --json | tr -d '\n')
+# Who went on has nothing of what kept others from it.
+"$NODE" "$MAIN" update abort >/dev/null
 echo "$resumed"
 later=$(grep -l '"later":true' /run/tideover/turns/* | wc -l)
 pids=$(restored "$resumed")

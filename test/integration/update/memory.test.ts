@@ -1,0 +1,111 @@
+/** What of preserved memory is an update's and what is not, and what becomes of trees that are given up. */
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { rootTest as test } from '../root.ts';
+
+const path = (relative: string) => new URL(relative, import.meta.url).pathname;
+
+/** As in trees.test.ts, and with a network of its own. */
+const NAMESPACE = `
+set -e
+for fd in $(ls /proc/$$/fd); do [ $fd -le 2 ] || eval "exec $fd>&-"; done
+mkdir -p /dev/tideover /var/lib/tideover
+for each in /run /dev/tideover /var/lib/tideover; do mount -t tmpfs tmpfs $each; done
+ip link set lo up
+tideover() { "$NODE" "$MAIN" "$@"; }
+`;
+
+const NODES = `${NAMESPACE}
+"$NODE" "$MEMORY"
+tideover update resume >&2
+tideover update status --json | tr -d '\\n'; echo
+tideover pkram ls -m memory --json | tr -d '\\n'
+tideover pkram release -m memory --force >&2
+`;
+
+/** A tree with both ends of a connection, and after that a new one between the same ports. */
+const CONNECTED = `
+import os, socket, time
+own, peer = socket.create_server(('127.0.0.1', 0)), socket.socket()
+peer.connect(own.getsockname())
+other, _ = own.accept()
+print(own.getsockname()[1], peer.getsockname()[1], flush=True)
+time.sleep(1000)
+`;
+const AGAIN = `
+import socket, sys
+own = socket.create_server(('127.0.0.1', int(sys.argv[1])))
+peer = socket.socket()
+peer.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+peer.bind(('127.0.0.1', int(sys.argv[2])))
+peer.settimeout(float(sys.argv[3]))
+try:
+  peer.connect(own.getsockname())
+  print('connected')
+except TimeoutError:
+  print('held back')
+`;
+
+/** A node that says that it is an image, and is none. */
+const DAMAGED = `
+import { openMedium } from '${path('../../../src/update/medium.ts')}';
+using pkram = openMedium(undefined, { create: true, size: 64 << 20 });
+using node = pkram.prepareSave('tree/pid-1', { content: 'image' });
+node.finishSave();
+`;
+
+const GIVEN_UP = `${NAMESPACE}
+unshare -p -f setsid python3 -c "$CONNECTED" </dev/null >"$FOLDER/ports" 2>/dev/null &
+until [ -s "$FOLDER/ports" ]; do sleep 0.1; done
+pid=$(pgrep -P $!)
+"$NODE" --input-type=module-typescript -e "$DAMAGED"
+trap 'kill -9 $pid 2>/dev/null || true' EXIT
+"$NODE" "$FREEZE" $pid >&2
+unshare -n sh -c 'ip link set lo up; "$NODE" "$MAIN" update resume --hold; python3 -c "$AGAIN" $(cat "$FOLDER/ports") 3'
+tideover update abort 2>/dev/null || echo $?
+tideover update abort --drop
+tideover update status --json | tr -d '\\n'; echo
+python3 -c "$AGAIN" $(cat "$FOLDER/ports") 20
+[ ! -e /dev/tideover/pkram ]
+`;
+
+function run(script: string): string[] {
+  const folder = mkdtempSync(join(tmpdir(), 'tideover-memory-'));
+  try {
+    const env = {
+      ...process.env,
+      ...{ NODE: process.execPath, MAIN: path('../../../src/cli/main.ts'), TIDEOVER_PKRAM: undefined },
+      ...{ MEMORY: path('memory.ts'), FREEZE: path('freeze.ts'), FOLDER: folder, CONNECTED, AGAIN, DAMAGED },
+    };
+    const args = ['-m', '-n', '--propagation', 'private', 'bash', '-c', script];
+    const { status, stdout, stderr } = spawnSync('unshare', args, { encoding: 'utf8', env, timeout: 240_000 });
+    assert.equal(status, 0, `${stdout}${stderr}`);
+    return stdout.trim().split('\n');
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
+
+test('nodes of others stay whatever they are called, and the update is done all the same', () => {
+  const [status, list] = run(NODES).map((line) => JSON.parse(line));
+  assert.equal(status.record.state, 'done');
+  assert.deepEqual(
+    list.nodes.map(({ name }: { name: string }) => name),
+    ['before/1/mine', 'workload/mine'],
+  );
+});
+
+test('a damaged tree keeps nobody from holding back packets of the others; given up, none are held', () => {
+  const [held, refused, damaged, given, status, connected] = run(GIVEN_UP);
+  assert.equal(held, 'held back');
+  // It is not taken back in the next kernel.
+  assert.equal(refused, '3');
+  assert.equal(damaged, 'pid-1 was given up');
+  assert.match(given!, /^pid-\d+ was given up$/);
+  const { record, waiting } = JSON.parse(status!);
+  assert.deepEqual([record.state, record.error, waiting], ['failed', 'it was given up', []]);
+  assert.equal(connected, 'connected');
+});
