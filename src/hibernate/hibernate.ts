@@ -57,7 +57,7 @@ function helperRegion(machine: Machine, asked?: Range): Range {
   throw new UnsupportedError({
     what: 'hibernating',
     why: 'there is no memory in which the kernel that saves could live',
-    remedy: 'boot with crashkernel=320M, or give --region',
+    remedy: 'boot with crashkernel=256M, or give --region',
   });
 }
 

@@ -194,6 +194,7 @@ test('refusals come before anything is loaded, with exit status 3', () =>
     await refused(vm, 'su -s /bin/sh nobody -c "tideover kexec -l /tmp/vmlinuz"', /does not have CAP_SYS_BOOT/);
     await refused(vm, 'su -s /bin/sh nobody -c "tideover kexec -s -l /tmp/vmlinuz"', /does not have CAP_SYS_BOOT/);
     await refused(vm, 'tideover kexec jump /nowhere', /CONFIG_KEXEC_JUMP=y/);
+    await refused(vm, 'tideover hibernate --to /tmp/vmlinuz', /CONFIG_KEXEC_JUMP=y/);
     await refused(vm, 'tideover kexec -p /tmp/vmlinuz', /no memory is reserved for one; boot with crashkernel=/);
     await refused(vm, 'tideover crash arm', /no memory is reserved for one; put crashkernel=/);
     await refused(vm, 'tideover kexec load -s --reset-vga /tmp/vmlinuz', /resetVga was asked for/);
@@ -234,6 +235,7 @@ test('a kernel that is locked down takes no layout of ours, and kernels only tha
     await refused(vm, `tideover kexec load --mem-min 0x2000000 ${signed}`, /lockdown: integrity/);
     await refused(vm, `tideover kexec load ${KERNELS}/jump/vmlinuz`, /takes signed kernels only/);
     await refused(vm, 'tideover crash arm', /lockdown: integrity/);
+    await refused(vm, 'tideover hibernate --to /dev/vda', /lockdown: integrity/);
     const { systemCall, reason } = JSON.parse(await vm.check(`tideover kexec load ${signed} --json`));
     assert.equal(systemCall, 'kexec_file_load');
     assert.match(reason, /lockdown: integrity/);
