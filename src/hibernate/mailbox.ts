@@ -3,10 +3,13 @@
  * a word there. A cookie in front of it shows that the page is still that one.
  */
 import { randomBytes } from 'node:crypto';
-import { TideoverError, UnsupportedError } from '../errors.ts';
+import { MADV_DONTFORK } from '../abi/mman.ts';
+import { TideoverError, UnsupportedError, VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { contains, type Range } from '../mem/range.ts';
-import { mlock } from '../sys/memory.ts';
+import { pinPages } from '../pkram/pin.ts';
+import { close } from '../sys/files.ts';
+import { madvise, mlock } from '../sys/memory.ts';
 import { Pagemap, pfnOf } from '../sys/pagemap.ts';
 import { Region } from '../sys/region.ts';
 import type { FileSystemMark } from './marks.ts';
@@ -42,6 +45,16 @@ export function makeMailbox(
   const region = new Region(pages * PAGE_SIZE);
   region.bytes.fill(1);
   mlock({ addr: region.address, len: region.size });
+  // The kernel moves what is locked too, when it looks for memory in one piece, and loading a kernel makes it look. What is held by a
+  // pipe stays; but a program that is started meanwhile would have half of it, and this one be given another page when it writes.
+  madvise({ addr: region.address, length: region.size, advice: MADV_DONTFORK });
+  const pipes = pinPages(
+    Array.from({ length: pages }, (_, i) => ({ address: region.address + i * PAGE_SIZE, count: 1 })),
+  );
+  const release = () => {
+    for (const fd of pipes) close({ fd });
+    region[Symbol.dispose]();
+  };
   using pagemap = new Pagemap('self');
   const entries = pagemap.read(region.address, region.address + region.size);
   const index = Array.from({ length: pages }, (_, i) => i).find((i) => {
@@ -49,7 +62,7 @@ export function makeMailbox(
     return address >= 2 ** 20 && !contains(outside, address);
   });
   if (index === undefined) {
-    region[Symbol.dispose]();
+    release();
     throw new UnsupportedError({
       what: 'a page for the answer of the kernel that saves',
       why: 'none has a physical address outside of the region',
@@ -74,7 +87,7 @@ export function makeMailbox(
       const said = textIn(page, cookie.length);
       return said.startsWith('{') ? (JSON.parse(said) as Word) : undefined;
     },
-    [Symbol.dispose]: () => region[Symbol.dispose](),
+    [Symbol.dispose]: release,
   };
 }
 
@@ -86,11 +99,23 @@ function textIn(page: Uint8Array, from: number): string {
   return text.slice(0, text.indexOf('\0'));
 }
 
-/** What tell() has said in another kernel's memory. */
+function isMailbox(page: Uint8Array, cookie: string): boolean {
+  return Buffer.from(page.subarray(0, cookie.length)).toString('latin1') === cookie;
+}
+
+/** What tell() has said in another kernel's memory. @throws VerifyError where that is not there: an image would not be safe */
 export function readMarks({ address, cookie }: Mailbox, device?: string): FileSystemMark[] {
   const windows = new PhysicalWindows([{ start: address, end: address + PAGE_SIZE }], 'read', device);
   try {
-    const said = textIn(windows.at(address, PAGE_SIZE)!, cookie.length);
+    const page = windows.at(address, PAGE_SIZE)!;
+    if (!isMailbox(page, cookie)) {
+      throw new VerifyError(
+        `the page at 0x${address.toString(16)}`,
+        'what the machine says of its file systems',
+        'another page',
+      );
+    }
+    const said = textIn(page, cookie.length);
     return said.startsWith('[') ? (JSON.parse(said) as FileSystemMark[]) : [];
   } finally {
     windows.close();
@@ -102,7 +127,7 @@ export function leaveWord({ address, cookie }: Mailbox, word: Word, device?: str
   const windows = new PhysicalWindows([{ start: address, end: address + PAGE_SIZE }], 'write', device);
   try {
     const page = windows.at(address, PAGE_SIZE)!;
-    if (Buffer.from(page.subarray(0, cookie.length)).toString('latin1') !== cookie) return false;
+    if (!isMailbox(page, cookie)) return false;
     const reason = word.reason?.slice(0, 2000);
     const text = Buffer.from(JSON.stringify({ ...word, ...(reason !== undefined && { reason }) }));
     page.fill(0, cookie.length);

@@ -19,7 +19,7 @@ import { readProcText } from '../sys/proc.ts';
 import { reboot } from '../sys/reboot.ts';
 import { isImageFile, mustFind } from './disks.ts';
 import { type Description, isImage, ticketOf } from './image.ts';
-import { leaveWord, readMarks, type Word } from './mailbox.ts';
+import { leaveWord, type Mailbox, readMarks, type Word } from './mailbox.ts';
 import type { Order, RestoreOrder, SaveOrder } from './order.ts';
 import type { Place } from './place.ts';
 import { describeImage, markImage, restoreMemory } from './restore.ts';
@@ -81,7 +81,7 @@ async function save(order: SaveOrder): Promise<void> {
     say(`could not save the machine, which goes on now: ${word.reason}`);
   }
   if (word.outcome !== 'failed' && order.ending !== 'return') end(order.ending);
-  leaveWord(order.mailbox, word);
+  leaveAnswer(order.mailbox, word);
   const { entry } = jumpBackEntry(readProcText('/proc/cmdline'))!;
   goBack(entry);
 }
@@ -116,7 +116,7 @@ async function restore({ id, extents, server }: RestoreOrder): Promise<void> {
     const { pages, zero } = await restoreMemory(disk, options);
     const seconds = (Date.now() - began) / 1000;
     say(`restored ${pages} pages and zeroed ${zero} in ${seconds.toFixed(1)} s; ${options.spare()}`);
-    leaveWord(description.mailbox, { outcome: 'resumed', bytes: size, seconds });
+    leaveAnswer(description.mailbox, { outcome: 'resumed', bytes: size, seconds });
     goBack(description.entry, disk);
   } catch (error) {
     say(`could not restore the machine: ${(error as Error).message}`);
@@ -157,10 +157,14 @@ export async function restoreAlone(path: string, entry: number | undefined): Pro
   const { pages, zero } = await restoreMemory(place, threads('restored'), described === undefined ? own : []);
   say(`restored ${pages} pages and zeroed ${zero} in ${((Date.now() - started) / 1000).toFixed(1)} s`);
   if (described !== undefined) {
-    leaveWord(described.description.mailbox, { outcome: 'resumed', bytes: described.size });
+    leaveAnswer(described.description.mailbox, { outcome: 'resumed', bytes: described.size });
   }
   goBack(to, described && place);
   throw new Error('the machine did not go on');
+}
+
+function leaveAnswer(mailbox: Mailbox, word: Word): void {
+  if (!leaveWord(mailbox, word)) say('the page that the machine waits at is not there: it goes on without an answer');
 }
 
 /**

@@ -161,7 +161,8 @@ if (process.env.TIDEOVER_FULL) {
     const self = await withVm(await bootDebian(machine), async (vm) => {
       const options = await helper(vm);
       await startServices(vm);
-      return away(vm, `systemd-run -q --unit=usb -p StandardError=journal+console ${COMMAND} --to /dev/sda ${options}`);
+      const unit = 'systemd-run -q --unit=usb -p StandardError=journal+console -p StandardOutput=file:/run/ended';
+      return away(vm, `${unit} ${COMMAND} --to /dev/sda ${options} --json`);
     });
     await inMachine({ ...machine, disks: [disk, own, kernels] }, async (vm) => {
       const began = vm.agent.greeting;
@@ -169,6 +170,7 @@ if (process.env.TIDEOVER_FULL) {
       await vm.waitFor(GOES_ON, LONG_MS);
       assert.equal((await vm.nextKernel(began, LONG_MS)).agent, self);
       await checkMachine(vm, HOOKS);
+      await vm.check('until grep -q outcome /run/ended; do sleep 1; done; grep -q \'"resumed"\' /run/ended', LONG);
     });
   });
 
@@ -206,7 +208,9 @@ if (process.env.TIDEOVER_FULL) {
       await vm.waitFor(GOES_ON, LONG_MS);
       assert.equal((await vm.agent.ready(LONG_MS)).agent, self);
       await checkMachine(vm, `target sleeps\n${HOOKS}target wakes\n`);
-      context.diagnostic((await vm.check('systemctl show -p StatusText -p Result tideover-hibernate')).trim());
+      const ended = 'systemctl show -P Result -P StatusText tideover-hibernate';
+      await vm.check('while systemctl -q is-active tideover-hibernate; do sleep 1; done', LONG);
+      assert.deepEqual((await vm.check(ended)).trim().split('\n').sort(), ['resumed', 'success']);
       await vm.check('systemctl stop bench client postgresql redis-server; systemctl --no-block poweroff', LONG);
       await within(LONG_MS, 'the machine is off', vm.exited);
     });
