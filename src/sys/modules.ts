@@ -153,7 +153,7 @@ export function loadOrderOf(names: readonly string[], aliases: readonly string[]
  *
  * @param path relative to the kernel's folder @throws UnsupportedError where there is no program to unpack it with
  */
-export function moduleBytes(path: string, { folder }: KernelModules): Uint8Array {
+export function moduleBytes(path: string, { folder }: Pick<KernelModules, 'folder'>): Uint8Array {
   const file = join(folder, path);
   const bytes = readFileSync(file);
   if (path.endsWith('.zst')) return zstdDecompressSync(bytes);

@@ -16,6 +16,7 @@ import { drgnView, fetchCrash, fetchDrgn, fetchVmlinux } from '../../lab/debugge
 import { type Disk, emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import { guestFile } from '../../lab/dumps.ts';
 import { faultModule, faultProgram } from '../../lab/fault/build.ts';
+import { STOCK_FAULT, stockFault } from '../../lab/fault/stock.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
 import { fetchMakedumpfile } from '../../lab/makedumpfile.ts';
 import { HOST } from '../../lab/qemu.ts';
@@ -285,10 +286,10 @@ inFull('by NFS, and then a shell', async () => {
   }
 });
 
-/** What a kernel dies of besides, by lab/guest/crash, and what its log and `crash why` say then. */
+/** What a kernel dies of, and what its log and `crash why` say then. */
 const deaths = {
   sysrq: { log: /sysrq: Trigger a crash/, why: /sysrq/i, needs: undefined },
-  oops: { log: /RIP: 0010:fault_oops/, why: /fault_oops/, needs: 'module' },
+  oops: { log: STOCK_FAULT, why: /init_module.*\[dummy\]/, needs: 'module' },
   hang: { log: /hung_task: blocked tasks/, why: /hung task|blocked/i, needs: undefined },
   oom: { log: /panic_on_oom is enabled/, why: /out of memory|oom/i, needs: 'program' },
 } as const;
@@ -323,11 +324,12 @@ for (const [name, death, compress] of full ? pairs : []) {
     });
     try {
       await vm.copyIn(guestFile('crash'), '/tmp/crash');
-      if (needs === 'module') await vm.copyIn(await faultModule(await kernelNamed(name)), '/tmp/fault.ko');
+      if (needs === 'module') await vm.copyIn(stockFault(await kernelNamed(name), folder), '/tmp/fault.ko');
       if (needs === 'program') await vm.copyIn(await faultProgram(folder), '/tmp/user');
-      if (death === 'oops') await vm.check('insmod /tmp/fault.ko');
+      if (death === 'oops') await vm.check('sysctl -w kernel.panic_on_oops=1');
       else if (death !== 'sysrq') await vm.check(`sh /tmp/crash prepare ${death}`);
-      void vm.run(death === 'sysrq' ? 'tideover crash test --yes' : `sh /tmp/crash now ${death}`).catch(() => {});
+      const own = { sysrq: 'tideover crash test --yes', oops: 'insmod /tmp/fault.ko' };
+      void vm.run(death in own ? own[death as keyof typeof own] : `sh /tmp/crash now ${death}`).catch(() => {});
       await vm.off();
       t.diagnostic(vm.console.text.match(/tideover: .*/g)!.join('; '));
       const [saved] = await dumpsOn(disk, join(folder, `${name}-${death}`));
