@@ -1,4 +1,4 @@
-/** From the panic to the saved dump, and to the machine's reset, beside Debian's kdump-tools in the same Debian guest. */
+/** From the panic to the saved dump and to the machine's reset, and in how much memory, beside Debian's kdump-tools in the same Debian guest. */
 import { crashDisk, takePackedSystem } from '../lab/capture.ts';
 import { bootDebian, debianDisk } from '../lab/debian.ts';
 import { kernel } from '../lab/kernels.ts';
@@ -19,30 +19,59 @@ KDUMP_COREDIR=/var/crash
 KDUMP_CMDLINE="console=ttyS0 root=/dev/vda rw mitigations=off no_timer_check"
 `;
 
+/** Says on the console how little memory has been available so far, while kdump-tools saves. */
+const WATCH_MEMORY = `mkdir -p /etc/systemd/system/kdump-tools-dump.service.wants
+cat >/usr/local/bin/watch-memory <<'END'
+#!/bin/sh
+least=99999999
+while :; do
+  while read -r name value _; do
+    if [ "$name" = MemAvailable: ] && [ "$value" -lt "$least" ]; then
+      least=$value
+      echo "least $least kB" >/dev/console
+    fi
+  done </proc/meminfo
+  sleep 0.5
+done
+END
+chmod 755 /usr/local/bin/watch-memory
+cat >/etc/systemd/system/watch-memory.service <<'END'
+[Unit]
+DefaultDependencies=no
+[Service]
+ExecStart=/usr/local/bin/watch-memory
+END
+ln -s ../watch-memory.service /etc/systemd/system/kdump-tools-dump.service.wants/`;
+
 const tools = {
   tideover: {
     packages: [],
     arm: (release: string) => `${takePackedSystem}
 tideover crash arm --kernel /boot/vmlinuz-${release} --target /var/crash`,
     saved: /tideover: saved to \/var\/crash/,
+    least: (console: string) => Number(/(\d+) MiB of it were free at any time/.exec(console)?.[1]),
   },
   'kdump-tools': {
     packages: ['initramfs-tools', 'kdump-tools', 'kexec-tools', 'makedumpfile', 'zstd'],
     arm: (release: string) => `cat >/etc/default/kdump-tools
+${WATCH_MEMORY}
 /etc/kernel/postinst.d/kdump-tools ${release} /boot/vmlinuz-${release}
 kdump-config load`,
     saved: /saved vmcore in \/var\/crash/,
+    least: (console: string) => Number([...console.matchAll(/least (\d+) kB/g)].at(-1)?.[1]) / 1024,
   },
 } as const;
 
-/** Seconds from the panic. */
 interface Course {
+  /** Seconds from the panic. */
   readonly saved: number;
   readonly reset: number;
+  /** MiB of what was set aside, at the most. */
+  readonly memory: number;
 }
 
 async function course(tool: keyof typeof tools): Promise<Course> {
-  const { packages, arm, saved } = tools[tool];
+  const { packages, arm, saved, least } = tools[tool];
   const [root, packed, found] = [await debianDisk(packages), await crashDisk(), await kernel('6.1')];
   const append = `crashkernel=${CRASH_MEMORY}M`;
   const vm = await bootDebian({ kernel: found, memory: 1024, disk: root, disks: [packed], append });
@@ -59,7 +88,11 @@ async function course(tool: keyof typeof tools): Promise<Course> {
     await vm.waitFor(saved, SLOW.timeout, since);
     const then = performance.now();
     await vm.off();
-    return { saved: (then - panicked) / 1000, reset: (performance.now() - panicked) / 1000 };
+    return {
+      saved: (then - panicked) / 1000,
+      reset: (performance.now() - panicked) / 1000,
+      memory: CRASH_MEMORY - least(vm.console.text.slice(since)),
+    };
   } finally {
     await vm.close();
     root.remove();
@@ -74,12 +107,16 @@ async function demandLoaded(vm: Vm): Promise<void> {
 export async function run({ small }: { small: boolean }): Promise<BenchResult> {
   if (small) return { comparisons: [], notes: ['takes minutes, and so only without --small'] };
   const [ours, theirs] = [await course('tideover'), await course('kdump-tools')];
-  const compare = (what: string, of: keyof Course) => {
+  const compare = (what: string, of: keyof Course, unit: string) => {
     const [a, b] = [ours[of], theirs[of]];
-    return { what, reference: 'kdump-tools', unit: 's', ours: a, theirs: b, ratio: a / b, goal: 1 };
+    return { what, reference: 'kdump-tools', unit, ours: a, theirs: b, ratio: a / b, goal: 1 };
   };
   return {
-    comparisons: [compare('panic to dump saved', 'saved'), compare('panic to reset', 'reset')],
+    comparisons: [
+      compare('panic to dump saved', 'saved', 's'),
+      compare('panic to reset', 'reset', 's'),
+      compare('memory taken at the most', 'memory', 'MiB'),
+    ],
     notes: [`crashkernel=${CRASH_MEMORY}M, a dump of level 31, one processor; ours has the reason beside it`],
   };
 }
