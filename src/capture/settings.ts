@@ -115,6 +115,11 @@ export function parseSettings(text: string, file: string): CrashSettings {
       case 'append':
         found.append = value;
         break;
+      // Of kdump.conf(5) as it is installed: there is no image here that would be made anew, and crashkernel= is left alone.
+      case 'auto_reset_crashkernel':
+      case 'force_rebuild':
+      case 'force_no_rebuild':
+        break;
       default:
         throw new FormatError({ file, field: `line ${i + 1}`, expected: 'a key of crash.conf', found: key });
     }

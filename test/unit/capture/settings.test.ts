@@ -7,6 +7,7 @@ import { contentOf } from '../../../src/target/identity.ts';
 
 test('the keys of kdump.conf mean what they mean there', () => {
   const text = `
+auto_reset_crashkernel yes
 # to the server first
 nfs storage:/export/crash
 ssh kdump@backup   # and then there
