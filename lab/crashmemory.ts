@@ -6,75 +6,20 @@
  * For each it boots a guest with 1 GB that has crashkernel=MBM, arms it with TARGET (ext4 where none is named), crashes it, and looks at
  * what has arrived. Times are from the panic, of an emulated machine: for comparing lines with each other.
  */
-import { mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { boot } from './boot.ts';
-import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from './capture.ts';
+import { captureModules, crashDisk, mountCrashDisk } from './capture.ts';
+import { type CaptureTargetName, captureTarget } from './capture-targets.ts';
 import { say } from './command.ts';
-import type { OwnDisk } from './disk.ts';
 import { type KernelName, kernel as kernelNamed } from './kernels.ts';
-import { HOST } from './qemu.ts';
-import { httpServer, nfsServer, type OwnServer, sshServer } from './servers.ts';
 import { removeTemporary, temporaryFolder } from './temporary.ts';
-import type { Vm } from './vm.ts';
 
 const CASES = [
   ...['6.1', '6.12', '6.18', '7.2'].flatMap((kernel) => [`${kernel}:192`, `${kernel}:160`]),
   ...['nfs', 'ssh', 'http'].map((target) => `6.12:192:${target}`),
 ];
 const ARM_MS = 600_000;
-
-/** Where a guest saves to, and what of it arrives in a folder of the host. */
-interface Target {
-  readonly words: string;
-  readonly port?: number;
-  readonly server?: OwnServer;
-  /** Done in the guest before it is armed. */
-  readonly prepare?: (vm: Vm) => Promise<unknown>;
-  /** Of the dump's folder: path and files. */
-  readonly arrived: (
-    disk: OwnDisk,
-    folder: string,
-  ) => Promise<{ readonly path: string; readonly files: readonly string[] }>;
-}
-
-async function received(at: string) {
-  const [name = ''] = readdirSync(at);
-  return { path: join(at, name), files: readdirSync(join(at, name)).sort() };
-}
-
-const targets: Readonly<Record<string, (folder: string) => Promise<Target>>> = {
-  ext4: async () => ({
-    words: '--target /mnt/data/crash',
-    arrived: async (disk, folder) => (await dumpsOn(disk, join(folder, 'dump')))[0]!,
-  }),
-  nfs: async (folder) => ({
-    words: `--target nfs:${HOST}:/dumps`,
-    port: 2049,
-    server: await nfsServer(folder),
-    arrived: () => received(folder),
-  }),
-  http: async (folder) => ({
-    words: `--target http://${HOST}/`,
-    port: 80,
-    server: await httpServer(folder),
-    arrived: () => received(folder),
-  }),
-  async ssh(folder) {
-    const server = await sshServer();
-    return {
-      words: `--config /tmp/crash.conf --target ssh:${HOST}:${folder}`,
-      port: 22,
-      server,
-      async prepare(vm) {
-        await vm.copyIn(server.key, '/tmp/key');
-        await vm.check(`echo sshkey /tmp/key >/tmp/crash.conf; mkdir -p ~/.ssh`);
-        await vm.check(`echo '${HOST} ${server.hostKey}' >~/.ssh/known_hosts`);
-      },
-      arrived: () => received(folder),
-    };
-  },
-};
 
 interface Row {
   readonly kernel: string;
@@ -89,27 +34,31 @@ interface Row {
 }
 
 async function measure(text: string): Promise<Row> {
-  const [name, megabytes, to = 'ext4', words = ''] = text.split(':') as [KernelName, string, string?, string?];
+  const [name, megabytes, to = 'ext4', words = ''] = text.split(':') as [
+    KernelName,
+    string,
+    CaptureTargetName?,
+    string?,
+  ];
   const folder = temporaryFolder();
-  const stored = join(folder, 'stored');
-  mkdirSync(stored);
-  const { port, server, prepare, arrived, words: target } = await targets[to]!(stored);
-  const disk = await crashDisk(512, to === 'ssh' ? ['/usr/bin/ssh'] : []);
+  const target = await captureTarget(to, join(folder, 'saved'));
+  const disk = await crashDisk(512, target.programs);
   const kernel = await kernelNamed(name);
   const vm = await boot({
     kernel,
     memory: 1024,
     disks: [disk],
-    spareModules: [...captureModules, ...(to === 'nfs' ? ['nfsv4'] : [])],
     append: `crashkernel=${megabytes}M`,
-    ...(to === 'ssh' && { programs: ['ssh', 'ssh-keygen'] }),
-    ...(port !== undefined && { hostPorts: { [port]: server!.port } }),
+    ...target.machine,
+    modules: [],
+    spareModules: [...captureModules, ...(target.machine.modules ?? [])],
   });
   try {
     await vm.copyIn(kernel.vmlinuz, '/tmp/vmlinuz');
     await vm.check(mountCrashDisk);
-    await prepare?.(vm);
-    await vm.check(`tideover crash arm ${target} --kernel /tmp/vmlinuz --then poweroff ${words}`, { timeout: ARM_MS });
+    await target.prepare(vm);
+    const how = `--kernel /tmp/vmlinuz --then poweroff --target ${target.target} ${words}`;
+    await vm.check(`tideover crash arm ${how}`, { timeout: ARM_MS });
     const since = vm.console.text.length;
     void vm.run('tideover crash test --yes').catch(() => {});
     await vm.waitFor(/Kernel panic/, ARM_MS, since);
@@ -120,7 +69,7 @@ async function measure(text: string): Promise<Row> {
     const console = vm.console.text.slice(since);
     say(console.match(/^.*tideover: .*$/gm)?.join('\n') ?? console.slice(-2000));
     const number = (pattern: RegExp) => pattern.exec(console)?.[1] ?? '?';
-    const dump = await arrived(disk, folder).catch(() => undefined);
+    const dump = await target.saved(disk).catch(() => undefined);
     return {
       kernel: name,
       target: to,
@@ -133,7 +82,7 @@ async function measure(text: string): Promise<Row> {
     };
   } finally {
     await vm.close();
-    server?.close();
+    target.close();
     disk.remove();
     removeTemporary(folder);
   }

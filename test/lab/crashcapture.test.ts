@@ -12,6 +12,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { boot } from '../../lab/boot.ts';
 import { captureModules, crashDisk, dumpsOn, mountCrashDisk } from '../../lab/capture.ts';
+import { type CaptureTargetName, captureTarget } from '../../lab/capture-targets.ts';
 import { drgnView, fetchCrash, fetchDrgn, fetchVmlinux } from '../../lab/debuggers.ts';
 import { type Disk, emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import { guestFile } from '../../lab/dumps.ts';
@@ -295,32 +296,35 @@ const deaths = {
 } as const;
 type Death = keyof typeof deaths;
 
-/** Each death once on each kernel, and each compression with each of both. */
-const pairs: readonly (readonly [KernelName, Death, string])[] = [
-  ['6.1', 'sysrq', 'lzo'],
-  ['6.1', 'oops', 'zstd'],
-  ['6.1', 'hang', 'zlib'],
-  ['6.1', 'oom', 'snappy'],
-  ['6.12', 'sysrq', 'zstd'],
-  ['6.12', 'oops', 'lzo'],
-  ['6.12', 'hang', 'snappy'],
-  ['6.12', 'oom', 'zlib'],
-  ['6.18', 'sysrq', 'zlib'],
-  ['6.18', 'oops', 'snappy'],
-  ['6.18', 'hang', 'lzo'],
-  ['6.18', 'oom', 'zstd'],
-  ['7.2', 'sysrq', 'snappy'],
-  ['7.2', 'oops', 'zlib'],
-  ['7.2', 'hang', 'zstd'],
-  ['7.2', 'oom', 'lzo'],
+/** Of kernel, death, compression and target each with each of all others. */
+const pairs: readonly (readonly [KernelName, Death, string, CaptureTargetName])[] = [
+  ['6.1', 'sysrq', 'lzo', 'ext4'],
+  ['6.1', 'oops', 'zstd', 'nfs'],
+  ['6.1', 'hang', 'zlib', 'ssh'],
+  ['6.1', 'oom', 'snappy', 'http'],
+  ['6.12', 'sysrq', 'zstd', 'ssh'],
+  ['6.12', 'oops', 'lzo', 'http'],
+  ['6.12', 'hang', 'snappy', 'ext4'],
+  ['6.12', 'oom', 'zlib', 'nfs'],
+  ['6.18', 'sysrq', 'zlib', 'http'],
+  ['6.18', 'oops', 'snappy', 'ssh'],
+  ['6.18', 'hang', 'lzo', 'nfs'],
+  ['6.18', 'oom', 'zstd', 'ext4'],
+  ['7.2', 'sysrq', 'snappy', 'nfs'],
+  ['7.2', 'oops', 'zlib', 'ext4'],
+  ['7.2', 'hang', 'zstd', 'http'],
+  ['7.2', 'oom', 'lzo', 'ssh'],
 ];
 
-for (const [name, death, compress] of full ? pairs : []) {
-  test(`${death} of kernel ${name}, with ${compress}: other programs read the dump too`, async (t) => {
+for (const [name, death, compress, to] of full ? pairs : []) {
+  test(`${death} of kernel ${name}, with ${compress} to ${to}: other programs read the dump too`, async (t) => {
     const { log, why: reason, needs } = deaths[death];
-    const disk = await crashDisk();
-    const vm = await armedGuest(name, disk, `--target /mnt/data/crash --compress ${compress}`, {
-      crashMemory: SMALL_CRASH_MEMORY,
+    const target = await captureTarget(to, join(folder, `${name}-${death}`));
+    const disk = await crashDisk(512, target.programs);
+    const vm = await armedGuest(name, disk, `--target ${target.target} --compress ${compress}`, {
+      ...target.machine,
+      prepare: target.prepare,
+      ...(to === 'ext4' && { crashMemory: SMALL_CRASH_MEMORY }),
     });
     try {
       await vm.copyIn(guestFile('crash'), '/tmp/crash');
@@ -332,16 +336,20 @@ for (const [name, death, compress] of full ? pairs : []) {
       void vm.run(death in own ? own[death as keyof typeof own] : `sh /tmp/crash now ${death}`).catch(() => {});
       await vm.off();
       t.diagnostic(vm.console.text.match(/tideover: .*/g)!.join('; '));
-      const [saved] = await dumpsOn(disk, join(folder, `${name}-${death}`));
-      assert.deepEqual(saved!.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
-      const text = (file: string) => readFileSync(join(saved!.path, file), 'utf8');
+      const saved = await target.saved(disk);
+      assert.deepEqual(saved.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
+      const text = (file: string) => readFileSync(join(saved.path, file), 'utf8');
       assert.match(text('vmcore-dmesg.txt'), log);
       assert.match(text('why.txt'), reason);
-      const vmcore = join(saved!.path, 'vmcore');
+      const vmcore = join(saved.path, 'vmcore');
       assert.match(why(vmcore), reason);
       await othersRead(vmcore, name, log);
+    } catch (error) {
+      t.diagnostic(vm.console.lastLines());
+      throw error;
     } finally {
       await vm.close();
+      target.close();
       disk.remove();
     }
   });
