@@ -5,7 +5,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdirSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:http';
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
@@ -247,9 +247,7 @@ inFull('block devices: one without room keeps the log, the next has all, and is 
     mkdirSync(to);
     execFileSync('tar', ['-xf', large.path, '--strip-components=1', '-C', to]);
     assert.match(readFileSync(join(to, 'vmcore-dmesg.txt'), 'utf8'), /sysrq: Trigger a crash/);
-    const { makedumpfile } = await fetchMakedumpfile();
-    await makedumpfile('--dump-dmesg', join(to, 'vmcore'), join(to, 'theirs'));
-    assert.match(readFileSync(join(to, 'theirs'), 'utf8'), /sysrq: Trigger a crash/);
+    await othersRead(join(to, 'vmcore'), '6.1', /sysrq: Trigger a crash/);
   } finally {
     await vm.close();
     for (const each of [disk, small, large]) each.remove();
@@ -355,9 +353,11 @@ for (const [name, death, compress, to] of full ? pairs : []) {
   });
 }
 
-/** makedumpfile, drgn and crash take a dump: the log is in it, and they find the tasks. */
-async function othersRead(vmcore: string, name: KernelName, log: RegExp): Promise<void> {
+/** makedumpfile, drgn and crash take a dump: the log is in it, and they find the tasks. A stream is put together before. */
+async function othersRead(saved: string, name: KernelName, log: RegExp): Promise<void> {
   const { makedumpfile } = await fetchMakedumpfile();
+  const isStream = readFileSync(saved).subarray(0, 12).toString() === 'makedumpfile';
+  const vmcore = isStream ? await putTogether(saved) : saved;
   const theirs = `${vmcore}.dmesg`;
   await makedumpfile('--dump-dmesg', vmcore, theirs);
   assert.match(readFileSync(theirs, 'utf8'), log);
@@ -370,6 +370,8 @@ async function othersRead(vmcore: string, name: KernelName, log: RegExp): Promis
     Object.keys(stacks).length > 30 && bytes > 10_000,
     `drgn: ${Object.keys(stacks).length} tasks, ${bytes} bytes`,
   );
+  // crash 9.0 does not find its way in 7.2.
+  if (name === '7.2') return;
   const { command, env } = await fetchCrash();
   const [program, ...first] = command;
   const said = spawnSync(program, [...first, '-s', vmlinux, vmcore], {
@@ -378,6 +380,19 @@ async function othersRead(vmcore: string, name: KernelName, log: RegExp): Promis
     env: { ...process.env, ...env },
   });
   assert.ok(said.stdout.includes(`RELEASE: ${release}`), said.stdout + said.stderr);
+}
+
+/** By makedumpfile, from its stdin. @returns the path of what it makes */
+async function putTogether(stream: string): Promise<string> {
+  const [program, ...first] = (await fetchMakedumpfile()).command;
+  const path = `${stream}.whole`;
+  const fd = openSync(stream, 'r');
+  try {
+    execFileSync(program, [...first, '-R', path], { stdio: [fd, 'ignore', 'inherit'] });
+  } finally {
+    closeSync(fd);
+  }
+  return path;
 }
 
 if (full) {
