@@ -46,16 +46,17 @@ export function lockPackets(name: string, connections: readonly Connection[]): v
 
 /** Removes a table, if it is there. */
 export function unlockPackets(name: string): void {
-  using((socket) => {
-    for (const family of [nft.NFPROTO_IPV4, nft.NFPROTO_IPV6]) {
-      try {
-        socket.batch(nftBatch([removal(name, family)]));
-      } catch (error) {
-        if (!(error instanceof SyscallError && error.errno === Errno.ENOENT)) throw error;
-      }
+  for (const family of [nft.NFPROTO_IPV4, nft.NFPROTO_IPV6]) {
+    try {
+      using((socket) => socket.batch(nftBatch([removal(name, family)])));
+    } catch (error) {
+      if (!(error instanceof SyscallError && NOT_THERE.includes(error.errno))) throw error;
     }
-  });
+  }
 }
+
+/** The table, or nf_tables in this kernel. */
+const NOT_THERE: readonly number[] = [Errno.ENOENT, Errno.EPROTONOSUPPORT, Errno.EOPNOTSUPP];
 
 /** What unlockPackets() says, for a socket of another one: a message for each family, of which one may not be there. */
 export function unlockMessages(name: string): Uint8Array[] {

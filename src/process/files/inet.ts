@@ -26,7 +26,7 @@ import type { Saving } from '../saving.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 import { bytesOfWords, type InetAddress, ownAddress, peerAddress, sockaddrOf } from './inetaddress.ts';
 import { restoreOptions, restoreSharing, SHUTDOWN, saveOptions } from './socket.ts';
-import { beginRepair, lockConnections, restoreConnection } from './tcp.ts';
+import { beginRepair, dropConnections, lockConnections, restoreConnection } from './tcp.ts';
 import { isConnected } from './tcpend.ts';
 import { refillDatagrams, saveDatagrams, shutdownOf } from './udp.ts';
 
@@ -226,6 +226,7 @@ function restoreSocket(entry: InetEntry, restoring: Restoring): number {
   restoreOwner(restoring, fd, entry.fown);
   const [own, peer] = addressesOf(entry);
   if (isConnection(entry) && restoring.connections === 'closed') {
+    if (restoring.first('connections')) dropConnections(restoring, connectionsOf(restoring.tree));
     // Reading from it gives its end.
     shutdown.attempt({ sockfd: fd, how: so.SHUT_RDWR });
     settle(fd, entry);

@@ -305,6 +305,12 @@ export function lockConnections(restoring: Restoring, connections: readonly [Ine
   });
 }
 
+/** Has packets of connections let through that are restored as closed: the other ends are told, or would wait for ever. */
+export function dropConnections(restoring: Restoring, connections: readonly [InetAddress, InetAddress][]): void {
+  const packets = connections.map(([own, peer]) => connectionOf(own, peer));
+  restoring.onceReady(() => unlockPackets(tableName(packets)));
+}
+
 /** Puts a new socket into the state in which it takes what was saved. */
 export function beginRepair(fd: number): void {
   repair(fd, tcp.TCP_REPAIR_ON);

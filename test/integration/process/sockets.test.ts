@@ -91,6 +91,28 @@ test('a connection is refused where it is not said what becomes of it, and goes 
   }
 });
 
+test('a connection that was kept and is restored as closed ends on the other side too', async () => {
+  const bench = new Bench();
+  let client: Client | undefined;
+  try {
+    const pid = bench.start('python3', [program('answers.py')]);
+    const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+    client = await Client.connect(port, '127.0.0.1');
+    assert.equal(await client.ask('one'), '1 one');
+    assert.equal(bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established').status, 0);
+    await bench.gone(pid);
+    const restored = bench.tideover('restore', '-D', bench.image, '-d', '--tcp-close');
+    assert.equal(restored.status, 0, restored.stderr);
+    await bench.says('closed');
+    client.write('two\n');
+    await assert.rejects(client.line(), /no answer/);
+    assert.equal(client.ended, true);
+  } finally {
+    client?.end();
+    await bench.dispose();
+  }
+});
+
 test('connections go on where tideover is killed while it saves them', async () => {
   const bench = new Bench();
   let client: Client | undefined;
