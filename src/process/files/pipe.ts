@@ -18,6 +18,7 @@ import type { Value } from '../../image/proto.ts';
 import { close, fcntl, ioctlInt, openat, pipe2, read, tee, write } from '../../sys/files.ts';
 import { poll } from '../../sys/poll.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
+import { openNamed } from './path.ts';
 
 type PipeData = { entry: Value<typeof pipe_data_entry>; bytes: Uint8Array };
 
@@ -91,15 +92,13 @@ export const fifo: FileKind = {
     const pathname = restoring.pathOf(reg);
     // Open for both, so that no other open(2) waits for its other end, and what is in it stays.
     restoring.once(`fifo ${pipe_id}`, () => {
-      const fd = restoring
-        .rootOf(reg)
-        .within(() => openat({ dirfd: AT_FDCWD, pathname, flags: O_RDWR | O_CLOEXEC, mode: 0 }));
+      const fd = restoring.rootOf(reg).within(() => openNamed(pathname, O_RDWR | O_CLOEXEC));
       restoreContent(fd, restoring.fifosData.get(pipe_id));
       restoring.atEnd(() => close({ fd }));
       return fd;
     });
     const flags = (reg.flags & O_ACCMODE) | O_CLOEXEC | O_NONBLOCK;
-    const fd = restoring.rootOf(reg).within(() => openat({ dirfd: AT_FDCWD, pathname, flags, mode: 0 }));
+    const fd = restoring.rootOf(reg).within(() => openNamed(pathname, flags));
     setStatusFlags(fd, reg.flags);
     restoreOwner(restoring, fd, reg.fown);
     return fd;

@@ -1,7 +1,16 @@
 /** Options by which CRIU's callers join it to their own programs. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  existsSync,
+  lchownSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -195,6 +204,38 @@ same = os.fstat(gone.fileno()).st_ino == os.stat('other').st_ino == os.fstat(sec
 same = same and os.fstat(replaced.fileno()).st_ino == os.stat('../elsewhere').st_ino and os.fstat(replaced.fileno()).st_nlink == 1
 same = same and os.fstat(gone.fileno()).st_nlink == 1 and os.readlink('/proc/self/fd/%d' % gone.fileno()).endswith('/gone (deleted)')
 print('ok' if same and second.read() == 'text' and open('replaced').read() == 'another' else 'faults', flush=True)
+`;
+
+test('a symbolic link in place of a file is followed where root has put it there, and nobody else', async (t) => {
+  const target = Bench.of(t);
+  const pid = target.start('python3', ['-c', READS]);
+  await target.says('ready');
+  assert.equal(target.tideover('dump', '-t', `${pid}`, '-D', target.image).status, 0);
+  await target.gone(pid);
+  const [file, secret] = ['file', 'secret'].map((name) => join(target.folder, 'work', name)) as [string, string];
+  renameSync(file, `${file}.old`);
+  writeFileSync(secret, 'SECRET');
+  symlinkSync('../work/secret', file);
+  lchownSync(file, 65_534, 65_534);
+  const refused = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(refused.status, 3, refused.stderr);
+  assert.match(refused.stderr, /work\/file is a symbolic link of user 65534 now/);
+  lchownSync(file, 0, 0);
+  const followed = target.tideover('restore', '-D', target.image, '-d');
+  assert.equal(followed.status, 0, followed.stderr);
+  process.kill(pid, 'SIGTERM');
+  await target.says('SECRET');
+});
+
+const READS = `
+import signal
+file = open('file', 'w+')
+file.write('public'); file.flush()
+signal.signal(signal.SIGTERM, lambda *_: None)
+print('ready', flush=True)
+signal.pause()
+file.seek(0)
+print(file.read(), flush=True)
 `;
 
 test('a pipe, a socket and a file that are not part of the image', async (t) => {
