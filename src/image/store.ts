@@ -52,6 +52,8 @@ export interface ImageStore {
 export interface ImageDraft {
   /** Memory goes to a page server: each pagemap must be written before its pages, and is not in this image. */
   readonly sendsMemory?: boolean;
+  /** A commit takes no time, and may still find no room: it comes before the processes end. */
+  readonly commitsAtOnce?: boolean;
   /**
    * Begins a file.
    * @param size in bytes; demanded of pages, a hint for others
@@ -67,7 +69,7 @@ export interface ImageDraft {
   clear?(): void;
   /** Has whoever reads already see what was written so far. */
   announce?(): void;
-  /** All files are written: writes what stands behind them. Nothing that is left to be done needs room. */
+  /** All files are written: writes what stands behind them. Nothing that is left to be done needs room, but with `commitsAtOnce`. */
   seal(): void;
   /** Makes what was written the image, sealed or not. */
   commit(): void;

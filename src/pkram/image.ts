@@ -68,7 +68,7 @@ export function createImage(
   // Without its names nobody finds the objects.
   const keep = () => 'nothing';
   try {
-    return draftOn({ create, commit, abort, keep }, info);
+    return { ...draftOn({ create, commit, abort, keep }, info), commitsAtOnce: true };
   } catch (error) {
     abort();
     throw error;

@@ -86,7 +86,8 @@ export function save(
   foresight?: Foresight,
 ): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
-  const committedFirst = beforeEnd !== undefined || options.serve !== undefined;
+  const committedFirst =
+    beforeEnd !== undefined || options.serve !== undefined || (outcome === 'kill' && draft.commitsAtOnce === true);
   const namespaces = new Namespaces(pid);
   const saving = new Saving(options, namespaces, true);
   saving.foresight = foresight;

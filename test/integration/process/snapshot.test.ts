@@ -221,6 +221,33 @@ test('a disk that fails when the program has ended: its image is kept, and said 
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+test('a store that finds no room at the end: the program goes on', async (t) => {
+  const target = Bench.of(t);
+  const pid = target.start(target.compile('tree'), ['2']);
+  await target.says('ready');
+  const line = ['--input-type=module', '-e', NO_ROOM, `${pid}`];
+  const { stdout, stderr } = spawnSync(target.node, line, { cwd: import.meta.dirname, encoding: 'utf8' });
+  assert.equal(stdout, 'ENOSPC\n', stderr);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+});
+
+const NO_ROOM = `
+import { SyscallError } from '../../../src/errors.ts';
+import { MemoryStore } from '../../../src/image/store.ts';
+import { checkpoint } from '../../../src/process/checkpoint.ts';
+const pid = Number(process.argv[1]);
+const commit = () => {
+  throw new SyscallError('write', 'write(node)', 28);
+};
+const options = { pid, outcome: 'kill', shellJob: false, timeout: 10_000, ghostLimit: 1 << 20, fileLocks: false };
+try {
+  checkpoint(options, { ...new MemoryStore().draft(), commitsAtOnce: true, commit });
+} catch (error) {
+  console.log(error.errnoName);
+}
+`;
+
 const FAILING = `
 import { SyscallError } from '../../../src/errors.ts';
 import { createDirectory } from '../../../src/image/directory.ts';

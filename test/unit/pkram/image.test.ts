@@ -21,6 +21,8 @@ describe('an image in preserved memory', () => {
   it('is not there before it is committed, nor after it is aborted', () => {
     for (const end of ['commit', 'abort'] as const) {
       const draft = createImage(pkram, 'app', undefined);
+      // Whoever saves ends nothing before.
+      assert.equal(draft.commitsAtOnce, true);
       // One small file is open around the pages, and one is begun within.
       const around = draft.create('fdinfo-2.img');
       write(draft, 'core-1.img', Buffer.from('core'));
