@@ -1,6 +1,5 @@
 /** Files written to a place, each of which has its name when it is whole. */
 import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { closeSync, fsyncSync, mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -108,15 +107,23 @@ function filtered(vmcore: string, { level, compress }: Form): Readable {
     vmcore,
   ];
   const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-  const ended = once(child, 'close');
-  return Readable.from(
-    (async function* () {
-      yield* child.stdout;
-      const [code] = await ended;
-      if (code !== 0) throw new Error(`filtering the dump ended with ${code}`);
-    })(),
-    { objectMode: false },
-  );
+  const stream = new Readable({
+    read: () => void child.stdout.resume(),
+    // Whoever has had enough of it goes on to the next place, where another one filters in the same memory.
+    destroy(error, done) {
+      child.kill('SIGKILL');
+      done(error);
+    },
+  });
+  child.stdout.on('data', (piece: Buffer) => {
+    if (!stream.push(piece)) child.stdout.pause();
+  });
+  child.once('error', (error) => stream.destroy(error));
+  child.once('close', (code) => {
+    if (code === 0) stream.push(null);
+    else stream.destroy(new Error(`filtering the dump ended with ${code}`));
+  });
+  return stream;
 }
 
 /** An archive from the device's first byte on. */

@@ -69,9 +69,14 @@ export interface Streams {
 
 export function viewOf(sink: Sink, settings: Settings, env: Streams['env']): View {
   return {
-    width: sink.isTTY ? (sink.columns ?? 80) : Number.POSITIVE_INFINITY,
+    width: sink.isTTY ? widthOf(sink) : Number.POSITIVE_INFINITY,
     paint: painter(wantsColor(settings.color, sink, env)),
   };
+}
+
+/** A serial console says that it has 0 columns: nobody has told it how many. */
+function widthOf({ columns }: Sink): number {
+  return columns || 80;
 }
 
 /** What SIGINT and SIGTERM do. */
@@ -93,7 +98,7 @@ export function createIo(streams: Streams, settings: Settings, interruption: Int
   };
   const sink = {
     terminal: stderr.isTTY === true,
-    width: stderr.columns ?? 80,
+    width: widthOf(stderr),
     write: (text: string) => void stderr.write(text),
     now: () => performance.now(),
   };

@@ -163,16 +163,20 @@ export class ArchiveWriter {
   async add(name: string, pieces: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<void> {
     const start = this.#at + BLOCK;
     let size = 0;
-    for await (const piece of pieces) {
-      this.#output.write(start + size, piece);
-      size += piece.length;
+    try {
+      for await (const piece of pieces) {
+        this.#output.write(start + size, piece);
+        size += piece.length;
+      }
+      this.#output.write(start + size, new Uint8Array(padded(size) - size + END.length));
+      this.#output.sync();
+    } catch (error) {
+      this.#output.write(this.#at, END);
+      throw error;
     }
-    const end = start + padded(size);
-    this.#output.write(start + size, new Uint8Array(end - start - size + END.length));
-    this.#output.sync();
     this.#output.write(this.#at, encode({ name: `${this.#folder}/${name}`, isFolder: false, size }, this.#seconds));
     this.#output.sync();
-    this.#at = end;
+    this.#at = start + padded(size);
   }
 }
 

@@ -235,6 +235,7 @@ inFull('block devices: one without room keeps the log, the next has all, and is 
     void vm.run('tideover crash test --yes').catch(() => {});
     await vm.off();
     assert.match(vm.console.text, /\/dev\/vdb: not all was saved: .*ENOSPC.*tideover: saved to \/dev\/vdc/s);
+    assert.match(vm.console.text, /writing the dump: \d+% of/);
     const listed = ({ path }: OwnDisk) =>
       execFileSync('tar', ['-tf', path], { encoding: 'utf8' })
         .trim()

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
+import { execFileSync, spawnSync } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -111,6 +111,8 @@ test('a device without room for the dump keeps the log, and takes the reason in 
     { code: 'ENOSPC' },
   );
   assert.deepEqual(files(bytes), { 'vmcore-dmesg.txt': log });
+  const tar = spawnSync('tar', ['-tf', '-'], { input: bytes, encoding: 'utf8' });
+  assert.deepEqual([tar.stdout, tar.stderr], [`${FOLDER}/\n${FOLDER}/vmcore-dmesg.txt\n`, '']);
   await archive.add('why.txt', [Buffer.from('sysrq')]);
   assert.deepEqual(files(bytes), { 'vmcore-dmesg.txt': log, 'why.txt': 'sysrq' });
   assert.throws(() => dumpIn(memoryReader(bytes, '/dev/disk')), /vmcore-dmesg\.txt, why\.txt: tar -xf \/dev\/disk/);
