@@ -193,7 +193,7 @@ function clearAgain(to: string, server: FoundServer | undefined): void {
     if (server !== undefined) clearOn(server);
     else writeSynced({ path: to }, (output) => clearImage(output));
   } catch (error) {
-    say(`${to}: ${(error as Error).message}`);
+    say(`${server?.place.text ?? to}: ${(error as Error).message}`);
   }
 }
 

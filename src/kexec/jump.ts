@@ -87,9 +87,10 @@ export function requireJump(): void {
  * @throws SyscallError as kexec_load(2) and reboot(2)
  */
 export function jump(plan: Plan, standStill: () => Disposable): void {
+  // Before: if this program is killed while it waits for the disks, nothing is loaded.
+  sync({});
   load(plan, KEXEC_PRESERVE_CONTEXT);
   try {
-    sync({});
     using _ = standStill();
     start();
   } finally {

@@ -1,6 +1,6 @@
 /** Starting the init of a workload: in a PID namespace of its own, with its descriptors, in its control group. */
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, mkdirSync, openSync, renameSync, writeFileSync } from 'node:fs';
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, F_DUPFD_CLOEXEC, O_NOCTTY, O_RDWR } from '../abi/fcntl.ts';
@@ -39,10 +39,11 @@ export function placeInit(): string {
   const program = initProgram();
   const digest = createHash('sha256').update(program).digest('hex').slice(0, 16);
   const path = join(PROGRAMS, `init-${digest}`);
-  if (existsSync(path)) return path;
+  // A power cut may have left less of it.
+  if (existsSync(path) && readFileSync(path).equals(program)) return path;
   mkdirSync(PROGRAMS, { recursive: true, mode: 0o755 });
   const made = `${path}.${process.pid}`;
-  writeFileSync(made, program, { mode: 0o755 });
+  writeFileSync(made, program, { mode: 0o755, flush: true });
   renameSync(made, path);
   return path;
 }

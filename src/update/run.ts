@@ -12,7 +12,7 @@ import type { Turn } from './turn.ts';
 import {
   type Checkpoint,
   checkpointName,
-  demandName,
+  demandWorkloadName,
   dropPreserved,
   findWorkload,
   groupOf,
@@ -68,7 +68,7 @@ export interface Run {
  */
 export function runWorkload(of: RunOptions): Run {
   const { name } = of;
-  demandName(name);
+  demandWorkloadName(name);
   const known = findWorkload(name);
   if (known?.pid !== undefined) refuse(name, `it runs already, as process ${known.pid}`, 'end it first');
   if (isHeld(name)) refuse(name, 'it is being taken to the next kernel', 'wait for it: tideover update status');

@@ -22,6 +22,7 @@ import {
   type Checkpoint,
   findWorkload,
   holdWorkload,
+  isTreeName,
   nodeOfWorkload,
   openCheckpoint,
   releaseWorkload,
@@ -215,7 +216,7 @@ export function unitOf(waiting: Waiting): string | undefined {
 }
 
 function isWorkload({ name, where }: Waiting): boolean {
-  return where.kind === 'node' ? where.node === nodeOfWorkload(name) : !/^pid-\d+$/.test(name);
+  return where.kind === 'node' ? where.node === nodeOfWorkload(name) : !isTreeName(name);
 }
 
 function startUnit(unit: string): void {

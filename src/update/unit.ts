@@ -6,7 +6,7 @@
  * filters does not apply any more, and is named.
  */
 import { UnsupportedError } from '../errors.ts';
-import { demandName } from './workload.ts';
+import { demandWorkloadName } from './workload.ts';
 
 /** What systemd says of a unit. */
 export interface Unit {
@@ -56,7 +56,7 @@ const UNSET = new Set(['', 'no', 'default', 'all', '~']);
 /** Name of the workload that a service is. */
 export function workloadOf(unit: string): string {
   const name = unit.replace(/\.service$/, '');
-  demandName(name);
+  demandWorkloadName(name);
   return name;
 }
 
@@ -174,7 +174,7 @@ export function execStarts(files: readonly string[]): string[] {
 }
 
 /** A word of a command line of systemd, in which % and $ have a meaning. */
-function quoted(word: string): string {
+export function quoted(word: string): string {
   const plain = word.replaceAll('%', '%%').replaceAll('$', '$$$$');
   return /[\s"'\\;]/.test(plain) ? `"${plain.replace(/["\\]/g, '\\$&')}"` : plain;
 }

@@ -2,11 +2,12 @@
  * What the next system does by itself, where it has systemd: packets of kept connections are held back before the network is up,
  * services go on by their own start, everything else when the machine has its addresses.
  */
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { attemptSystemctl, installFiles, type SystemFile, systemctl } from '../sys/systemd.ts';
 import { PARAMETER } from './medium.ts';
 import { RECORD_FILE } from './record.ts';
+import { execStarts, quoted } from './unit.ts';
 import { spillOf } from './workload.ts';
 
 const FOLDER = '/etc/systemd/system';
@@ -17,8 +18,9 @@ const RESUME = 'tideover-resume.service';
 const conditions = () =>
   `ConditionKernelCommandLine=|${PARAMETER}\nConditionDirectoryNotEmpty=|${dirname(spillOf('x'))}`;
 
-/** Paths and contents, as of systemd.unit(5). @param program how tideover is started */
-export function unitFiles(program: string): ReadonlyMap<string, SystemFile> {
+/** Paths and contents, as of systemd.unit(5). @param program words that start tideover */
+export function unitFiles(program: readonly string[]): ReadonlyMap<string, SystemFile> {
+  const tideover = program.map(quoted).join(' ');
   const hold = `[Unit]
 Description=Hold back packets of connections whose processes are restored later
 DefaultDependencies=no
@@ -32,7 +34,7 @@ ${conditions()}
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=${program} update resume --hold
+ExecStart=${tideover} update resume --hold
 
 [Install]
 WantedBy=sysinit.target
@@ -49,7 +51,7 @@ Type=oneshot
 RemainAfterExit=yes
 KillMode=process
 TimeoutStartSec=infinity
-ExecStart=${program} update resume
+ExecStart=${tideover} update resume
 
 [Install]
 WantedBy=multi-user.target
@@ -61,7 +63,7 @@ WantedBy=multi-user.target
 }
 
 /** Writes and enables the units. @returns their files */
-export function installUnits(program: string): string[] {
+export function installUnits(program: readonly string[]): string[] {
   const files = unitFiles(program);
   installFiles(files);
   systemctl('daemon-reload');
@@ -71,13 +73,27 @@ export function installUnits(program: string): string[] {
 
 /** Disables and removes them. */
 export function removeUnits(): void {
-  systemctl('disable', HOLD, RESUME);
-  for (const name of [HOLD, RESUME]) rmSync(`${FOLDER}/${name}`, { force: true });
+  const there = [HOLD, RESUME].filter((name) => existsSync(`${FOLDER}/${name}`));
+  if (there.length > 0) systemctl('disable', ...there);
+  for (const name of there) rmSync(`${FOLDER}/${name}`);
   systemctl('daemon-reload');
 }
 
-/** Whether the next system will do it. */
-export function unitsInstalled(): boolean {
+/** Why the next system would not do it; undefined where it will. */
+export function whyNoUnits(): string | undefined {
   const isEnabled = (name: string) => attemptSystemctl('is-enabled', '--quiet', name) === undefined;
-  return [HOLD, RESUME].every((name) => existsSync(`${FOLDER}/${name}`) && isEnabled(name));
+  for (const name of [HOLD, RESUME]) {
+    const file = `${FOLDER}/${name}`;
+    if (!existsSync(file) || !isEnabled(name)) return 'its units are not installed';
+    const missing = missingProgram(readFileSync(file, 'utf8'));
+    if (missing !== undefined) return `${name} starts ${missing}, which is not there any more`;
+  }
+  return undefined;
+}
+
+/** The first file of the command line of a unit of ours that is not there: Node or tideover were moved, or are of another version now. */
+export function missingProgram(unit: string): string | undefined {
+  const words = execStarts([unit]).flatMap((line) => [...line.matchAll(/"((?:\\.|[^"\\])*)"|\S+/g)]);
+  const plain = words.map(([word, within]) => (within ?? word).replace(/\\(.)|%(%)|\$(\$)/g, '$1$2$3'));
+  return plain.find((word) => word.startsWith('/') && !existsSync(word));
 }

@@ -46,7 +46,7 @@ import {
   releaseWorkloads,
   waitingTrees,
 } from './trees.ts';
-import { unitsInstalled } from './units.ts';
+import { whyNoUnits } from './units.ts';
 import { checkpointName, nodeOfWorkload } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
@@ -96,8 +96,9 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
       remedy: 'tideover update resume, or give it up: tideover update abort --drop',
     });
   }
-  if (runsSystemd() && !unitsInstalled()) {
-    const why = 'the next system would not restore anything: its units are not installed';
+  const noUnits = runsSystemd() ? whyNoUnits() : undefined;
+  if (noUnits !== undefined) {
+    const why = `the next system would not restore anything: ${noUnits}`;
     throw new UnsupportedError({ what: 'update', why, remedy: 'install them: tideover update setup' });
   }
   const next = new NextKernel(request);
@@ -300,26 +301,26 @@ function dropCopies({ trees, spill: folder }: UpdateRecord): void {
 export async function abort(giveUp: boolean): Promise<string[]> {
   using _ = await takeAlone('taking the update back');
   const record = readRecord();
-  const isHere = record !== undefined && record.bootId === bootId() && BEFORE_JUMP.includes(record.state);
+  const interrupted = isInterrupted(record) ? record : undefined;
   const isOpen = record !== undefined && !CONCLUDED.includes(record.state);
-  if (!giveUp && isOpen && !isHere) {
+  if (!giveUp && isOpen && interrupted === undefined) {
     throw new UnsupportedError({
       what: 'taking the update back',
       why: `it has started this kernel: ${record.from} -> ${record.to}`,
       remedy: 'tideover update resume; or give up what waits: --drop',
     });
   }
-  if (!giveUp && !isHere) return [];
+  if (!giveUp && interrupted === undefined) return [];
   const undone: string[] = [];
-  if (isHere) {
+  if (interrupted !== undefined) {
     unseal();
     unloadNext();
     dropGuard();
     undone.push('the next kernel was unloaded');
   }
   if (giveUp) undone.push(...giveUpTrees());
-  if (isHere) {
-    const restored = putBack(record);
+  if (interrupted !== undefined) {
+    const restored = putBack(interrupted);
     if (restored !== undefined) undone.push(restored);
   }
   if (isOpen) {
@@ -339,6 +340,26 @@ function giveUpTrees(): string[] {
   releaseWorkloads(waiting.map(({ name }) => ({ name, node: nodeOfWorkload(name) })));
   disarmGuard();
   return waiting.map(({ name }) => `${name} was given up`);
+}
+
+/**
+ * To be asked before another way into the next kernel is taken: what an interrupted update wrote of its trees is of a moment from which they
+ * have gone on, and they would do so once more.
+ *
+ * @throws UnsupportedError
+ */
+export function demandNoneInterrupted(): void {
+  if (!isInterrupted(readRecord())) return;
+  throw new UnsupportedError({
+    what: 'starting the next kernel',
+    why: 'an update is under way, or was interrupted, and what it has written of its trees would go on in the next kernel',
+    remedy: 'take it back first: tideover update abort',
+  });
+}
+
+/** Whether an update has begun in this kernel and neither ended nor left it. */
+function isInterrupted(record: UpdateRecord | undefined): boolean {
+  return record !== undefined && record.bootId === bootId() && BEFORE_JUMP.includes(record.state);
 }
 
 const BEFORE_JUMP: readonly UpdateState[] = ['planned', 'loaded', 'frozen', 'jumping'];

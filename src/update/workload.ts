@@ -78,6 +78,17 @@ export function demandName(name: string): void {
   });
 }
 
+/** What trees are called that are no workloads: by the process id of their root. */
+export const isTreeName = (name: string) => /^pid-\d+$/.test(name);
+
+/** @throws UnsupportedError for what a workload that is started cannot be called */
+export function demandWorkloadName(name: string): void {
+  demandName(name);
+  if (!isTreeName(name)) return;
+  const why = 'an update calls trees so that have no name';
+  throw new UnsupportedError({ what: `a workload called ${name}`, why, remedy: 'choose another name' });
+}
+
 /** Where its checkpoint goes. */
 export const nodeOfWorkload = (name: string) => `workload/${name}`;
 /** Where a copy of its checkpoint goes that is to outlive the memory. */
@@ -230,9 +241,9 @@ function read(file: string): string | undefined {
   }
 }
 
-/** Readable by root alone; whole or not there. */
+/** Readable by root alone; whole or not there, also after a power cut. */
 function write(file: string, text: string): void {
   mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  writeFileSync(`${file}.new`, text, { mode: 0o600 });
+  writeFileSync(`${file}.new`, text, { mode: 0o600, flush: true });
   renameSync(`${file}.new`, file);
 }

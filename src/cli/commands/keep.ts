@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { mkdirSync, readFileSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { UnsupportedError } from '../../errors.ts';
 import type { Unit } from '../../update/unit.ts';
@@ -34,9 +34,20 @@ export const keep = command({
       io.info(removed ? `${unit} runs as its unit says when it is started next` : `${unit} was not kept`);
       return { json: { unit, file, removed }, text: () => [] };
     }
-    const { text, notes } = dropIn(await describe(unit, file), [process.execPath, resolve(process.argv[1]!)], groupsOf);
-    mkdirSync(dirname(file), { recursive: true });
-    writeFileSync(file, text);
+    const before = existsSync(file) ? readFileSync(file, 'utf8') : undefined;
+    let notes: readonly string[];
+    try {
+      const made = dropIn(await describe(unit, file), [process.execPath, resolve(process.argv[1]!)], groupsOf);
+      notes = made.notes;
+      write(file, made.text);
+    } catch (error) {
+      // It is kept as it was.
+      if (before !== undefined) {
+        write(file, before);
+        systemctl('daemon-reload');
+      }
+      throw error;
+    }
     systemctl('daemon-reload');
     for (const note of notes) io.warn(`${unit}: ${note}`);
     io.info(`${unit} is kept from its next start on: systemctl restart ${unit}`);
@@ -63,6 +74,13 @@ async function describe(name: string, ours: string): Promise<Unit> {
   const paths = [properties.get('FragmentPath') ?? '', ...(properties.get('DropInPaths') ?? '').split(' ')];
   const files = paths.filter((path) => path !== '').map((path) => readFileSync(path, 'utf8'));
   return { name, properties, files };
+}
+
+/** Whole or not at all: a service starts by it. */
+function write(file: string, text: string): void {
+  mkdirSync(dirname(file), { recursive: true });
+  writeFileSync(`${file}.new`, text, { flush: true });
+  renameSync(`${file}.new`, file);
 }
 
 /** @returns whether it was there */

@@ -65,10 +65,10 @@ export const run = command({
     const { supervised } = await import('../criu/run.ts');
     const { placeOf } = await import('../medium.ts');
     const { untilAddressed } = await import('../../update/addresses.ts');
-    const { demandName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
+    const { demandWorkloadName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
     const { programOf } = await import('../program.ts');
     const { takeTurn } = await import('../../update/turn.ts');
-    demandName(name);
+    demandWorkloadName(name);
     const place = placeOf(undefined);
     const turn = takeTurn({ name, node: nodeOfWorkload(name), place });
     const checkpoint = preservedCheckpoint(place, name);

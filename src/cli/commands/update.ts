@@ -273,8 +273,10 @@ async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string
     const trees = holdAll((text) => io.warn(text));
     return { json: { trees }, text: () => [] };
   }
+  const seconds = Number(wait ?? 60);
+  if (!Number.isFinite(seconds) || seconds < 0) throw new UsageError(`--wait ${wait}: not a number of seconds`);
   const { programOf } = await import('../program.ts');
-  const how = { patience: 1000 * Number(wait ?? 60), program: programOf(), warn: (text: string) => io.warn(text) };
+  const how = { patience: 1000 * seconds, program: programOf(), warn: (text: string) => io.warn(text) };
   const { record, restored, failed, returned } = await start(how);
   if (record?.back !== undefined) io.warn(wentBack(record.to, record.back));
   for (const { name, error } of failed) io.warn(`${name} waits to be restored: ${error}`);
@@ -306,6 +308,6 @@ async function setUp(io: Io, remove: boolean): Promise<Output> {
   // The next kernel gets this one's command line.
   const noGuard = whyNoGuard(readProcText('/proc/cmdline').trim());
   if (noGuard !== undefined) io.info(`if a next kernel panics, nothing leads back to the one before: ${noGuard}`);
-  const units = installUnits(`${process.execPath} ${process.argv[1]}`);
+  const units = installUnits([process.execPath, process.argv[1]!]);
   return { json: { units }, text: () => units };
 }

@@ -9,6 +9,7 @@ import { takeAlone } from '../../../src/update/alone.ts';
 import { findMemory, openMedium } from '../../../src/update/medium.ts';
 import { dropRecord, readRecord, writeRecord } from '../../../src/update/record.ts';
 import { dropNodes, dropStrayRounds } from '../../../src/update/rounds.ts';
+import { demandNoneInterrupted } from '../../../src/update/update.ts';
 
 const steps = [{ name: 'jump', at: Date.now() }];
 const trees = [{ name: 'gone', node: 'workload/gone', pid: 1, starttime: 1, restored: 1 }];
@@ -42,7 +43,10 @@ assert.deepEqual(names(), foreign);
   using pkram = openMedium(findMemory(), {});
   pkram.remove('update');
 }
+writeRecord({ ...record, state: 'frozen' });
+assert.throws(demandNoneInterrupted, UnsupportedError);
 writeRecord(record);
+demandNoneInterrupted();
 
 {
   using _ = await takeAlone('this');

@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
-import { unitFiles } from '../../../src/update/units.ts';
+import { missingProgram, unitFiles } from '../../../src/update/units.ts';
 
 test('units: packets are held back before the network, processes go on after it, and only where there are any', () => {
-  const files = unitFiles('/usr/bin/tideover');
+  const files = unitFiles(['/usr/bin/tideover']);
   assert.deepEqual(
     [...files.keys()],
     ['/etc/systemd/system/tideover-hold.service', '/etc/systemd/system/tideover-resume.service'],
@@ -28,4 +31,16 @@ test('units: packets are held back before the network, processes go on after it,
   assert.match(resume, /^After=network\.target tideover-hold\.service$/m);
   // What was restored stays when tideover has ended.
   assert.match(resume, /^KillMode=process$/m);
+});
+
+test('units whose Node or program is gone are seen, whatever their names', (t) => {
+  const folder = mkdtempSync(join(tmpdir(), 'tideover units $100% "x"-'));
+  t.after(() => rmSync(folder, { recursive: true }));
+  const program = join(folder, 'main.mjs');
+  for (const { text } of unitFiles([process.execPath, program]).values()) {
+    assert.equal(missingProgram(text), program);
+  }
+  writeFileSync(program, '');
+  for (const { text } of unitFiles([process.execPath, program]).values()) assert.equal(missingProgram(text), undefined);
+  assert.equal(missingProgram('[Service]\nExecStart=/nowhere/node /usr update resume\n'), '/nowhere/node');
 });
