@@ -8,7 +8,7 @@ import { UnsupportedError } from '../errors.ts';
 import { flock } from '../sys/files.ts';
 
 const LOCK = '/run/tideover/update.lock';
-/** In ms. Guards of one that was killed have the lock until they are done. */
+/** In ms: one that was killed takes a moment to end. */
 const PATIENCE = 20_000;
 
 /**
