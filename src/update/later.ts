@@ -21,7 +21,7 @@ import { READY } from '../process/lazy.ts';
 import { bringPages, LazyImage, type LazyResult } from '../process/lazypages.ts';
 import { type RestoreOptions, restore } from '../process/restore.ts';
 import { socketpair } from '../sys/socket.ts';
-import { findMemory, openNode, type Place } from './medium.ts';
+import { openNode, type Place } from './medium.ts';
 import { dropSpilled } from './spill.ts';
 import { BROUGHT, type Turn } from './turn.ts';
 import { type Checkpoint, openCheckpoint } from './workload.ts';
@@ -60,9 +60,7 @@ export function restoreInTurn(
   },
 ): Restored {
   const { turn, program } = how;
-  // Out of memory that an earlier kernel left it is not brought reliably: all of that is there before they go on.
-  const isLeft = how.where.kind === 'node' && findMemory()?.kind === 'physical';
-  if (program !== undefined && !isLeft && memoryIn(image) >= LARGE) {
+  if (program !== undefined && memoryIn(image) >= LARGE) {
     const socket = startBringing(program, how);
     try {
       const { pid } = restore(image, { ...options, note: turn.noteOfLater, lazyPages: socket });

@@ -14,7 +14,7 @@ import { findMemory, returnUnused } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
-import { isBeingBrought, wentOnAs, wentOnBefore } from './turn.ts';
+import { isBeingBrought, wentOnAs, wentOnBefore, whyNotBrought } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
 /**
@@ -93,8 +93,10 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
   // This waits until their checkpoints are gone, or stay.
   const waits = new Set(waitingTrees().map(({ name }) => name));
   for (const { name } of restored.filter((each) => waits.has(each.name))) {
-    failed.push({ name, error: KILLED });
-    record = noted(record, name, { error: KILLED });
+    const why = whyNotBrought(name) ?? 'who brought it ended';
+    const error = `it had gone on, and was killed as its memory could not be brought: ${why}; ${GO_BACK}`;
+    failed.push({ name, error });
+    record = noted(record, name, { error });
   }
   if (failed.length > 0) {
     if (record !== undefined) record = writeRecord({ ...record, state: 'incomplete' });
@@ -122,7 +124,6 @@ async function untilBrought(names: readonly string[]): Promise<void> {
 }
 
 const GO_BACK = 'tideover update resume, by hand, goes back to where it was before that';
-const KILLED = `it had gone on, and was killed as its memory could not be brought; ${GO_BACK}`;
 
 const UNFINISHED: readonly UpdateState[] = ['jumping', 'restoring', 'incomplete'];
 

@@ -87,8 +87,10 @@ export function takeTurn(tree: Kept): Turn {
   }
 }
 
-/** Whether a tree has gone on from a checkpoint that is still there, which is removed then. */
+/** Whether a tree has gone on from a checkpoint that was found, which is removed then. */
 export function isSpent(tree: Kept): boolean {
+  // Who brought its memory may have removed it since it was found.
+  if (Object.keys(checkpointsOf(tree)).length === 0) return readNote(tree.name) !== undefined;
   if (spentOf(tree).length === 0) return false;
   if (isBeingBrought(tree.name)) return true;
   // Decided as soon as the lock is free.
@@ -145,6 +147,11 @@ function isRunning({ pid, starttime }: Note): boolean {
 /** The process that a tree of this name has gone on as in this kernel, be it there still or not; undefined where none has. */
 export function wentOnAs(name: string): number | undefined {
   return readNote(name)?.pid;
+}
+
+/** Why a tree was killed to which memory was brought; undefined where nobody could say. */
+export function whyNotBrought(name: string): string | undefined {
+  return readNote(name)?.end;
 }
 
 const noteFile = (name: string) => join(TURNS, name);
