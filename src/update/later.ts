@@ -24,6 +24,7 @@ import { socketpair } from '../sys/socket.ts';
 import { openNode, type Place } from './medium.ts';
 import { dropSpilled } from './spill.ts';
 import { BROUGHT, type Turn } from './turn.ts';
+import { restoreVolatile } from './volatile.ts';
 import { type Checkpoint, openCheckpoint } from './workload.ts';
 
 /** Bytes of memory from which on it comes later: less is read in the time that the other process takes to start. */
@@ -60,6 +61,7 @@ export function restoreInTurn(
   },
 ): Restored {
   const { turn, program } = how;
+  restoreVolatile(how.where);
   if (program !== undefined && memoryIn(image) >= LARGE) {
     const socket = startBringing(program, how);
     try {

@@ -2,6 +2,7 @@
  * Where memory of trees lies that was written before them (precopy.ts), and how it goes with them.
  *
  *     before/1/NODE  <-  before/2/NODE  <-  ...  <-  NODE      the image of the tree builds on the last round
+ *                                         volatile/NODE      beside it, files that no disk has (volatile.ts)
  *
  * A copy on the disk has the same form: FOLDER/NAME/before-N, and FOLDER/NAME.
  */
@@ -13,7 +14,10 @@ export type Rounds = ReadonlyMap<string, number>;
 
 /** The node with a round of a tree. */
 export const roundNode = (node: string, round: number) => `before/${round}/${node}`;
-const ROUND = /^before\/\d+\/(.*)$/s;
+/** The node with the files of a tree that no disk has (volatile.ts). */
+export const volatileNode = (node: string) => `volatile/${node}`;
+/** What a tree has beside its own node. */
+const BESIDE = /^(?:before\/\d+|volatile)\/(.*)$/s;
 
 /** The node that the image of a tree builds on; undefined where there was no round. */
 export function lastRound(rounds: Rounds, node: string): string | undefined {
@@ -21,7 +25,7 @@ export function lastRound(rounds: Rounds, node: string): string | undefined {
   return round === undefined ? undefined : roundNode(node, round);
 }
 
-/** Removes the nodes of trees and the rounds on which they build, where they are there. */
+/** Removes the nodes of trees and what they have beside them, where they are there. */
 export function dropNodes(nodes: readonly string[]): void {
   const place = findMemory();
   if (place === undefined || nodes.length === 0) return;
@@ -33,17 +37,17 @@ export function dropNodes(nodes: readonly string[]): void {
 export function removeWithRounds(pkram: Pkram, node: string): void {
   const names = imagesIn(pkram);
   for (const name of names) if (name === node) pkram.remove(name);
-  for (const name of names) if (ROUND.exec(name)?.[1] === node) pkram.remove(name);
+  for (const name of names) if (BESIDE.exec(name)?.[1] === node) pkram.remove(name);
 }
 
-/** Removes rounds of trees that are not there themselves. */
+/** Removes what trees have beside them that are not there themselves. */
 export function dropStrayRounds(): void {
   const place = findMemory();
   if (place === undefined) return;
   using pkram = openMedium(place, {});
   const names = imagesIn(pkram);
   for (const name of names) {
-    const of = ROUND.exec(name)?.[1];
+    const of = BESIDE.exec(name)?.[1];
     if (of !== undefined && !names.includes(of)) pkram.remove(name);
   }
 }

@@ -89,8 +89,10 @@ export function takeTurn(tree: Kept): Turn {
 
 /** Whether a tree has gone on from a checkpoint that was found, which is removed then. */
 export function isSpent(tree: Kept): boolean {
+  // As long as none has gone on, nothing is looked at: to open preserved memory takes its time.
+  if (readNote(tree.name) === undefined) return false;
   // Who brought its memory may have removed it since it was found.
-  if (Object.keys(checkpointsOf(tree)).length === 0) return readNote(tree.name) !== undefined;
+  if (Object.keys(checkpointsOf(tree)).length === 0) return true;
   if (spentOf(tree).length === 0) return false;
   if (isBeingBrought(tree.name)) return true;
   // Decided as soon as the lock is free.

@@ -10,6 +10,7 @@
  * ended are restored here.
  */
 import { freemem } from 'node:os';
+import { join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
@@ -47,6 +48,7 @@ import {
   waitingTrees,
 } from './trees.ts';
 import { whyNoUnits } from './units.ts';
+import { saveVolatile, sizeOfFiles, volatileFiles } from './volatile.ts';
 import { checkpointName, nodeOfWorkload } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
@@ -105,7 +107,8 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   next.check();
   const drivers = checkDrivers(next);
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
-  const memory = measured.reduce((sum, { memory }) => sum + memory, 0);
+  const files = sizeOfFiles(trees.flatMap(({ pid }) => volatileFiles(pid)));
+  const memory = measured.reduce((sum, { memory }) => sum + memory, files);
   demandRoom(memory);
   const folder = spillFolder(wanted, needs(memory));
   const from = readMachine().kernel.release;
@@ -207,9 +210,12 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
           },
           lastly() {
             if (record.spill !== undefined) begin('spill');
-            for (const tree of record.spill === undefined ? [] : record.trees) {
-              using image = openPreserved(tree);
-              spill(image, record.spill!, tree.name, rounds.get(tree.node));
+            for (const tree of record.trees) {
+              if (record.spill !== undefined) {
+                using image = openPreserved(tree);
+                spill(image, record.spill, tree.name, rounds.get(tree.node));
+              }
+              saveVolatile(tree.pid, tree.node, record.spill && join(record.spill, tree.name));
             }
             begin('settle');
             write('frozen');

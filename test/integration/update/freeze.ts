@@ -6,6 +6,7 @@ import { openMedium } from '../../../src/update/medium.ts';
 import { precopy } from '../../../src/update/precopy.ts';
 import { type KeptTree, writeRecord } from '../../../src/update/record.ts';
 import { examineTree, freezeTrees, treeOfPid } from '../../../src/update/trees.ts';
+import { saveVolatile } from '../../../src/update/volatile.ts';
 
 const named = process.argv.slice(2).map((pid) => treeOfPid(Number(pid)));
 const trees: readonly KeptTree[] = named.map((tree) => ({ ...tree, memory: examineTree(tree) }));
@@ -20,7 +21,9 @@ freezeTrees(trees, {
     left.unshift(rest);
     stood.unshift(Date.now() - since);
   },
-  lastly() {},
+  lastly() {
+    for (const { pid, node } of trees) saveVolatile(pid, node, undefined);
+  },
 });
 const steps = [{ name: 'jump', at: Date.now() }];
 writeRecord({ state: 'restoring', bootId: '', from: 'this', to: 'this', trees, steps });

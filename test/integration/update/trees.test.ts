@@ -31,9 +31,11 @@ start() {
 }
 start busy "$PROGRAM" ${LARGE}
 start small "$PROGRAM" 4
-start quiet setsid sh -c 'x=$(head -c ${QUIET} /dev/zero | tr "\\0" x); echo ready
-  until [ -e "$FOLDER/end" ]; do sleep 0.1; done; [ \${#x} = ${QUIET} ] && echo ok'
+start quiet setsid sh -c 'x=$(head -c ${QUIET} /dev/zero | tr "\\0" x); echo shared >/run/shared; exec 7</run/shared; echo ready
+  until [ -e "$FOLDER/end" ]; do sleep 0.1; done; read shared <&7; [ \${#x} = ${QUIET} ] && [ "$shared" = shared ] && echo ok'
 "$NODE" "$FREEZE" $pids
+# As of all that is in memory alone, nothing of it is there under another kernel.
+rm /run/shared
 resumed=$("$NODE" "$MAIN" update resume --json | tr -d '\n')
 # Who went on has nothing of what kept others from it.
 "$NODE" "$MAIN" update abort >/dev/null
