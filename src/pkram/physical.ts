@@ -6,7 +6,17 @@ import * as fs from 'node:fs';
 import { MAP_SHARED, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
-import { alignOut, findOverlap, formatRange, intersect, overlaps, type Range, sizeOf, subtract } from '../mem/range.ts';
+import {
+  alignDown,
+  alignOut,
+  findOverlap,
+  formatRange,
+  intersect,
+  overlaps,
+  type Range,
+  sizeOf,
+  subtract,
+} from '../mem/range.ts';
 import { readIomem } from '../sys/iomem.ts';
 import { readFirmwareMap } from '../sys/memmap.ts';
 import { mmap } from '../sys/memory.ts';
@@ -23,6 +33,12 @@ export interface PhysicalOptions {
   /** A file that stands for the memory. */
   readonly device?: string;
 }
+
+/**
+ * What is mapped at a time, when it is touched: the kernel looks up each page of a mapping of /dev/mem among all resources, and makes it
+ * there at once (range_is_allowed() and remap_pfn_range()). In bytes; of a device no less than its pages.
+ */
+const AT_ONCE = 4 << 20;
 
 /** What the firmware, or a kexec before, calls memory that can be used, as e820_type_to_string() of the kernel has it. */
 const USABLE = ['System RAM', 'Soft Reserved', 'Persistent Memory', 'Persistent Memory (legacy)'];
@@ -163,11 +179,18 @@ export class PhysicalMedium extends MappedMedium implements Medium {
       const [expected, found] = [`ranges before ${end}`, formatRange(part)];
       throw new FormatError({ file: this.name, field: 'ranges', expected, found });
     }
-    const whole = alignOut({ start: part.start - origin, end: part.end - origin }, grain);
     const prot = this.writable ? PROT_READ | PROT_WRITE : PROT_READ;
-    const length = sizeOf(whole);
-    const address = mmap({ addr: 0, length, prot, flags: MAP_SHARED, fd, offset: whole.start });
-    this.pieces.add(address, length, part.start - origin - whole.start, sizeOf(part));
+    const [last, step] = [part.end - origin, Math.max(AT_ONCE, grain)];
+    for (let start = part.start - origin; start < last; ) {
+      const end = Math.min(last, alignDown(start, step) + step);
+      const whole = alignOut({ start, end }, grain);
+      const from = start - whole.start;
+      this.pieces.addLater(end - start, () => {
+        const length = sizeOf(whole);
+        return { addr: mmap({ addr: 0, length, prot, flags: MAP_SHARED, fd, offset: whole.start }), length, from };
+      });
+      start = end;
+    }
   }
 }
 

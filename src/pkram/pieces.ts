@@ -2,11 +2,19 @@
 import { munmap } from '../sys/memory.ts';
 import { viewMemory } from '../sys/syscall.ts';
 
+/** What is mapped for a piece, of which that is the part from `from` on. */
+interface Mapping {
+  readonly addr: number;
+  readonly length: number;
+  readonly from: number;
+}
+
 interface Piece {
   readonly start: number;
-  /** What is mapped for it. */
-  readonly mapping: { readonly addr: number; readonly length: number };
-  readonly bytes: Uint8Array;
+  readonly size: number;
+  map(): Mapping;
+  /** From when it is mapped. */
+  mapped?: { readonly mapping: Mapping; readonly bytes: Uint8Array };
 }
 
 export class Pieces {
@@ -17,10 +25,15 @@ export class Pieces {
     return this.#size;
   }
 
-  /** Adds memory that is mapped there, to be unmapped by close(). @param from of it only `size` bytes from there on */
-  add(addr: number, length: number, from = 0, size = length): void {
-    const mapping = { addr, length };
-    this.#pieces.push({ start: this.#size, mapping, bytes: viewMemory(addr + from, size) });
+  /** Adds memory that is mapped there, to be unmapped by close(). */
+  add(addr: number, length: number): void {
+    this.addLater(length, () => ({ addr, length, from: 0 }));
+    this.#bytesOf(this.#pieces.at(-1)!);
+  }
+
+  /** Adds so many bytes that are mapped when they are asked for. */
+  addLater(size: number, map: () => Mapping): void {
+    this.#pieces.push({ start: this.#size, size, map });
     this.#size += size;
   }
 
@@ -34,17 +47,17 @@ export class Pieces {
 
   /** The bytes where they lie, or undefined where they are in two pieces. */
   view(address: number, length: number): Uint8Array | undefined {
-    const { start, bytes } = this.#pieces[this.#indexOf(address)]!;
-    return address + length <= start + bytes.length
-      ? bytes.subarray(address - start, address - start + length)
-      : undefined;
+    const piece = this.#pieces[this.#indexOf(address)]!;
+    const at = address - piece.start;
+    return at + length <= piece.size ? this.#bytesOf(piece).subarray(at, at + length) : undefined;
   }
 
   close(): void {
-    for (const { mapping, bytes } of this.#pieces) {
+    for (const { mapped } of this.#pieces) {
+      if (mapped === undefined) continue;
       // Detaches it, so that whoever still has a part of it finds it empty, and not memory that is not there.
-      (bytes.buffer as ArrayBuffer).transfer();
-      munmap(mapping);
+      (mapped.bytes.buffer as ArrayBuffer).transfer();
+      munmap(mapped.mapping);
     }
     this.#pieces = [];
     this.#size = 0;
@@ -55,12 +68,20 @@ export class Pieces {
       throw new RangeError(`bytes ${address} to ${address + length} of ${this.#size}`);
     }
     for (let done = 0, i = this.#indexOf(address); done < length; i++) {
-      const { start, bytes } = this.#pieces[i]!;
-      const from = address + done - start;
-      const part = bytes.subarray(from, from + length - done);
+      const piece = this.#pieces[i]!;
+      const from = address + done - piece.start;
+      const part = this.#bytesOf(piece).subarray(from, from + length - done);
       take(part, done);
       done += part.length;
     }
+  }
+
+  #bytesOf(piece: Piece): Uint8Array {
+    if (piece.mapped === undefined) {
+      const mapping = piece.map();
+      piece.mapped = { mapping, bytes: viewMemory(mapping.addr + mapping.from, piece.size) };
+    }
+    return piece.mapped.bytes;
   }
 
   /** The last piece that begins at or before an address. */

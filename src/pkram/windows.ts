@@ -36,9 +36,7 @@ export function windowsOn(ranges: readonly Range[]): Window[] {
   );
   // Not by /dev/mem as long as no driver has it: whenever udev loads one, all users are to have locked the same.
   if (pram.length > 0) devices.push(...pmemDevices((found) => subtract(pram, found).length === 0));
-  // Linux 7.2 does not have it in /proc/iomem.
-  const called = readFirmwareMap().filter(({ type }) => type === 'Soft Reserved');
-  const soft = isOpen(MEMORY) ? [] : intersect(ranges, called);
+  const soft = isOpen(MEMORY) ? [] : intersect(ranges, softReserved());
   if (soft.length > 0) {
     const isOurs = (device: Range) => soft.some((range) => overlaps(range, device));
     devices.push(...daxDevices(isOurs, (found) => subtract(soft, found).length === 0));
@@ -48,6 +46,11 @@ export function windowsOn(ranges: readonly Range[]): Window[] {
     ...devices.map((device) => ({ ...device, origin: device.start })),
     ...rest.map((range) => wholeMemory(MEMORY, range)),
   ];
+}
+
+/** Linux 7.2 does not have it in /proc/iomem. */
+function softReserved(): Range[] {
+  return readFirmwareMap().filter(({ type }) => type === 'Soft Reserved');
 }
 
 function isOpen(path: string): boolean {

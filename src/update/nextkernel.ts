@@ -7,7 +7,7 @@ import { type KernelFiles, loadKernel, planKernel } from '../kexec/kexec.ts';
 import { unload } from '../kexec/load.ts';
 import type { Reservation } from '../kexec/memorymap.ts';
 import { readProcText } from '../sys/proc.ts';
-import { preservedFor, withLocation } from './preserved.ts';
+import { type PreserveAs, preservedFor, withLocation } from './preserved.ts';
 import { rememberLoaded } from './state.ts';
 
 export interface KernelRequest {
@@ -23,6 +23,8 @@ export class NextKernel {
   readonly initrds: readonly string[];
   readonly #files: KernelFiles;
   #reserved: readonly Reservation[] | undefined;
+  /** Chosen once: the modules of a kernel are many. */
+  #preserveAs: PreserveAs | undefined;
 
   /** @throws FormatError, UnsupportedError where it is no kernel, or has no initramfs */
   constructor({ kernel, initrds, append }: KernelRequest) {
@@ -57,8 +59,10 @@ export class NextKernel {
   }
 
   #now() {
-    const preserved = preservedFor(undefined, { release: this.release, commandLine: this.#files.commandLine });
-    const files = { ...this.#files, commandLine: withLocation(this.#files.commandLine, preserved.parameters) };
+    const { commandLine } = this.#files;
+    const preserved = preservedFor(this.#preserveAs, { release: this.release, commandLine });
+    this.#preserveAs = preserved.type;
+    const files = { ...this.#files, commandLine: withLocation(commandLine, preserved.parameters) };
     return { preserved, files };
   }
 }

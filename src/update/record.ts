@@ -8,7 +8,7 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
-import type { NodeInfo } from '../pkram/index.ts';
+import type { NodeInfo, Pkram } from '../pkram/index.ts';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, openMedium } from './medium.ts';
 
@@ -134,12 +134,16 @@ export function dropRecord(): void {
   const place = findMemory();
   if (place === undefined) return;
   using pkram = openMedium(place, {});
+  removeFrom(pkram);
+}
+
+function removeFrom(pkram: Pkram): void {
   if (pkram.nodes().some(isRecord)) pkram.remove(RECORD_NODE);
 }
 
 function writeToMemory(record: UpdateRecord): void {
-  dropRecord();
   using pkram = openMedium(findMemory(), { create: true });
+  removeFrom(pkram);
   using node = pkram.prepareSave(RECORD_NODE, { content: RECORD_CONTENT, checksums: true });
   const object = node.prepareSaveObject();
   object.write(Buffer.from(JSON.stringify(record)));

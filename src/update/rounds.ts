@@ -16,6 +16,8 @@ export type Rounds = ReadonlyMap<string, number>;
 export const roundNode = (node: string, round: number) => `before/${round}/${node}`;
 /** The node with the files of a tree that no disk has (volatile.ts). */
 export const volatileNode = (node: string) => `volatile/${node}`;
+/** What it says of its content. */
+export const VOLATILE_CONTENT = 'volatile';
 /** What a tree has beside its own node. */
 const BESIDE = /^(?:before\/\d+|volatile)\/(.*)$/s;
 
@@ -35,7 +37,7 @@ export function dropNodes(nodes: readonly string[]): void {
 
 /** The node goes first: none is without what it builds on. */
 export function removeWithRounds(pkram: Pkram, node: string): void {
-  const names = imagesIn(pkram);
+  const names = oursIn(pkram);
   for (const name of names) if (name === node) pkram.remove(name);
   for (const name of names) if (BESIDE.exec(name)?.[1] === node) pkram.remove(name);
 }
@@ -45,14 +47,15 @@ export function dropStrayRounds(): void {
   const place = findMemory();
   if (place === undefined) return;
   using pkram = openMedium(place, {});
-  const names = imagesIn(pkram);
+  const names = oursIn(pkram);
   for (const name of names) {
     const of = BESIDE.exec(name)?.[1];
     if (of !== undefined && !names.includes(of)) pkram.remove(name);
   }
 }
 
-/** Names of nodes with images: others are somebody else's, whatever they are called. */
-function imagesIn(pkram: Pkram): string[] {
-  return pkram.nodes().flatMap(({ name, content }) => (content === IMAGE_CONTENT ? (name ?? []) : []));
+/** Names of nodes that are of trees: others are somebody else's, whatever they are called. */
+function oursIn(pkram: Pkram): string[] {
+  const isOurs = (content: string | undefined) => content === IMAGE_CONTENT || content === VOLATILE_CONTENT;
+  return pkram.nodes().flatMap(({ name, content }) => (isOurs(content) ? (name ?? []) : []));
 }

@@ -17,7 +17,7 @@ import { descriptorLink, listDescriptors } from '../sys/fdinfo.ts';
 import { readMaps } from '../sys/maps.ts';
 import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { findMemory, openMedium, type Place } from './medium.ts';
-import { volatileNode } from './rounds.ts';
+import { VOLATILE_CONTENT, volatileNode } from './rounds.ts';
 import type { Checkpoint } from './workload.ts';
 
 /** In the folder of a copy on the disk. */
@@ -92,7 +92,7 @@ export function saveVolatile(pid: number, node: string, folder: string | undefin
 
 function save(place: Place | undefined, name: string, paths: readonly string[]): void {
   using pkram = openMedium(place, { create: true });
-  using node = pkram.prepareSave(name, { content: 'volatile', checksums: true });
+  using node = pkram.prepareSave(name, { content: VOLATILE_CONTENT, checksums: true });
   const list = node.prepareSaveObject();
   list.write(Buffer.from(JSON.stringify(paths)));
   list.finishSaveObject();
