@@ -29,6 +29,13 @@ export function isStarting(unit: string): boolean {
   return /^(activating|[1-9]\d*)$/m.test(stdout ?? '');
 }
 
+/** Services that run now, as `cron.service`. */
+export function runningServices(): string[] {
+  const list = ['list-units', '--type=service', '--state=running', '--plain', '--no-legend'];
+  const { stdout } = spawnSync('systemctl', list, { encoding: 'utf8' });
+  return (stdout ?? '').split('\n').flatMap((line) => line.split(' ')[0] || []);
+}
+
 /** A unit, a hook, settings. */
 export interface SystemFile {
   readonly text: string;

@@ -65,6 +65,8 @@ export interface UpdateRecord {
   readonly steps: readonly Step[];
   /** Folder that has the nodes too. */
   readonly spill?: string;
+  /** Units of systemd that were stopped for it, to be started again if it fails. */
+  readonly stopped?: readonly string[];
   /** Why it failed, and what was undone. */
   readonly error?: string;
   readonly undone?: readonly string[];

@@ -22,6 +22,7 @@ export interface Timeline {
 const NAMES: Readonly<Record<string, string>> = {
   memory: 'take memory',
   load: 'load the kernel',
+  stop: 'stop other services',
   precopy: 'copy memory, while they run',
   freeze: 'write the rest',
   spill: 'copy to the disk',

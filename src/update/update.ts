@@ -17,10 +17,12 @@ import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { runsSystemd } from '../sys/systemd.ts';
 import { takeAlone } from './alone.ts';
+import { cautionsOf } from './cautions.ts';
 import { checkDrivers } from './drivers.ts';
 import { disarmGuard, dropGuard, prepareGuard, whyNoGuard } from './guard.ts';
 import { findMemory, openMedium, returnMemory, returnUnused } from './medium.ts';
 import { type KernelRequest, NextKernel, unloadNext } from './nextkernel.ts';
+import { checkStop, othersRunning, startServices, stopServices } from './others.ts';
 import { precopy, roomForRounds, stopRounds, whyNoRounds } from './precopy.ts';
 import {
   concludeRecord,
@@ -53,6 +55,8 @@ import { checkpointName, nodeOfWorkload } from './workload.ts';
 
 export interface UpdateRequest extends KernelRequest {
   readonly trees: readonly KeptTree[];
+  /** Units of systemd that are stopped first, and started again if it fails. */
+  readonly stop?: readonly string[];
   /** See spillFolder(). */
   readonly spill?: string | undefined;
 }
@@ -81,7 +85,7 @@ export interface Surroundings {
  *
  * @throws UnsupportedError, FormatError what is in the way
  */
-export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest): Plan {
+export function planUpdate({ trees, stop = [], spill: wanted, ...request }: UpdateRequest): Plan {
   if (trees.length === 0) {
     const what = 'an update that keeps nothing';
     throw new UnsupportedError({
@@ -103,6 +107,8 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
     const why = `the next system would not restore anything: ${noUnits}`;
     throw new UnsupportedError({ what: 'update', why, remedy: 'install them: tideover update setup' });
   }
+  const names = trees.map(({ name }) => name);
+  checkStop(stop, names);
   const next = new NextKernel(request);
   next.check();
   const drivers = checkDrivers(next);
@@ -116,9 +122,22 @@ export function planUpdate({ trees, spill: wanted, ...request }: UpdateRequest):
   const unguarded =
     noGuard === undefined ? [] : [`if the next kernel panics, nothing leads back to this one: ${noGuard}`];
   const plan = { next, memory, guarded: noGuard === undefined };
-  const common = { state: 'planned', bootId: '', from, to: next.release, trees: measured, steps: [] } as const;
+  const stopped = stop.length === 0 ? {} : { stopped: stop };
+  const common = {
+    state: 'planned',
+    bootId: '',
+    from,
+    to: next.release,
+    trees: measured,
+    steps: [],
+    ...stopped,
+  } as const;
   const slow = whyNoRounds();
-  const warnings = [...drivers, ...(slow === undefined ? [] : [slow]), ...unguarded];
+  const others = othersRunning(names, stop);
+  const cut = 'not kept, and ended as by a power cut, with file systems that are whole';
+  const ended = others.length === 0 ? [] : [`${cut}: ${others.join(', ')}; what minds that is stopped first by --stop`];
+  const cautions = trees.flatMap(cautionsOf);
+  const warnings = [...drivers, ...cautions, ...(slow === undefined ? [] : [slow]), ...ended, ...unguarded];
   if (folder !== undefined) return { ...plan, record: { ...common, spill: folder }, warnings };
   const lost = 'there is no copy on a disk: if the next kernel dies before it can do anything, the trees are lost';
   return { ...plan, record: common, warnings: [lost, ...warnings] };
@@ -185,6 +204,15 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
         return 'the next kernel was unloaded';
       },
     },
+    ...(record.stopped === undefined
+      ? []
+      : [
+          {
+            name: 'stop',
+            run: () => stopServices(plan.record.stopped!),
+            undo: () => startServices(plan.record.stopped!),
+          },
+        ]),
     {
       name: 'precopy',
       run() {
@@ -328,6 +356,8 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   if (interrupted !== undefined) {
     const restored = putBack(interrupted);
     if (restored !== undefined) undone.push(restored);
+    const started = startServices(record.stopped ?? []);
+    if (started !== undefined) undone.push(started);
   }
   if (isOpen) {
     const error = giveUp ? 'it was given up' : 'it was interrupted';

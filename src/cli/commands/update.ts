@@ -29,6 +29,12 @@ const requestFlags = {
     repeat: true,
     summary: 'keep the tree below this process, which is best the init of a PID namespace',
   },
+  stop: {
+    long: 'stop',
+    value: 'UNIT',
+    repeat: true,
+    summary: 'stop this service of systemd first, which is not kept; it is started again if the update fails',
+  },
   spill: {
     long: 'spill',
     value: 'DIR',
@@ -121,8 +127,7 @@ const bring = command({
   name: 'bring',
   summary: 'Bring the memory of a tree that goes on',
   description: [
-    'Started by what restores a large tree, but for one out of memory that an earlier kernel left. It ends when all memory is there, ' +
-      'and removes the checkpoint.',
+    'Started by what restores a large tree. It ends when all memory is there, and removes the checkpoint.',
   ],
   arguments: [{ name: 'NAME', summary: 'of the tree' }],
   flags: bringFlags,
@@ -161,8 +166,8 @@ async function planned(flags: Request) {
   });
   const running = listWorkloads().filter(({ pid }) => pid !== undefined);
   const names = flags.keep.length + pids.length > 0 ? flags.keep : running.map(({ name }) => name);
-  const { kernel, initrd: initrds, append = '', spill } = flags;
-  return planUpdate({ kernel, initrds, append, spill, trees: [...names.map(treeOfWorkload), ...pids] });
+  const { kernel, initrd: initrds, append = '', stop, spill } = flags;
+  return planUpdate({ kernel, initrds, append, stop, spill, trees: [...names.map(treeOfWorkload), ...pids] });
 }
 
 async function showPlan(flags: Request): Promise<Output> {
