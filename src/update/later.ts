@@ -27,8 +27,8 @@ import { BROUGHT, type Turn } from './turn.ts';
 import { restoreVolatile } from './volatile.ts';
 import { type Checkpoint, openCheckpoint } from './workload.ts';
 
-/** Bytes of memory from which on it comes later: less is read in the time that the other process takes to start. */
-const LARGE = 64 << 20;
+/** Bytes of memory from which on it comes later: less is read in the time that the other process takes to start, some 70 ms. */
+const LARGE = 128 << 20;
 /** Descriptors of the process that brings pages. */
 const [SOCKET, NOTE] = [3, 4];
 const GONE_ON = 'gone on\n';

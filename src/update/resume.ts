@@ -14,7 +14,7 @@ import { findMemory, returnUnused } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
 import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
-import { isBeingBrought, wentOnAs, wentOnBefore, whyNotBrought } from './turn.ts';
+import { isBeingBrought, untilDone, wentOnAs, wentOnBefore, whyNotBrought } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
 /**
@@ -76,7 +76,9 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
   if (record !== undefined) record = begun(record);
   const restored: Resumed['restored'][number][] = [];
   const failed: Resumed['failed'][number][] = [];
-  for (const name of names) {
+  // What systemd restores comes last: it does so meanwhile.
+  const isService = (name: string) => findWorkload(name)?.state.unit !== undefined;
+  for (const name of [...names].sort((a, b) => Number(isService(a)) - Number(isService(b)))) {
     try {
       const why = byHand ? undefined : wentOnBefore(name);
       if (why !== undefined) throw new UnsupportedError({ what: `tree ${name}`, why, remedy: GO_BACK });
@@ -89,8 +91,8 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
     }
   }
   if (record !== undefined && restored.some(({ name }) => isBeingBrought(name))) record = writeRecord(record);
-  await untilBrought(restored.map(({ name }) => name));
-  // This waits until their checkpoints are gone, or stay.
+  // Until their checkpoints are gone, or stay.
+  for (const { name } of restored) untilDone(name);
   const waits = new Set(waitingTrees().map(({ name }) => name));
   for (const { name } of restored.filter((each) => waits.has(each.name))) {
     const why = whyNotBrought(name) ?? 'who brought it ended';
@@ -117,10 +119,6 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
 function guard(warn: (text: string) => void): void {
   const why = armGuard();
   if (why !== undefined) warn(`if this kernel panics now, what waits is lost: ${why}`);
-}
-
-async function untilBrought(names: readonly string[]): Promise<void> {
-  while (names.some(isBeingBrought)) await sleep(50);
 }
 
 const GO_BACK = 'tideover update resume, by hand, goes back to where it was before that';
@@ -171,13 +169,18 @@ export function lostTrees(record: UpdateRecord, isHere: (name: string) => boolea
   return trees.filter(({ name, restored }) => restored === undefined && !isHere(name)).map(({ name }) => name);
 }
 
-/** Waits until a service has been restored by its own start, also longer than that while systemd starts it. @returns its process id */
+/**
+ * Waits until a service has been restored by its own start, also longer than that while systemd starts it. Preserved memory is left
+ * alone meanwhile: the start needs it for itself.
+ *
+ * @returns its process id
+ */
 async function untilStarted(name: string, patience: number): Promise<number> {
   const until = performance.now() + patience;
   const unit = findWorkload(name)?.state.unit ?? name;
   for (;;) {
-    const pid = waitingTrees().some((each) => each.name === name) ? undefined : findWorkload(name)?.pid;
-    if (pid !== undefined) return pid;
+    const pid = findWorkload(name)?.pid;
+    if (pid !== undefined && wentOnAs(name) === pid) return pid;
     if (performance.now() > until && !isStarting(unit)) break;
     await sleep(100);
   }

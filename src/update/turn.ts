@@ -115,6 +115,22 @@ function isLocked(file: string): boolean {
   }
 }
 
+/** Waits until nobody makes a tree go on, or brings its memory. */
+export function untilDone(name: string): void {
+  let fd: number;
+  try {
+    fd = openSync(noteFile(name), 'r');
+  } catch (error) {
+    if (isGone(error)) return;
+    throw error;
+  }
+  try {
+    flock({ fd, operation: LOCK_EX });
+  } finally {
+    closeSync(fd);
+  }
+}
+
 /** Of a tree that nobody brings memory to any more. */
 function whyKilled(tree: Kept): string | undefined {
   const before = Object.keys(checkpointsOf(tree)).length > 0 ? wentOnBefore(tree.name) : undefined;

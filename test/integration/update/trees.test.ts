@@ -11,7 +11,7 @@ import { rootTest as test } from '../root.ts';
 
 const path = (relative: string) => new URL(relative, import.meta.url).pathname;
 /** Memory of programs: in MiB, and in bytes. */
-const [LARGE, QUIET] = [70, 30_000_000];
+const [LARGE, QUIET] = [140, 30_000_000];
 
 /** In a mount namespace that has /run, /dev/tideover and what tideover knows for itself. */
 const SCRIPT = `
