@@ -126,9 +126,7 @@ const bringFlags = {
 const bring = command({
   name: 'bring',
   summary: 'Bring the memory of a tree that goes on',
-  description: [
-    'Started by what restores a large tree. It ends when all memory is there, and removes the checkpoint.',
-  ],
+  description: ['Started by what restores a large tree. It ends when all memory is there, and removes the checkpoint.'],
   arguments: [{ name: 'NAME', summary: 'of the tree' }],
   flags: bringFlags,
   run: (_, { flags, args }) => bringPages(args[0] as string, flags),
