@@ -356,7 +356,7 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   if (interrupted !== undefined) {
     const restored = putBack(interrupted);
     if (restored !== undefined) undone.push(restored);
-    const started = startServices(record.stopped ?? []);
+    const started = startServices(interrupted.stopped ?? []);
     if (started !== undefined) undone.push(started);
   }
   if (isOpen) {
