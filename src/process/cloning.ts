@@ -1,10 +1,11 @@
 /** Having a process make children and threads with the ids that they had. */
 import { Errno } from '../abi/errno.ts';
 import { CLONE_PTRACE, clone_args } from '../abi/sched.ts';
+import { SIGKILL } from '../abi/signal.ts';
 import { NR } from '../abi/unistd.ts';
 import { type SyscallError, UnsupportedError } from '../errors.ts';
 import { sleep } from '../sys/process.ts';
-import { readStat } from '../sys/stat.ts';
+import { readStat, readStatus } from '../sys/stat.ts';
 import { childrenOf } from './freeze.ts';
 import { byInnerId } from './ids.ts';
 import type { Made } from './made.ts';
@@ -99,14 +100,20 @@ function cloneAs(remote: Remote, wanted: Wanted): void {
   }
 }
 
-/** Whether an id will be free in a moment: what has it has ended, or is about to. */
+/** Whether an id will be free in a moment: what has it has ended, or is about to, which on a busy machine it gets to late. */
 export function isGoing(id: number): boolean {
   try {
-    return 'ZX'.includes(readStat(id).state);
+    const { state, flags } = readStat(id);
+    if ('ZX'.includes(state) || (flags & PF_EXITING) !== 0) return true;
+    const { SigPnd, ShdPnd } = readStatus(id);
+    return ((SigPnd | ShdPnd) & (1n << BigInt(SIGKILL - 1))) !== 0n;
   } catch {
     return true;
   }
 }
+
+/** include/linux/sched.h */
+const PF_EXITING = 4;
 
 /**
  * An id is taken until somebody has waited for the process that had it. What has just been killed goes in a moment, but with an

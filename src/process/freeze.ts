@@ -12,6 +12,7 @@ import { ptrace } from '../sys/ptrace.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
 import type { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
+import { inVfork } from './invfork.ts';
 import { refuse32Bits } from './refused.ts';
 import { setOptions, Tracee, TraceeGone } from './tracee.ts';
 import { outsideVdso, vdsoOf } from './vdso.ts';
@@ -55,7 +56,7 @@ export function freezeTree(root: number, timeout: number, freezer?: Freezer): Fr
     found.set(pid, process);
     try {
       const { state, num_threads } = readStat(pid);
-      if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout, freezer !== undefined);
+      if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout, freezer);
       // It may have ended before it was stopped, and be gone altogether if nobody waits for it.
       process.zombie = process.threads.size === 0 && readStat(pid).state === 'Z';
     } catch (error) {
@@ -133,18 +134,28 @@ export function treeOf(root: number): number[] {
  * Stops all threads of a process.
  *
  * @param count how many it had a moment ago
- * @param frozen none of them can go on for a moment
+ * @param freezer none of them can go on for a moment
  */
-function stopThreads(pid: number, count: number, threads: Map<number, Tracee>, timeout: number, frozen: boolean): void {
+function stopThreads(
+  pid: number,
+  count: number,
+  threads: Map<number, Tracee>,
+  timeout: number,
+  freezer?: Freezer,
+): void {
   const vdso = vdsoOf(pid);
+  // One that waits in vfork(2) does not stop before its child has executed a program, to which that one must not be frozen.
+  const thawVfork = (tid: number) => () => {
+    if (freezer !== undefined && inVfork(pid, tid)) freezer.thaw();
+  };
   for (let tids = count === 1 ? [pid] : threadsOf(pid); ; tids = threadsOf(pid)) {
     const fresh = tids.filter((tid) => !threads.has(tid) && attach(pid, tid));
     for (const [i, tid] of fresh.entries()) {
       try {
-        const tracee = Tracee.stopped(pid, tid, timeout);
+        const tracee = Tracee.stopped(pid, tid, timeout, thawVfork(tid));
         threads.set(tid, tracee);
         if (tracee.registers.areOf32Bits) throw refuse32Bits(pid, `thread ${tid}`);
-        if (!frozen) threads.set(tid, outsideVdso(tracee, vdso, timeout));
+        if (freezer === undefined) threads.set(tid, outsideVdso(tracee, vdso, timeout));
         setStopOptions(pid, tid);
       } catch (error) {
         if (error instanceof TraceeGone) continue;

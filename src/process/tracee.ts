@@ -188,11 +188,12 @@ export class Tracee {
    * its handler's frame is part of the state.
    *
    * @param timeout in milliseconds
+   * @param meanwhile is called now and then as long as it does not stop
    * @throws TraceeGone, UnsupportedError (it does not stop: it waits in the kernel, as in vfork)
    */
-  static stopped(pid: number, tid: number, timeout: number): Tracee {
+  static stopped(pid: number, tid: number, timeout: number, meanwhile?: () => void): Tracee {
     for (;;) {
-      const status = waitTracee(tid, timeout);
+      const status = meanwhile === undefined ? waitTracee(tid, timeout) : waitDoing(tid, timeout, meanwhile);
       if (status === undefined) throw doesNotStop(pid, tid, timeout);
       if (status.kind !== 'stopped') throw new TraceeGone(tid);
       if (status.event === abi.PTRACE_EVENT_STOP) {
@@ -407,6 +408,17 @@ export function neverEnds(tid: number): UnsupportedError {
 export function setOptions(tid: number, options: number): void {
   ptrace({ request: abi.PTRACE_SETOPTIONS, pid: tid, addr: 0, data: options });
 }
+
+/** waitTracee(), with something to be done as long as there is nothing. */
+function waitDoing(tid: number, timeout: number, meanwhile: () => void): ReturnType<typeof waitTracee> {
+  for (const until = performance.now() + timeout; ; meanwhile()) {
+    const status = waitTracee(tid, Math.min(timeout, MOMENT));
+    if (status !== undefined || performance.now() > until) return status;
+  }
+}
+
+/** In milliseconds: what stops does so sooner. */
+const MOMENT = 20;
 
 function doesNotStop(pid: number, tid: number, timeout: number): UnsupportedError {
   return new UnsupportedError({

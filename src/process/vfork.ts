@@ -1,12 +1,8 @@
 /** Threads that wait until a child has executed a program or ended: vfork(2). They cannot be stopped, and their child must not be. */
-import { CLONE_VFORK, clone_args } from '../abi/sched.ts';
-import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
-import { readProcText } from '../sys/proc.ts';
 import { sleep } from '../sys/process.ts';
-import { readMemory } from '../sys/process_vm.ts';
-import { Region } from '../sys/region.ts';
 import { threadsOf } from './freeze.ts';
+import { inVfork } from './invfork.ts';
 
 /** Milliseconds between two looks. */
 const PAUSE = 2;
@@ -40,17 +36,4 @@ function waitingThreads(pid: number): number[] {
     // It ended.
     return [];
   }
-}
-
-let scratch: Region | undefined;
-
-/** By the call in which it is blocked, and for clone(2) its flags. */
-function inVfork(pid: number, tid: number): boolean {
-  const [call, first] = readProcText(`/proc/${pid}/task/${tid}/syscall`).trim().split(' ').map(Number);
-  if (call === NR.vfork) return true;
-  if (call === NR.clone) return (first! & CLONE_VFORK) !== 0;
-  if (call !== NR.clone3) return false;
-  scratch ??= new Region(4096);
-  if (readMemory(pid, first!, scratch.address, clone_args.size) < 8) return false;
-  return (Number(scratch.view.getBigUint64(clone_args.offsets.flags, true)) & CLONE_VFORK) !== 0;
 }

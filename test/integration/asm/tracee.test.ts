@@ -25,6 +25,7 @@ import {
   waitTracee,
 } from '../../../src/sys/ptrace.ts';
 import { Region } from '../../../src/sys/region.ts';
+import { PATIENCE, until } from '../patience.ts';
 
 type Registers = ReturnType<typeof user_regs_struct.read>;
 
@@ -66,22 +67,14 @@ async function startCat() {
   const child = spawn('cat');
   children.push(child);
   assert.equal(await echo(child, 'ready'), 'ready');
-  await waitUntil(() => readFileSync(`/proc/${child.pid}/syscall`, 'utf8').startsWith('0 0x0 '));
+  await until(() => readFileSync(`/proc/${child.pid}/syscall`, 'utf8').startsWith('0 0x0 '), 'it does not read');
   return { child, pid: child.pid! };
 }
 
 async function echo(child: ChildProcessWithoutNullStreams, text: string): Promise<string> {
   child.stdin.write(text);
-  const [answer] = (await once(child.stdout, 'data', { signal: AbortSignal.timeout(10_000) })) as [Buffer];
+  const [answer] = (await once(child.stdout, 'data', { signal: AbortSignal.timeout(PATIENCE) })) as [Buffer];
   return answer.toString();
-}
-
-async function waitUntil(condition: () => boolean) {
-  const deadline = performance.now() + 10_000;
-  while (!condition()) {
-    assert.ok(performance.now() < deadline, 'nothing came of it in ten seconds');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
 }
 
 function getRegisters(pid: number): Registers {
@@ -96,7 +89,7 @@ function setRegisters(pid: number, value: Registers) {
 
 /** The signal that a tracee stops with. */
 function stopSignal(pid: number): number {
-  const status = waitTracee(pid, 10_000);
+  const status = waitTracee(pid, PATIENCE);
   assert.equal(status?.kind, 'stopped');
   return (status as { signal: number }).signal;
 }
@@ -234,7 +227,7 @@ test('a tracee that loses its tracer in the middle of a batch finishes it and go
   writeFrame(restart, mask);
   start(pid, scratch, batch, restart, SIGURG);
   detach(pid);
-  const [written] = (await once(child.stdout, 'data', { signal: AbortSignal.timeout(10_000) })) as [Buffer];
+  const [written] = (await once(child.stdout, 'data', { signal: AbortSignal.timeout(PATIENCE) })) as [Buffer];
   assert.equal(written.toString(), 'cat of a batch\n');
   assert.equal(await echo(child, 'still here'), 'still here');
   assert.equal(blocked(pid), mask);

@@ -84,7 +84,7 @@ class Bench {
     const { pid } = this;
     if (pid !== undefined) {
       process.kill(pid, 'SIGKILL');
-      while (existsSync(`/proc/${pid}`) && readStatus(pid).State !== 'Z') await setTimeout(5);
+      while (this.pid !== undefined) await setTimeout(5);
     }
     forgetWorkload(this.name);
     rmSync(logOf(this.name), { force: true });

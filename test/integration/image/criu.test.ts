@@ -5,7 +5,6 @@ import * as fs from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { type Criu, fetchCriu } from '../../../lab/criu.ts';
 import { SyscallError } from '../../../src/errors.ts';
 import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
@@ -16,6 +15,7 @@ import { MemoryStore, readWhole, withSource } from '../../../src/image/store.ts'
 import { isRaw } from '../../../src/image/types.ts';
 import { verify } from '../../../src/image/verify.ts';
 import { info, writeSample } from '../../unit/image/sample.ts';
+import { until } from '../patience.ts';
 import { isRoot, rootTest as test } from '../root.ts';
 
 const folder = fs.mkdtempSync(join(tmpdir(), 'tideover-criu-'));
@@ -45,10 +45,7 @@ after(() => {
 async function growing(): Promise<void> {
   const lines = () => (fs.existsSync(log) ? fs.readFileSync(log, 'utf8').split('\n').length : 0);
   const begin = lines();
-  for (let tries = 0; lines() < begin + 5; tries++) {
-    assert(tries < 1000, 'the target does not count');
-    await setTimeout(10);
-  }
+  await until(() => lines() >= begin + 5, 'the target does not count');
 }
 
 /** Texts of JSON with the numbers as they stand there, and base64 without line breaks. */
@@ -176,10 +173,7 @@ test('CRIU restores an image that went through JSON and was written here', async
   assert.deepEqual(verify(openDirectory(back)), []);
   const before = fs.readFileSync(log, 'utf8');
   // Its number is free when nobody's process, group or session has it: not before its child was waited for too.
-  for (let tries = 0; family.some((each) => fs.existsSync(`/proc/${each}`)); tries++) {
-    assert(tries < 6000, 'the killed target is not waited for');
-    await setTimeout(10);
-  }
+  await until(() => !family.some((each) => fs.existsSync(`/proc/${each}`)), 'the killed target is not waited for');
   debian.criu('restore', '-D', back, '-d');
   await growing();
   const lines = fs.readFileSync(log, 'utf8').trimEnd().split('\n').map(Number);

@@ -2,6 +2,7 @@
 import { once } from 'node:events';
 import { connect, type Socket } from 'node:net';
 import { setTimeout } from 'node:timers/promises';
+import { PATIENCE } from '../patience.ts';
 
 /** One end of a connection, by lines. */
 export class Client {
@@ -30,11 +31,11 @@ export class Client {
 
   /** Connects to a server that is about to listen. */
   static async connectTo(port: number, host: string): Promise<Client> {
-    for (let left = 1000; ; left--) {
+    for (const deadline = performance.now() + PATIENCE; ; ) {
       try {
         return await Client.connect(port, host);
       } catch (error) {
-        if (left === 0) throw error;
+        if (performance.now() > deadline) throw error;
         await setTimeout(10);
       }
     }
@@ -46,14 +47,14 @@ export class Client {
   }
 
   async line(): Promise<string> {
-    for (let i = 0; ; i++) {
+    for (const deadline = performance.now() + PATIENCE; ; ) {
       const end = this.#text.indexOf('\n');
       if (end >= 0) {
         const line = this.#text.slice(0, end).replace(/\r$/, '');
         this.#text = this.#text.slice(end + 1);
         return line;
       }
-      if (i > 3000 || this.ended) throw new Error(`no answer; ${this.#text.length} bytes came`);
+      if (performance.now() > deadline || this.ended) throw new Error(`no answer; ${this.#text.length} bytes came`);
       await setTimeout(10);
     }
   }

@@ -5,8 +5,9 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, readSync, s
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { until } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench, field, free, idsBelow, zombie } from './target.ts';
+import { Bench, field, free, idsBelow, noneAbandoned, zombie } from './target.ts';
 
 const LOG = 'lazy-pages.log';
 const KILLS = process.env.TIDEOVER_FULL ? 60 : 5;
@@ -32,13 +33,6 @@ function restore(target: Bench): void {
 function logOf(target: Bench): string {
   const file = join(target.image, LOG);
   return existsSync(file) ? readFileSync(file, 'utf8') : '';
-}
-
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; !condition(); i++) {
-    assert.ok(i < 6000, 'it takes too long');
-    await setTimeout(5);
-  }
 }
 
 /** Processes of tideover that bring pages of an image. */
@@ -72,7 +66,7 @@ test('a program goes on at once, forks, moves and drops what is not there yet, a
     process.kill(pid, 'SIGUSR1');
     await setTimeout(20);
   }
-  await until(() => helpers(target).length === 0);
+  await until(() => helpers(target).length === 0, 'pages are still brought');
   assert.match(logOf(target), /^lazy-pages: \d process(es)?, .* on demand, .* without\n$/);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
@@ -81,7 +75,7 @@ test('a program goes on at once, forks, moves and drops what is not there yet, a
 test('a tree with threads, sessions and a zombie; the process that brings pages was there before', async (t) => {
   const { target, pid } = await imageOf(t, 'tree', '5', '4');
   const server = target.begin('lazy-pages', '-D', target.image);
-  await until(() => existsSync(join(target.image, 'lazy-pages.socket')));
+  await until(() => existsSync(join(target.image, 'lazy-pages.socket')), 'there is no socket');
   const ended = once(server, 'exit');
   restore(target);
   assert.deepEqual(await ended, [0, null]);
@@ -98,25 +92,24 @@ test(`kill -9 of what brings the pages, at ${KILLS} moments: all go on, or all a
     restore(target);
     await setTimeout(round * 4);
     for (const helper of helpers(target)) process.kill(helper, 'SIGKILL');
-    await until(() => helpers(target).length === 0);
-    const said = () => logOf(target).slice(before);
-    await until(() => /without\n|killed before all pages/.test(said()));
-    await setTimeout(20);
-    if (!isGone(pid)) {
+    await until(() => helpers(target).length === 0, 'what brings pages does not end');
+    // The guard has killed them then, or none.
+    await noneAbandoned();
+    const said = logOf(target).slice(before);
+    if (said.includes('killed before all pages')) {
+      killed++;
+      assert.match(said, new RegExp(`the processes ${pid}.* were killed; restore them again`));
+    } else {
       survived++;
       assert.equal(field(pid, 'TracerPid'), '0');
       process.kill(pid, 'SIGKILL');
-    } else {
-      killed++;
-      await until(() => said().includes('killed before'));
-      assert.match(said(), new RegExp(`the processes ${pid}.* were killed; restore them again`));
     }
-    await until(() => isGone(pid));
+    await until(() => isGone(pid), 'it goes on');
     await free([pid]);
   }
   t.diagnostic(`${killed} times killed, ${survived} times all was there before`);
   restore(target);
-  await until(() => helpers(target).length === 0);
+  await until(() => helpers(target).length === 0, 'pages are still brought');
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
@@ -139,7 +132,7 @@ test('pages that are damaged, and images that cannot be read in any order', asyn
   // The damage may be found before the last step of the restore, which says of some process then that it has ended.
   const { status } = target.tideover('restore', '-D', target.image, '-d', '--lazy-pages');
   assert.ok(status === 0 || status === 1);
-  await until(() => isGone(pid));
-  await until(() => logOf(target).includes('CRC-32'));
+  await until(() => isGone(pid), 'it goes on');
+  await until(() => logOf(target).includes('CRC-32'), 'nothing is said of the damage');
   assert.match(logOf(target), /CRC-32 of pages-1\.img: expected/);
 });

@@ -15,7 +15,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { checkpoint, type Progress, preDump, restore, UnsupportedError } from '../../../src/process/index.ts';
 import { rootTest as test } from '../root.ts';
-import { Bench, killTree, program } from './target.ts';
+import { Bench, killTree, program, stopped } from './target.ts';
 
 const ours = () => readdirSync(tmpdir()).filter((name) => /^tideover-\w{6}$/.test(name));
 
@@ -125,7 +125,7 @@ test('a connection: refused, or kept, or closed', async (t) => {
   await checkpoint({ pid, images, connections: 'kept' });
   await target.gone(pid);
   await restore({ images, stopped: true });
-  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\tT/m);
+  await stopped(pid);
   await assert.rejects(checkpoint({ pid, images }), /--tcp-established/);
   await checkpoint({ pid, images, connections: 'kept' });
   await target.gone(pid);

@@ -19,7 +19,8 @@ async function waiting(
 ): Promise<{ port: string; ended: Promise<unknown[]>; said(): string }> {
   const child: ChildProcess = spawn(file, args, { stdio: ['ignore', 'pipe', 'pipe'] });
   t.after(() => child.kill('SIGKILL'));
-  const ended = once(child, 'exit');
+  // What it says at last comes before this.
+  const ended = once(child, 'close');
   let text = '';
   for (const stream of [child.stdout!, child.stderr!]) stream.on('data', (part) => (text += part));
   while (!says.test(text)) {

@@ -8,6 +8,7 @@ import { setTimeout } from 'node:timers/promises';
 import { fetchCriu } from '../../../lab/criu.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { verify } from '../../../src/image/verify.ts';
+import { until } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench, free, idsBelow, program } from './target.ts';
 
@@ -66,10 +67,7 @@ function trackersOf(pid: number): number[] {
 }
 
 async function noTracker(pid: number): Promise<void> {
-  for (let i = 0; trackersOf(pid).length > 0; i++) {
-    assert.ok(i < 4000, 'its tracker does not end');
-    await setTimeout(5);
-  }
+  await until(() => trackersOf(pid).length === 0, 'its tracker does not end');
 }
 
 test('a chain of pre-dumps, between which it writes, forks and executes itself; tideover and CRIU restore it', async (t) => {

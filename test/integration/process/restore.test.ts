@@ -3,14 +3,12 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   closeSync,
-  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
   readlinkSync,
   renameSync,
-  rmdirSync,
   statSync,
   writeFileSync,
 } from 'node:fs';
@@ -22,6 +20,7 @@ import { readTree } from '../../../src/image/tree.ts';
 import { flock } from '../../../src/sys/files.ts';
 import { readHugePagePool } from '../../../src/sys/hugepages.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
+import { removeGroups } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench, killTree, program } from './target.ts';
 
@@ -99,8 +98,25 @@ test('calls that wait for a time end when they would have', async (t) => {
   const pid = target.start(target.compile('waits'));
   await target.says('ready');
   await setTimeout(6000);
-  await target.moveOn(pid);
-  assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  // Of the same clock.
+  const now = () => Number(process.hrtime.bigint()) / 1e9;
+  let gone = 0;
+  await target.moveOn(pid, () => {
+    gone = now();
+  });
+  const restored = now();
+  const log = await target.says(/ok\n|faults\n/);
+  assert.match(log, /ok\n$/);
+  const times = [...log.matchAll(/^(.*): ([\d.]+) to ([\d.]+)$/gm)];
+  assert.equal(times.length, 9, log);
+  // Made anew with all of their 16 s they would end no sooner than 16 s after they were gone.
+  const latest = Math.max(gone + 16, restored + 10);
+  for (const [, call, began, ended] of times) {
+    assert.ok(
+      Number(ended) - Number(began) > 15.998 && Number(ended) < latest,
+      `${call}: ${gone} to ${restored}\n${log}`,
+    );
+  }
 });
 
 test('of short waits beside each other no more is left than all of their time', async (t) => {
@@ -162,7 +178,7 @@ test('control groups, of which one is gone meanwhile', async (t) => {
   const inner = join(group, 'inner');
   t.after(async () => {
     await target.dispose();
-    for (const folder of [inner, group]) if (existsSync(folder)) rmdirSync(folder);
+    await removeGroups([inner, group]);
   });
   mkdirSync(inner, { recursive: true });
   const pid = target.start(target.compile('tree'), ['2', '2']);
@@ -172,7 +188,7 @@ test('control groups, of which one is gone meanwhile', async (t) => {
   writeFileSync(join(group, 'cgroup.procs'), `${child}`);
   const groups = () => [pid, child].map((each) => readFileSync(`/proc/${each}/cgroup`, 'utf8'));
   const before = groups();
-  await target.moveOn(pid, () => rmdirSync(inner));
+  await target.moveOn(pid, () => removeGroups([inner]));
   assert.deepEqual(groups(), before);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
@@ -190,7 +206,7 @@ test('settings of a control group within another one, which are both gone meanwh
   const inner = join(group, 'inner');
   t.after(async () => {
     await target.dispose();
-    for (const folder of [inner, group]) if (existsSync(folder)) rmdirSync(folder);
+    await removeGroups([inner, group]);
   });
   control(mount, `+${controller}`);
   mkdirSync(inner, { recursive: true });
@@ -199,10 +215,7 @@ test('settings of a control group within another one, which are both gone meanwh
   const line = `echo $$ > ${inner}/cgroup.procs; exec ${target.compile('tree')} 2 2`;
   const pid = target.start('sh', ['-c', line]);
   await target.says('ready');
-  await target.moveOn(pid, () => {
-    rmdirSync(inner);
-    rmdirSync(group);
-  });
+  await target.moveOn(pid, () => removeGroups([inner, group]));
   assert.equal(readFileSync(join(inner, setting), 'utf8').trimEnd(), value);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);

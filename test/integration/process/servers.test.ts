@@ -13,6 +13,7 @@ import { join } from 'node:path';
 import { before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
+import { until } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
 import { Client } from './client.ts';
 import { Bench } from './target.ts';
@@ -203,19 +204,22 @@ test('PostgreSQL in the middle of pgbench: no row is lost', async (t) => {
   let kept = 0;
   const keep = async () => {
     clerk.stdin.write(`insert into kept values (${kept});\n`);
-    for (let left = 6000; (told.match(/INSERT 0 1/g) ?? []).length <= kept; left--) {
-      assert.ok(left > 0 && clerk.exitCode === null, told);
-      await setTimeout(10);
-    }
+    const isKept = () => (told.match(/INSERT 0 1/g) ?? []).length > kept;
+    await until(
+      () => clerk.exitCode !== null || isKept(),
+      () => told,
+    );
+    assert.ok(isKept(), told);
     kept++;
   };
   await through(target, pid, async () => {
     await keep();
     const wanted = rows() + 20;
-    for (let left = 1000; rows() < wanted; left--) {
-      assert.ok(left > 0 && bank.exitCode === null, said);
-      await setTimeout(10);
-    }
+    await until(
+      () => bank.exitCode !== null || rows() >= wanted,
+      () => said,
+    );
+    assert.equal(bank.exitCode, null, said);
   });
   await keep();
   bank.kill('SIGINT');
@@ -263,10 +267,7 @@ class Load {
   /** Waits until each client has got some more answers. */
   async more(): Promise<void> {
     const wanted = this.#served + 10 * this.#agents.length;
-    for (let left = 3000; this.#served < wanted && this.#faults.length === 0; left--) {
-      assert.notEqual(left, 0, 'nothing is served any more');
-      await setTimeout(10);
-    }
+    await until(() => this.#served >= wanted || this.#faults.length > 0, 'nothing is served any more');
     assert.deepEqual(this.#faults, []);
   }
 

@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Foresight } from '../../../src/process/foresight.ts';
 import { readFlaggedMaps } from '../../../src/sys/maps.ts';
+import { until } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench } from './target.ts';
 
@@ -42,7 +43,7 @@ test('large memory is that of one moment, though the program goes on writing; ti
   const [, json, most] = /^(\{.*\})\n(\d+)\n$/s.exec(stdout)!;
   assert.ok(JSON.parse(json!).memory > MEBIBYTES << 20);
   assert.ok(Number(most) < LIMIT_KIB, `${most} KiB`);
-  assert.deepEqual(others(pid), []);
+  await noOthers(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   await target.gone(pid);
@@ -178,13 +179,18 @@ test(`kill -9 of tideover at ${KILLS} moments while there is a snapshot`, async 
     child.kill('SIGKILL');
     await ended;
   }
-  for (let waited = 0; others(pid).length > 0; waited++) {
-    assert.ok(waited < 150, `left behind: ${others(pid)}`);
-    await setTimeout(100);
-  }
+  await noOthers(pid);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+/** Waits until what was made of a process has come to its end. */
+async function noOthers(pid: number): Promise<void> {
+  await until(
+    () => others(pid).length === 0,
+    () => `left behind: ${others(pid)}`,
+  );
+}
 
 /** Processes that run the same file. A zombie of them only waits for init. */
 function others(pid: number): number[] {

@@ -43,7 +43,7 @@ test('connections go on with clients outside of the tree, which notice nothing',
     // More than either side holds is on its way, while the server is not there.
     six.pause();
     six.write('fill\n');
-    await setTimeout(200);
+    await bench.says('filled');
     const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established');
     assert.equal(saved.status, 0, saved.stderr);
     await bench.gone(pid);

@@ -15,6 +15,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
+import { isGoing } from '../../../src/process/cloning.ts';
+import { PATIENCE, until } from '../patience.ts';
 
 const root = new URL('../../..', import.meta.url).pathname;
 const programs = new URL('programs/', import.meta.url).pathname;
@@ -71,28 +73,22 @@ export class Bench {
   }
 
   /** Waits for text in the log. */
-  async says(text: string | RegExp, seconds = 120): Promise<string> {
-    const deadline = performance.now() + 1000 * seconds;
-    while (!(typeof text === 'string' ? this.log.includes(text) : text.test(this.log))) {
-      if (performance.now() > deadline) throw new Error(`no ${text} in the log:\n${this.log}`);
-      await setTimeout(10);
-    }
+  async says(text: string | RegExp): Promise<string> {
+    const said = () => (typeof text === 'string' ? this.log.includes(text) : text.test(this.log));
+    await until(said, () => `no ${text} in the log:\n${this.log}`);
     return this.log;
   }
 
   /** Waits until a process is gone, its zombie too. */
   async gone(pid: number): Promise<void> {
-    for (let i = 0; existsSync(`/proc/${pid}`); i++) {
-      if (i > 6000) throw new Error(`process ${pid} is still there`);
-      await setTimeout(10);
-    }
+    await until(() => !existsSync(`/proc/${pid}`), `process ${pid} is still there`);
   }
 
   /** Runs tideover to its end. */
   tideover(...args: string[]): { status: number | null; stderr: string; stdout: string } {
     const { status, stderr, stdout } = spawnSync(process.execPath, [join(root, 'src/cli/main.ts'), ...args], {
       encoding: 'utf8',
-      timeout: 300_000,
+      timeout: PATIENCE,
       killSignal: 'SIGKILL',
     });
     return { status, stderr, stdout };
@@ -104,7 +100,7 @@ export class Bench {
 
   /** Runs a command line in the folder. */
   shell(line: string): void {
-    execFileSync('sh', ['-c', line], { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'], timeout: 300_000 });
+    execFileSync('sh', ['-c', line], { cwd: this.folder, stdio: ['ignore', 'ignore', 'pipe'], timeout: PATIENCE });
   }
 
   /** Starts tideover. */
@@ -115,11 +111,11 @@ export class Bench {
   }
 
   /** Checkpoints, lets the original die and restores it. @param between done while there is nothing but the image */
-  async moveOn(pid: number, between?: () => void): Promise<void> {
+  async moveOn(pid: number, between?: () => unknown): Promise<void> {
     const saved = this.tideover('checkpoint', '-t', `${pid}`, '-D', this.image, '--file-locks');
     if (saved.status !== 0) throw new Error(`checkpoint: ${saved.stderr}`);
     await this.gone(pid);
-    between?.();
+    await between?.();
     const restored = this.tideover('restore', '-D', this.image, '-d', '--file-locks');
     if (restored.status !== 0) throw new Error(`restore: ${restored.stderr}`);
   }
@@ -168,13 +164,25 @@ export function killTree(pid: number): void {
   }
 }
 
-/** Processes that tideover made for itself and that somebody else has inherited. A zombie of them only waits for init. */
-export function abandoned(): string[] {
+/**
+ * Waits until nothing is left of what tideover made for itself, which ends when it has done what there is to do after the end of
+ * tideover. It may be that of another test.
+ */
+export async function noneAbandoned(): Promise<void> {
+  await until(
+    () => abandoned().length === 0,
+    () => `left behind: ${abandoned()}`,
+  );
+}
+
+/** Processes that tideover made for itself and that somebody else has inherited. A zombie of them only waits for that one. */
+function abandoned(): string[] {
   const pids = readdirSync('/proc').filter((name) => /^\d+$/.test(name));
   return pids.filter((pid) => {
     try {
-      const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-      return /^Name:\tmemfd:tideover$/m.test(status) && /^PPid:\t1$/m.test(status) && !/^State:\tZ/m.test(status);
+      if (field(pid, 'Name') !== 'memfd:tideover' || zombie(pid)) return false;
+      const parent = readlinkSync(`/proc/${field(pid, 'PPid')}/exe`);
+      return parent !== process.execPath && !parent.startsWith('/memfd:tideover');
     } catch {
       return false;
     }
@@ -203,14 +211,19 @@ export function field(id: number | string, name: string): string {
 
 export const zombie = (id: number | string) => field(id, 'State') === 'Z';
 
+/** Waits until a process stands still: one that got its signal does when it has the processor next. */
+export async function stopped(pid: number): Promise<void> {
+  await until(() => field(pid, 'State') === 'T', `process ${pid} does not stop`);
+}
+
 /** Waits until nobody has these ids; init waits for orphans when it likes. */
 export async function free(ids: readonly number[]): Promise<void> {
-  const deadline = performance.now() + 20_000;
-  while (ids.some((id) => existsSync(`/proc/${id}`))) {
-    const left = ids.filter((id) => existsSync(`/proc/${id}`));
-    if (performance.now() > deadline) {
-      throw new Error(`still there: ${left.map((id) => `${id} ${field(id, 'State')} of ${field(id, 'PPid')}`)}`);
-    }
-    await setTimeout(5);
-  }
+  const left = () => ids.filter((id) => existsSync(`/proc/${id}`));
+  await until(
+    () => left().length === 0,
+    () => `still there: ${left().map((id) => `${id} ${field(id, 'State')} of ${field(id, 'PPid')}`)}`,
+  );
 }
+
+/** Whether a process that was to be killed is still there. */
+export const isEnding = (id: number) => existsSync(`/proc/${id}`) && isGoing(id);

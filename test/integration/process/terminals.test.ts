@@ -1,12 +1,13 @@
 /** Terminals, sessions and job control through a checkpoint, the death of the original, and a restore. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
 import { requirePackages } from '../../../lab/packages.ts';
 import { readStat } from '../../../src/sys/stat.ts';
+import { until } from '../patience.ts';
 import { rootTest as test } from '../root.ts';
 import { Bench, idsBelow } from './target.ts';
 import { through } from './through.ts';
@@ -64,21 +65,19 @@ test('vim in tmux', async (t) => {
   const pid = target.start('tmux', ['-D', '-u', '-S', '../socket', '-f', '/dev/null']);
   const tmux = (...args: string[]) =>
     execFileSync('tmux', ['-N', '-S', join(target.folder, 'socket'), ...args], { encoding: 'utf8', stdio: 'pipe' });
-  const screen = async (text: string) => {
-    for (let left = 1000; !tmux('capture-pane', '-p').includes(text); left--) {
-      assert.notEqual(left, 0, tmux('capture-pane', '-p'));
-      await setTimeout(20);
+  const screen = (text: string) =>
+    until(
+      () => tmux('capture-pane', '-p').includes(text),
+      () => tmux('capture-pane', '-p'),
+    );
+  const answers = () => {
+    try {
+      return tmux('start-server') === '';
+    } catch {
+      return false;
     }
   };
-  for (let left = 1000; ; left--) {
-    try {
-      tmux('start-server');
-      break;
-    } catch (error) {
-      if (left === 0) throw error;
-      await setTimeout(10);
-    }
-  }
+  await until(answers, 'tmux does not answer');
   const edited = join(target.folder, 'work', 'text');
   tmux('new-session', '-d', '-x', '80', '-y', '24', `vim.tiny -u NONE -N ${edited}`);
   await screen('~');
@@ -95,7 +94,8 @@ test('vim in tmux', async (t) => {
   tmux('send-keys', 'Escape', ':set columns? lines?', 'Enter');
   await screen('columns=60');
   tmux('send-keys', 'Enter', 'Escape', ':wq', 'Enter');
-  for (let left = 1000; !existsSync(edited) && left > 0; left--) await setTimeout(20);
+  // It ends with its last window.
+  await target.gone(pid);
   assert.equal(readFileSync(edited, 'utf8'), `${typed}\n`);
 });
 
@@ -144,8 +144,5 @@ async function foreground(pid: number, name: string): Promise<void> {
       return undefined;
     }
   };
-  for (let left = 1000; inFront() !== name; left--) {
-    assert.notEqual(left, 0, `${name} is not in the foreground`);
-    await setTimeout(10);
-  }
+  await until(() => inFront() === name, `${name} is not in the foreground`);
 }

@@ -1,11 +1,11 @@
 /** Programs through all that may happen to a checkpoint and to a restore. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
-import { SIGKILL } from '../../../src/abi/signal.ts';
-import { readStat, readStatus } from '../../../src/sys/stat.ts';
-import { type Bench, free, idsBelow } from './target.ts';
+import { until } from '../patience.ts';
+import { type Bench, free, idsBelow, isEnding, noneAbandoned } from './target.ts';
 
 /** How often tideover is killed in each direction. */
 const KILLS = process.env.TIDEOVER_FULL === undefined ? 1 : 20;
@@ -25,6 +25,9 @@ export async function through(target: Bench, pid: number, works: () => Promise<u
     assert.equal(status, 0, stderr);
     return performance.now() - began;
   };
+  // A restore is not killed when its connections go on already: whoever ends then tells the other ends.
+  const standsStill = join(target.folder, 'stands-still');
+  writeFileSync(standsStill, STANDS_STILL, { mode: 0o755 });
   const saving = timed([...save, '-R']);
   await works();
   for (let i = 0; i < KILLS; i++) {
@@ -40,13 +43,19 @@ export async function through(target: Bench, pid: number, works: () => Promise<u
     const now = idsBelow(pid);
     timed(save);
     await free(now);
-    // Not when its connections go on already: whoever ends then tells the other ends.
-    await killed(target, restore, 0.6 * making);
-    while (now.some(isEnding)) await setTimeout(5);
+    await killed(target, [...restore, '--action-script', standsStill], making);
+    await noneAbandoned();
+    await until(() => !now.some(isEnding), `${now} do not end`);
     if (!existsSync(`/proc/${pid}`)) timed(restore);
     await works();
   }
 }
+
+/** Waits for the end of tideover when all is made. */
+const STANDS_STILL = `#!/bin/sh
+[ $CRTOOLS_SCRIPT_ACTION = post-restore ] || exit 0
+while [ "$(cut -d' ' -f4 /proc/$$/stat)" = $PPID ]; do sleep 0.01; done
+`;
 
 /** Starts tideover and kills it some time later. @param duration of the whole, in ms */
 async function killed(target: Bench, args: readonly string[], duration: number): Promise<void> {
@@ -55,18 +64,4 @@ async function killed(target: Bench, args: readonly string[], duration: number):
   await setTimeout(duration * (0.3 + 0.7 * Math.random()));
   child.kill('SIGKILL');
   await ended;
-}
-
-/** PF_EXITING of include/linux/sched.h. */
-const EXITING = 4;
-
-/** Whether a process that was to be killed is still there. */
-function isEnding(id: number): boolean {
-  try {
-    const { ShdPnd, SigPnd, State } = readStatus(id);
-    const killing = ((ShdPnd | SigPnd) & (1n << BigInt(SIGKILL - 1))) !== 0n;
-    return killing || State === 'Z' || (readStat(id).flags & EXITING) !== 0;
-  } catch {
-    return false;
-  }
 }

@@ -3,7 +3,6 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { fstatSync } from 'node:fs';
 import { test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { CAP_SYS_ADMIN } from '../../../src/abi/capability.ts';
 import { Errno } from '../../../src/abi/errno.ts';
 import { KCMP_FILE, KCMP_FILES, KCMP_VM } from '../../../src/abi/kcmp.ts';
@@ -29,6 +28,7 @@ import { poll } from '../../../src/sys/poll.ts';
 import { readProcText } from '../../../src/sys/proc.ts';
 import * as sys from '../../../src/sys/process.ts';
 import { readStat, readStatus } from '../../../src/sys/stat.ts';
+import { until } from '../patience.ts';
 import { startTarget } from './target.ts';
 
 const isRoot = process.getuid!() === 0;
@@ -95,7 +95,7 @@ test('a child of clone3 with a pdeath_sig ends with a parent that is killed, one
   });
   assert.deepEqual([poll(bound, POLLIN), poll(free, POLLIN)], [0, 0]);
   parent.kill('SIGKILL');
-  for (let waited = 0; poll(bound, POLLIN) === 0 && waited < 10_000; waited += 10) await setTimeout(10);
+  await until(() => poll(bound, POLLIN) !== 0, 'it does not end');
   assert.equal(poll(bound, POLLIN) & POLLIN, POLLIN);
   assert.equal(poll(free, POLLIN), 0);
 });

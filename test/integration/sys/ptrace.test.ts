@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import * as abi from '../../../src/abi/ptrace.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../../../src/abi/sched.ts';
@@ -14,6 +13,7 @@ import { readMemory } from '../../../src/sys/process_vm.ts';
 import * as ptrace from '../../../src/sys/ptrace.ts';
 import { Region } from '../../../src/sys/region.ts';
 import { readStat, readStatus } from '../../../src/sys/stat.ts';
+import { PATIENCE, until } from '../patience.ts';
 import { startTarget, type Target } from './target.ts';
 
 const { offsets, size: REGS } = abi.user_regs_struct;
@@ -21,7 +21,11 @@ const { offsets, size: REGS } = abi.user_regs_struct;
 function stop(tid: number): void {
   ptrace.seize(tid);
   ptrace.interrupt(tid);
-  assert.deepEqual(ptrace.waitTracee(tid, 10_000), { kind: 'stopped', signal: SIGTRAP, event: abi.PTRACE_EVENT_STOP });
+  assert.deepEqual(ptrace.waitTracee(tid, PATIENCE), {
+    kind: 'stopped',
+    signal: SIGTRAP,
+    event: abi.PTRACE_EVENT_STOP,
+  });
 }
 
 /** It goes on when its counter does. */
@@ -32,10 +36,7 @@ async function assertRuns(target: Target): Promise<void> {
     return region.view.getUint32(0, true);
   };
   const before = count();
-  for (let waited = 0; count() <= before; waited += 10) {
-    assert.ok(waited < 10_000, 'the target stands still');
-    await setTimeout(10);
-  }
+  await until(() => count() > before, 'the target stands still');
 }
 
 test('seize, read the registers, detach: the target goes on', async (t) => {
@@ -109,7 +110,7 @@ test('a wait with a time limit ends, and a tracee that is killed is told', async
   ptrace.seize(target.pid);
   assert.equal(ptrace.waitTracee(target.pid, 20), undefined);
   kill({ pid: target.pid, sig: SIGKILL });
-  assert.deepEqual(ptrace.waitTracee(target.pid, 10_000), { kind: 'killed', signal: SIGKILL, core: false });
+  assert.deepEqual(ptrace.waitTracee(target.pid, PATIENCE), { kind: 'killed', signal: SIGKILL, core: false });
   assert.throws(
     () => ptrace.interrupt(target.pid),
     /^SyscallError: ptrace\(request=PTRACE_INTERRUPT, pid=\d+, .*ESRCH/,
@@ -137,7 +138,7 @@ test('a child of clone3 pauses without a stack and performs what its tracer says
       for (const [i, field] of (['rdi', 'rsi', 'rdx', 'r10', 'r8', 'r9'] as const).entries()) set(field, args[i] ?? 0);
       ptrace.setRegset(pid, abi.NT_PRSTATUS, region.address, REGS);
       ptrace.singlestep(pid);
-      assert.deepEqual(ptrace.waitTracee(pid, 10_000), { kind: 'stopped', signal: SIGTRAP, event: 0 });
+      assert.deepEqual(ptrace.waitTracee(pid, PATIENCE), { kind: 'stopped', signal: SIGTRAP, event: 0 });
       regs();
       return get('rax');
     };

@@ -3,11 +3,10 @@
  * counts. Started by startTarget(), which other tests import.
  */
 import { execFileSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
-import { setTimeout } from 'node:timers/promises';
 import { F_DUPFD } from '../../../src/abi/fcntl.ts';
 import { MAP_PRIVATE, MAP_SHARED, MFD_CLOEXEC, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import { SIGKILL } from '../../../src/abi/signal.ts';
@@ -15,7 +14,9 @@ import { fcntl, ftruncate, pipe2 } from '../../../src/sys/files.ts';
 import { memfd_create, mmap } from '../../../src/sys/memory.ts';
 import { pidfd_open, pidfd_send_signal } from '../../../src/sys/process.ts';
 import { Region } from '../../../src/sys/region.ts';
+import { readStatus } from '../../../src/sys/stat.ts';
 import { viewMemory } from '../../../src/sys/syscall.ts';
+import { until } from '../patience.ts';
 
 const PAGE = 4096;
 
@@ -64,12 +65,22 @@ export async function startTarget(t: TestContext): Promise<Target> {
     pidfd_send_signal.attempt({ pidfd, sig: SIGKILL, info: 0, flags: 0 });
     rmSync(folder, { recursive: true, force: true });
   });
-  for (let waited = 0; waited < 20_000; waited += 10) {
-    const text = readFileSync(output, 'utf8');
-    if (text.endsWith('\n')) return { pid, ...JSON.parse(text) };
-    await setTimeout(10);
-  }
-  throw new Error(`the target said: ${readFileSync(output, 'utf8')}`);
+  const said = () => readFileSync(output, 'utf8');
+  await until(
+    () => said().endsWith('\n'),
+    () => `the target said: ${said()}`,
+  );
+  return { pid, ...JSON.parse(said()) };
+}
+
+/** Has its threads stand still: those of a program that runs map memory and touch it whenever they like. */
+export async function halt(pid: number): Promise<void> {
+  process.kill(pid, 'SIGSTOP');
+  const runs = () => readdirSync(`/proc/${pid}/task`).filter((tid) => readStatus(Number(tid)).State !== 'T');
+  await until(
+    () => runs().length === 0,
+    () => `${runs()} do not stop`,
+  );
 }
 
 function run(): void {

@@ -31,3 +31,4 @@ while True:
             clients[fd].sendall(f'{seen} {line}\n'.encode())
             if line == 'fill':
                 clients[fd].sendall(b'x' * 3000000 + b'\n')
+                print('filled', flush=True)

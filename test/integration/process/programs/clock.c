@@ -25,17 +25,17 @@ static void *ask(void *arg)
 	while (!term) {
 		for (int i = 0; i < 2000; i++) {
 			clock_gettime(CLOCK_MONOTONIC, &t);
-			if (seconds(t) < last || (last && seconds(t) > last + 60)) bad++;
+			if (seconds(t) < last || (last && seconds(t) > last + 3600)) bad++;
 			last = seconds(t);
 		}
 		struct timeval tv;
 		gettimeofday(&tv, 0);
 		syscall(SYS_clock_gettime, CLOCK_REALTIME, &direct);
 		double behind = seconds(direct) - tv.tv_sec - tv.tv_usec / 1e6;
-		if (behind < -1e-5 || behind > 10 || time(0) > direct.tv_sec + 10 || time(0) < direct.tv_sec - 1) bad++;
+		if (behind < -1e-5 || behind > 3600 || time(0) > direct.tv_sec + 3600 || time(0) < direct.tv_sec - 1) bad++;
 		syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &direct);
 		clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
-		if (seconds(t) < seconds(direct) - 1 || seconds(t) > seconds(direct) + 10) bad++;
+		if (seconds(t) < seconds(direct) - 1 || seconds(t) > seconds(direct) + 3600) bad++;
 		char some[16];
 		if (sched_getcpu() < 0 || getrandom(some, sizeof some, 0) != sizeof some) bad++;
 	}

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -46,6 +47,9 @@ static void gives(int fd, const char *text, const address *from) {
   char buffer[64];
   address sender = { 0 };
   socklen_t length = sizeof sender;
+  // What was sent is on its way through the kernel.
+  struct pollfd any = { .fd = fd, .events = POLLIN };
+  CHECK(poll(&any, 1, 300000) == 1);
   ssize_t n = recvfrom(fd, buffer, sizeof buffer, MSG_DONTWAIT, (void *)&sender, &length);
   CHECK(n == (ssize_t)strlen(text) && memcmp(buffer, text, n) == 0);
   CHECK(sender.sin6_family == from->sin6_family && sender.sin6_port == from->sin6_port);

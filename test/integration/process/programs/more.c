@@ -51,7 +51,7 @@ static int timers(void)
 	if (timer_create(CLOCK_MONOTONIC, &event, &id) || timer_settime(id, 0, &soon, 0)) return 1;
 	wait_term();
 	value = 0;
-	for (int i = 0; i < 1000 && !value; i++) usleep(1000);
+	for (int i = 0; i < 100000 && !value; i++) usleep(1000);
 	return value == 4712 ? 14 : 2;
 }
 

@@ -1,4 +1,4 @@
-/* state [SECONDS]: builds up state of all kinds, says "ready", and on SIGTERM says what of it is not as it was; "ok" if all is. */
+/* state: builds up state of all kinds, says "ready", and on SIGTERM says what of it is not as it was; "ok" if all is. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
@@ -27,9 +27,8 @@ static void on_term(int s) { (void)s; term = 1; }
 static void on_alarm(int s) { (void)s; alarms++; }
 static double now(clockid_t c) { struct timespec t; clock_gettime(c, &t); return t.tv_sec + t.tv_nsec / 1e9; }
 
-int main(int argc, char **argv)
+int main(void)
 {
-	const double patience = argc > 1 ? atof(argv[1]) : 3;
 	setsid();
 	/* memory */
 	const size_t size = 1 << 20;
@@ -119,7 +118,7 @@ int main(int argc, char **argv)
 
 	/* however short the time was until SIGTERM: the interval timer goes on */
 	const int before = alarms;
-	for (double end = now(CLOCK_MONOTONIC) + 10; alarms < before + 2 && now(CLOCK_MONOTONIC) < end;) usleep(1000);
+	for (double end = now(CLOCK_MONOTONIC) + 300; alarms < before + 2 && now(CLOCK_MONOTONIC) < end;) usleep(1000);
 	CHECK(alarms >= before + 2);
 	setitimer(ITIMER_REAL, &(struct itimerval){ 0 }, 0);
 	char buf[64];
@@ -163,7 +162,8 @@ int main(int argc, char **argv)
 	CHECK(readlink("/proc/self/exe", exe2, 4095) > 0 && !strcmp(exe, exe2));
 	CHECK(getcwd(exe2, 4095) && !strcmp(exe2 + strlen(exe2) - 4, "/sub"));
 	CHECK(sbrk(4096) != (void *)-1); CHECK(x == 1.0 / 3);
-	left = longest; if (left > patience) { printf("the monotonic clock jumped by %f s\n", left); bad++; }
+	/* More than any move takes, and less than what lies between the clocks of two machines. */
+	left = longest; if (left > 3600) { printf("the monotonic clock jumped by %f s\n", left); bad++; }
 	printf(bad ? "%d faults\n" : "ok\n", bad); fflush(stdout);
 	return bad;
 }

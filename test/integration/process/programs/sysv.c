@@ -17,6 +17,13 @@ static int bad;
 static volatile sig_atomic_t term;
 static void on_term(int s) { (void)s; term = 1; }
 
+/* Until the child waits, which it does when it has the processor. */
+static int waits(int sems)
+{
+	for (int i = 0; i < 100000 && semctl(sems, 2, GETNCNT) != 1; i++) usleep(1000);
+	return semctl(sems, 2, GETNCNT) == 1;
+}
+
 int main(void)
 {
 	int status;
@@ -36,9 +43,8 @@ int main(void)
 	CHECK(sems >= 0 && semop(sems, up, 3) == 0);
 	pid_t child = fork();
 	if (!child) { int result = semop(sems, &down, 1); all[8] = 'c'; gone[0] = 'c'; _exit(result ? 1 : 5); }
-	usleep(50000);
 	struct shmid_ds seg; struct semid_ds set;
-	CHECK(shmctl(with, IPC_STAT, &seg) == 0);
+	CHECK(waits(sems) && shmctl(with, IPC_STAT, &seg) == 0);
 	shmatt_t attached = seg.shm_nattch;
 	printf("ids %d %d\n", with, sems);
 	printf("ready\n"); fflush(stdout);
@@ -55,7 +61,7 @@ int main(void)
 	strcpy(part + 3 * 4096, "by another way"); CHECK(!strcmp(all + 3 * 4096, "by another way"));
 	CHECK(semctl(sems, 0, IPC_STAT, &set) == 0 && set.sem_nsems == 3 && (set.sem_perm.mode & 0777) == 0600);
 	CHECK(semctl(sems, 0, GETVAL) == 1 && semctl(sems, 1, GETVAL) == 22 && semctl(sems, 2, GETVAL) == 333);
-	CHECK(semctl(sems, 2, GETNCNT) == 1 && semop(sems, up, 1) == 0);
+	CHECK(waits(sems) && semop(sems, up, 1) == 0);
 	struct sembuf last = { 2, 1, 0 };
 	CHECK(semop(sems, &last, 1) == 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 5);
 	CHECK(all[8] == 'c' && gone[0] == 'c');

@@ -59,7 +59,7 @@ static char from_master[6000], from_slave[6000], got[8192];
 // Waits until the kernel has moved what was written, which it does on a work queue.
 static int arrived(int fd, int count) {
   int there = 0;
-  for (int i = 0; i < 500 && there < count; i++) {
+  for (int i = 0; i < 30000 && there < count; i++) {
     struct pollfd any = {.fd = fd, .events = POLLIN};
     poll(&any, 1, 10);
     ioctl(fd, FIONREAD, &there);
@@ -69,7 +69,7 @@ static int arrived(int fd, int count) {
 
 static int take(int fd, char *to, int count) {
   int done = 0;
-  for (int i = 0; i < 2000 && done < count; i++) {
+  for (int i = 0; i < 300000 && done < count; i++) {
     int now = read(fd, to + done, count - done);
     if (now > 0) done += now;
     else if (now < 0 && errno == EAGAIN) usleep(1000);

@@ -12,10 +12,10 @@ const timer = setInterval(async () => {
   const mine = ++n;
   await writeFile(`counter${mine}`, String(mine));
   if ((await readFile(`counter${mine}`, 'utf8')) !== String(mine)) good = false;
-  if (!term) return;
+  if (!term || n <= 5) return;
   clearInterval(timer);
   clearTimeout(hour);
   const code = await crypto.subtle.digest('SHA-256', new Uint8Array(1 << 20));
-  console.log(good && n > 5 && code.byteLength === 32 ? 'ok' : 'faults');
+  console.log(good && code.byteLength === 32 ? 'ok' : 'faults');
 }, 10);
 console.log('ready');

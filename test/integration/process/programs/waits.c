@@ -1,7 +1,4 @@
-/*
- * Threads that wait for 16 s, in one call each. Made anew after 6 s or more with all of it they would take 22 s: each says what it
- * took if that is not between 16 and 20 s.
- */
+/* Threads that wait for 16 s, in one call each. Each says when it began and ended, by the monotonic clock. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <linux/futex.h>
@@ -45,9 +42,9 @@ static void *wait_for(void *arg)
 	case 8: result = syscall(SYS_clock_nanosleep, CLOCK_MONOTONIC, TIMER_ABSTIME, &until, 0); break;
 	}
 	int failed = errno;
-	double took = now() - started;
-	if (took < 15.999 || took > 20 || result != expected || (error && failed != error)) {
-		printf("not as it was: %s took %.3f s and answered %ld (errno %d)\n", names[kind], took, result, failed);
+	printf("%s: %.3f to %.3f\n", names[kind], started, now());
+	if (result != expected || (error && failed != error)) {
+		printf("not as it was: %s answered %ld (errno %d)\n", names[kind], result, failed);
 		bad++;
 	}
 	return 0;
