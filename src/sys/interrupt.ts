@@ -13,7 +13,7 @@ const rt_sigaction = syscall('rt_sigaction', 13, { sig: int, act: input, oact: o
 /** The handler, to which the address of the note is put in, and behind it what it returns to. */
 const CODE = [
   ...[0x48, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0], // mov rax, note
-  ...[0xc6, 0x00, 0x01], // mov byte [rax], 1
+  ...[0x40, 0x88, 0x38], // mov [rax], dil: the number of the signal
   0xc3, // ret
   ...[0xb8, 0x0f, 0x00, 0x00, 0x00], // mov eax, 15 (rt_sigreturn)
   ...[0x0f, 0x05], // syscall
@@ -33,7 +33,7 @@ function loadHandler(): { readonly address: number; readonly note: Region } {
   return handler;
 }
 
-/** Notes signals in place of whoever handles them, until it is disposed of. One at a time. */
+/** Notes signals in place of whoever handles them, who is told when it is disposed of. One at a time. */
 export class NotedSignals {
   readonly #before: readonly { readonly sig: number; readonly act: Uint8Array }[];
   readonly #note: Region;
@@ -60,9 +60,10 @@ export class NotedSignals {
     return this.#note.bytes[0] !== 0;
   }
 
-  /** Whoever handled them does so again. */
+  /** Whoever handled them does so again, and gets the last one that came meanwhile. */
   [Symbol.dispose](): void {
     const oact = new Uint8Array(sigaction.size);
     for (const { sig, act } of this.#before) rt_sigaction({ sig, act, oact, sigsetsize: _NSIG / 8 });
+    if (this.seen) process.kill(process.pid, this.#note.bytes[0]!);
   }
 }

@@ -123,6 +123,8 @@ async function inForeground(io: Io, name: string, { pid, log, logFrom }: Run): P
   io.onInterrupt(() => pass(SIGINT));
   const ended = new AbortController();
   io.signal.addEventListener('abort', () => pass(SIGTERM));
+  // One that came while it was started.
+  if (io.signal.aborted) pass(SIGTERM);
   const ending = await session(
     { ...io, signal: ended.signal },
     { name, pid, log, terminal, child: true, from: logFrom },

@@ -17,11 +17,12 @@ import {
 } from '../../../src/abi/prctl.ts';
 import { RLIMIT_NOFILE, rlimit64 } from '../../../src/abi/resource.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_PIDFD, CLONE_VM, SCHED_NORMAL, sched_attr } from '../../../src/abi/sched.ts';
-import { CLD_KILLED, SIGCHLD, SIGKILL, siginfo, siginfo_sigchld } from '../../../src/abi/signal.ts';
+import { CLD_KILLED, SIGCHLD, SIGKILL, SIGWINCH, siginfo, siginfo_sigchld } from '../../../src/abi/signal.ts';
 import { P_PIDFD, WEXITED } from '../../../src/abi/wait.ts';
 import { capabilities, hasCapability } from '../../../src/sys/capability.ts';
 import { clone3 } from '../../../src/sys/clone.ts';
 import { close } from '../../../src/sys/files.ts';
+import { NotedSignals } from '../../../src/sys/interrupt.ts';
 import { readIomem } from '../../../src/sys/iomem.ts';
 import { cgroup2Mount, readMountinfo } from '../../../src/sys/mountinfo.ts';
 import { poll } from '../../../src/sys/poll.ts';
@@ -184,6 +185,17 @@ test('the map of physical memory has all memory in it, or says who may see it', 
   const total = ram.reduce((sum, { start, end }) => sum + end - start, 0);
   const memTotal = Number(/MemTotal: +(\d+) kB/.exec(readProcText('/proc/meminfo'))![1]) * 1024;
   assert.ok(total >= memTotal, `${total} bytes of RAM, ${memTotal} in use`);
+});
+
+test('a signal that is noted during work comes to whoever handles it afterwards', async () => {
+  const handled = once(process, 'SIGWINCH');
+  {
+    using noted = new NotedSignals([SIGWINCH]);
+    assert.equal(noted.seen, false);
+    process.kill(process.pid, 'SIGWINCH');
+    while (!noted.seen);
+  }
+  assert.equal((await handled)[0], 'SIGWINCH');
 });
 
 test('a file that is not there is an error that names it', () => {
