@@ -6,7 +6,8 @@ import { BLKFLSBUF } from '../abi/fs.ts';
 import { UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { close, ioctl, openat } from '../sys/files.ts';
-import { isImage } from './image.ts';
+import { contentOf, headOf } from '../target/identity.ts';
+import { isImage, isUnfinished } from './image.ts';
 import type { Place } from './place.ts';
 
 const FOLDER = '/sys/class/block';
@@ -68,6 +69,27 @@ export function isInUse(path: string): boolean {
   const fd = openat.attempt({ dirfd: AT_FDCWD, pathname: path, flags: O_RDONLY | O_EXCL | O_CLOEXEC, mode: 0 });
   if (fd >= 0) close({ fd });
   return fd === -Errno.EBUSY;
+}
+
+/** Where else than at the beginning, and how what is put together of devices, or is encrypted, is known. */
+const MEMBERS = [
+  { at: 0, text: 'LUKS\xba\xbe', what: 'an encrypted volume (LUKS)' },
+  { at: 512, text: 'LABELONE', what: 'a physical volume (LVM)' },
+] as const;
+/** Of a boot sector: four partitions of 16 bytes, then two that say so. GPT has one too. */
+const [PARTITIONS, SIGNED] = [446, 510];
+
+/** What a disk or file holds that an image would overwrite, for people; undefined where that is an image, or nothing that is known. */
+export function heldOn(path: string): string | undefined {
+  const head = headOf(path);
+  if (head.length >= PAGE_SIZE && (isImage(head) || isUnfinished(head))) return undefined;
+  const content = contentOf(head)?.split(':')[0];
+  if (content !== undefined) return `a file system (${content})`;
+  const text = (at: number, length: number) => Buffer.from(head.subarray(at, at + length)).toString('latin1');
+  const member = MEMBERS.find(({ at, text: magic }) => text(at, magic.length) === magic);
+  if (member !== undefined) return member.what;
+  const isTable = text(SIGNED, 2) === '\x55\xaa' && head.subarray(PARTITIONS, SIGNED).some((byte) => byte !== 0);
+  return isTable ? 'a partition table' : undefined;
 }
 
 /** Has what this kernel remembers of a disk read anew: another kernel writes to it. */

@@ -20,7 +20,7 @@ import { vmcoreinfoNote } from '../sys/dying.ts';
 import { readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
 import { readProcText } from '../sys/proc.ts';
-import { forgetDisk, isInUse } from './disks.ts';
+import { forgetDisk, heldOn, isInUse } from './disks.ts';
 import { requireDrivers } from './drivers.ts';
 import { freezeFileSystems } from './filesystems.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
@@ -83,6 +83,13 @@ function requireHibernation(to: string): void {
       remedy: 'give a partition of its own',
     });
   }
+  const held = heldOn(to);
+  if (held === undefined) return;
+  throw new UnsupportedError({
+    what: `hibernating to ${to}`,
+    why: `it holds ${held}, which the image would overwrite`,
+    remedy: `give a partition of its own; or if nothing on it is needed: dd if=/dev/zero of=${to} bs=68K count=1 conv=notrunc`,
+  });
 }
 
 /** Where it is to become too large, says so. @throws NotSavedError */

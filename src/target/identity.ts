@@ -29,7 +29,7 @@ const superblocks = [
 
 const HEAD = 0x11000;
 
-/** @param head the first 68 KiB of a device */
+/** @param head see headOf() */
 export function contentOf(head: Uint8Array): string | undefined {
   const found = superblocks.find(({ magic }) => magic.bytes.every((byte, i) => head[magic.at + i] === byte));
   if (found === undefined) return undefined;
@@ -57,7 +57,8 @@ export function findDevice(identity: Identity, devices = blockDevices()): string
   return found && `/dev/${found}`;
 }
 
-function headOf(device: string): Uint8Array {
+/** The first 68 KiB of a device, or of a file. */
+export function headOf(device: string): Uint8Array {
   const fd = openSync(device, 'r');
   try {
     const bytes = new Uint8Array(HEAD);
