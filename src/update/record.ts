@@ -8,6 +8,7 @@
  */
 import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { FormatError, VerifyError } from '../errors.ts';
 import type { NodeInfo, Pkram } from '../pkram/index.ts';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, openMedium } from './medium.ts';
@@ -91,15 +92,20 @@ export function readRecord(): UpdateRecord | undefined {
   return fromMemory() ?? fromDisk();
 }
 
-/** What preserved memory has of it; undefined where there is none. */
+/** What preserved memory has of it; undefined where there is none, or it is damaged: then trees beside it may be whole. */
 function fromMemory(): UpdateRecord | undefined {
   const place = findMemory();
   if (place === undefined) return undefined;
   using pkram = openMedium(place, { readOnly: true });
   if (!pkram.nodes().some(isRecord)) return undefined;
-  using peek = pkram.peek(RECORD_NODE, { verify: true });
-  const [object] = peek.objects();
-  return JSON.parse(Buffer.from(object!.readAll()).toString('utf8'));
+  try {
+    using peek = pkram.peek(RECORD_NODE, { verify: true });
+    const [object] = peek.objects();
+    return JSON.parse(Buffer.from(object!.readAll()).toString('utf8'));
+  } catch (error) {
+    if (error instanceof FormatError || error instanceof VerifyError || error instanceof SyntaxError) return undefined;
+    throw error;
+  }
 }
 
 function isRecord({ name, content }: NodeInfo): boolean {

@@ -94,6 +94,7 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
       remedy: 'name what is to be kept: --keep, --keep-pid',
     });
   }
+  demandNoneInterrupted();
   const [waiting] = waitingTrees();
   if (waiting !== undefined) {
     throw new UnsupportedError({
@@ -163,6 +164,7 @@ function needs(memory: number): number {
 /** Does what was planned, and does not return. @throws UndoneError's failure where it was undone */
 export async function update(plan: Plan, { step, standStill }: Surroundings): Promise<never> {
   using _ = await takeAlone('changing the kernel');
+  demandNoneInterrupted();
   const { next, memory } = plan;
   let { record } = plan;
   const write = (state: UpdateState) => {

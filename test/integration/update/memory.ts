@@ -15,8 +15,8 @@ const steps = [{ name: 'jump', at: Date.now() }];
 const trees = [{ name: 'gone', node: 'workload/gone', pid: 1, starttime: 1, restored: 1 }];
 const record = { state: 'restoring', bootId: '', from: 'this', to: 'this', trees, steps } as const;
 
-function save(pkram: Pkram, name: string): void {
-  using node = pkram.prepareSave(name, { content: 'bytes' });
+function save(pkram: Pkram, name: string, content = 'bytes'): void {
+  using node = pkram.prepareSave(name, { content });
   const object = node.prepareSaveObject();
   object.write(Buffer.from(name));
   object.finishSaveObject();
@@ -47,6 +47,13 @@ writeRecord({ ...record, state: 'frozen' });
 assert.throws(demandNoneInterrupted, UnsupportedError);
 writeRecord(record);
 demandNoneInterrupted();
+// That on the disk counts where the one in memory is damaged.
+{
+  using pkram = openMedium(findMemory(), {});
+  pkram.remove('update');
+  save(pkram, 'update', 'update');
+}
+assert.equal(readRecord()?.state, 'restoring');
 
 {
   using _ = await takeAlone('this');
