@@ -46,7 +46,17 @@ async function send(
   const trusted = ca ?? [CERTIFICATES, ...BUNDLES].flatMap((path) => (existsSync(path) ? [readFileSync(path)] : []))[0];
   const request = target.protocol === 'https:' ? secureRequest : plainRequest;
   const secure = target.protocol === 'https:' && trusted !== undefined ? { ca: trusted } : {};
-  const sent = request(target, { method, headers, lookup: lookup as never, ...secure });
+  // The first byte of a stream may be long in coming: a connection that was used before is closed by the server meanwhile.
+  const isStream = body !== undefined && headers['Content-Length'] === undefined;
+  const sent = request(target, {
+    method,
+    headers,
+    lookup: lookup as never,
+    ...secure,
+    ...(isStream && { agent: false }),
+  });
+  // Then it may refuse at once.
+  if (isStream) sent.flushHeaders();
   sent.setTimeout(SILENCE_MS, () => sent.destroy(new Error(`no sign of ${target.host} for ${SILENCE_MS / 1000} s`)));
   const answered = once(sent, 'response') as Promise<[IncomingMessage]>;
   // One that has no room says so before it has all.

@@ -1,7 +1,10 @@
 /** Files that go to servers, as another kernel sends them: to sshd, over HTTP and over HTTPS. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo, Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
@@ -77,6 +80,33 @@ test('over HTTP too; a server that has no room is told from one that is gone', a
     server.close();
   }
   await assert.rejects(put(byName, `${url}/http/vmcore`, Readable.from([content])), /ECONNREFUSED/);
+});
+
+test('a stream whose first byte comes late arrives where the server has closed the connection of the file before', async () => {
+  const paths: string[] = [];
+  const server = createServer(async (request, response) => {
+    await request.resume().toArray();
+    paths.push(request.url!);
+    response.writeHead(201).end();
+  });
+  await once(server.listen(0, '127.0.0.1'), 'listening');
+  const url = `http://storage.example:${(server.address() as AddressInfo).port}`;
+  let first: Socket | undefined;
+  server.once('connection', (socket) => {
+    first = socket;
+  });
+  try {
+    await put(byName, `${url}/log`, Readable.from([content]), { length: content.length });
+    const late = async function* () {
+      first!.destroy();
+      yield content;
+    };
+    await put(byName, `${url}/vmcore`, Readable.from(late()));
+    assert.deepEqual(paths, ['/log', '/vmcore']);
+  } finally {
+    server.close();
+    server.closeAllConnections();
+  }
 });
 
 test('over HTTPS to a server that this machine trusts, and to no other', async () => {
