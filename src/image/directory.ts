@@ -111,6 +111,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   const abort = () => {
     for (const fd of open) fs.closeSync(fd);
     open.clear();
+    if (moving) removeImage(path);
     fs.rmSync(partial, { recursive: true, force: true });
     if (made) removeIfEmpty(path);
   };
@@ -300,6 +301,12 @@ function putSums(partial: string, path: string): void {
 
 /** What link(2) says of a file system without second names, or of too many of them. */
 const NO_LINKS = ['EPERM', 'EOPNOTSUPP', 'ENOSYS', 'EMLINK'];
+
+/** What comes first has to go first: without the inventory there is no image. */
+function removeImage(path: string): void {
+  for (const file of [INVENTORY, ...imageFiles(path)]) fs.rmSync(join(path, file), { force: true });
+  linkParent(path, undefined);
+}
 
 /** Has an image build on another one, or on none. */
 function linkParent(path: string, parent: string | undefined): void {

@@ -73,7 +73,7 @@ export interface ImageDraft {
   seal(): void;
   /** Makes what was written the image, sealed or not. */
   commit(): void;
-  /** Undoes everything. Also after a failed commit. */
+  /** Undoes everything, also after a failed commit. After one that did not fail only a directory does. */
   abort(): void;
   /** After a failed commit: leaves all that was written where it is. @returns where that is, for messages */
   keep(): string;

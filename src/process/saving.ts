@@ -1,7 +1,8 @@
 /** What an image is to hold, while it is being collected: entries of the files that all processes have in common. */
 
 import { rmSync } from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
+import { Errno } from '../abi/errno.ts';
 import { AT_FDCWD, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, O_CLOEXEC, O_PATH, O_RDONLY } from '../abi/fcntl.ts';
 import { encodeDevice, internalDevice } from '../abi/kdev_t.ts';
 import { S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../abi/stat.ts';
@@ -211,12 +212,7 @@ export class Saving {
     const { stx_dev_major, stx_dev_minor, stx_ino, stx_mode } = file.stat;
     const remap_id = this.once(`link ${stx_dev_major}:${stx_dev_minor}:${stx_ino}`, () => {
       const id = this.newId();
-      const newpath = join(dirname(name), `link_remap.${id}`);
-      const flags = AT_SYMLINK_FOLLOW;
-      const directory = this.root.within(() => place(dirname(name)));
-      const oldpath = file.at;
-      linkat({ olddirfd: AT_FDCWD, oldpath, newdirfd: directory, newpath: basename(newpath), flags });
-      close({ fd: directory });
+      const newpath = join(dirname(name), this.#freeName(file.at, dirname(name), id));
       this.#links.push(newpath);
       const fown = { uid: 0, euid: 0, signum: 0, pid_type: 0, pid: 0 };
       const mnt_id = this.mounts === undefined ? NOWHERE : Number(file.stat.stx_mnt_id);
@@ -225,6 +221,22 @@ export class Saving {
       return id;
     });
     this.remaps.push({ orig_id: file.id, remap_id, remap_type: 'LINKED' });
+  }
+
+  /** Gives a file a name beside others; one that is taken is of another image. @returns the name */
+  #freeName(oldpath: string, folder: string, first: number): string {
+    const newdirfd = this.root.within(() => place(folder));
+    try {
+      for (let number = first; ; number++) {
+        const newpath = `link_remap.${number}`;
+        const args = { olddirfd: AT_FDCWD, oldpath, newdirfd, newpath, flags: AT_SYMLINK_FOLLOW };
+        const result = linkat.attempt(args);
+        if (result >= 0) return newpath;
+        if (result !== -Errno.EEXIST) throw linkat.error(args, result);
+      }
+    } finally {
+      close({ fd: newdirfd });
+    }
   }
 
   /** Takes away what was made in file systems, when the image comes to nothing. */

@@ -188,6 +188,9 @@ export function save(
       frozen: stopped,
       sync: performance.now() - synced,
     };
+  } catch (error) {
+    if (!(error instanceof PartialError)) saving.undo();
+    throw error;
   } finally {
     if (!done) {
       saving.connections[Symbol.dispose]();

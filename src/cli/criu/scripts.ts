@@ -6,7 +6,7 @@ import { nodeOf } from './images.ts';
 
 export type Moment = 'pre-dump' | 'post-dump' | 'pre-restore' | 'post-restore' | 'pre-resume' | 'post-resume';
 
-/** A script failed. The image is complete where that was after the dump. */
+/** A script failed. */
 export class ScriptError extends TideoverError {
   readonly code = 'script';
 }

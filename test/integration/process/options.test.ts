@@ -7,6 +7,7 @@ import {
   readdirSync,
   readFileSync,
   renameSync,
+  rmSync,
   statSync,
   symlinkSync,
   writeFileSync,
@@ -160,25 +161,26 @@ test('--link-remap keeps files that lost one of their names', async (t) => {
   const refused = target.tideover('dump', '-t', `${pid}`, '-D', target.image);
   assert.equal(refused.status, 3);
   assert.match(refused.stderr, /work\/gone: .*--link-remap/);
+  const script = join(target.folder, 'script');
+  writeFileSync(script, '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-dump ]\n', { mode: 0o755 });
+  const dump = ['dump', '-t', `${pid}`, '-D', target.image, '--link-remap'];
   // It fails when all is written.
-  const failed = target.tideover(
-    'dump',
-    '-t',
-    `${pid}`,
-    '-D',
-    target.image,
-    '--link-remap',
-    '--action-script',
-    'false',
-  );
+  const failed = target.tideover(...dump, '--action-script', script);
   assert.equal(failed.status, 1, failed.stderr);
+  assert.match(failed.stderr, /post-dump/);
   assert.deepEqual(readdirSync(work).sort(), ['other', 'replaced']);
-  const dumped = target.tideover('dump', '-t', `${pid}`, '-D', target.image, '--link-remap');
+  assert.ok(!existsSync(target.image));
+  const before = target.tideover(...dump.with(4, `${target.image}-before`), '--leave-running');
+  assert.equal(before.status, 0, before.stderr);
+  const names = readdirSync(work).sort();
+  const dumped = target.tideover(...dump);
   assert.equal(dumped.status, 0, dumped.stderr);
   await target.gone(pid);
   const restored = target.tideover('restore', '-D', target.image, '-d');
   assert.equal(restored.status, 0, restored.stderr);
-  assert.deepEqual(readdirSync(work).sort(), ['other', 'replaced']);
+  // Those of the image before are its own.
+  assert.deepEqual(readdirSync(work).sort(), names);
+  for (const name of names.filter((each) => each.startsWith('link_remap.'))) rmSync(join(work, name));
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });

@@ -71,6 +71,12 @@ test('a draft that is given up leaves nothing, whatever was written', (t) => {
   writeSample(second);
   second.abort();
   assert.deepEqual(fs.readdirSync(path), ['dump.log']);
+
+  const third = createDirectory(path, info, { parent: undefined });
+  writeSample(third);
+  third.commit();
+  third.abort();
+  assert.deepEqual(fs.readdirSync(path), ['dump.log']);
 });
 
 test('an image is replaced only when that is asked for, and then as a whole', (t) => {
