@@ -1,7 +1,8 @@
 /** Control groups that processes are in: cgroups(7), of version 2 and of hierarchies of version 1 beside it. */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
+import { makeFolders } from '../sys/folder.ts';
 import { cgroup2Mount, type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { readProcText } from '../sys/proc.ts';
 
@@ -24,9 +25,10 @@ export interface GroupOptions {
 /**
  * Puts a process that has no threads and children yet into its groups, where it is not in them; those that are gone are made.
  *
+ * @param made gets the folders of those
  * @throws UnsupportedError where that is not allowed, or there is no such hierarchy
  */
-export function restoreCgroups(pid: number, wanted: readonly string[]): void {
+export function restoreCgroups(pid: number, wanted: readonly string[], made: string[] = []): void {
   const now = new Set(cgroupsOf(pid));
   const missing = wanted.filter((line) => !now.has(line));
   if (missing.length === 0) return;
@@ -38,7 +40,7 @@ export function restoreCgroups(pid: number, wanted: readonly string[]): void {
     const folder = folderOf(mounts, line);
     if (folder === undefined) throw refused(pid, line, 'no mount shows it');
     try {
-      mkdirSync(folder, { recursive: true });
+      made.push(...makeFolders(folder));
       writeFileSync(join(folder, 'cgroup.procs'), `${pid}`);
     } catch (error) {
       throw refused(pid, folder, (error as Error).message);

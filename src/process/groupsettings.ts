@@ -2,13 +2,14 @@
  * Settings of control groups: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/ of the kernel. They are put into groups that a restore makes.
  * They stand in a file of our own, in CRIU's form: CRIU takes those of cgroup.img for groups of sets that it has made.
  */
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { CLONE_NEWCGROUP } from '../abi/sched.ts';
 import { NR } from '../abi/unistd.ts';
 import { UnsupportedError } from '../errors.ts';
 import type { cgroup_entry, cgroup_prop_entry } from '../image/messages/namespaces.ts';
 import type { Value } from '../image/proto.ts';
+import { makeFolders } from '../sys/folder.ts';
 import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { cgroupsOf, folderOf, type GroupOptions, restoreCgroups } from './cgroups.ts';
 import type { Made } from './made.ts';
@@ -88,11 +89,13 @@ function prefixes(pid: number): Groups['sets'][number]['ctls'] {
  * Gives a process that is alone a new control group namespace: its roots are the groups that it is in then.
  *
  * @param moved where a group is to be, by its line; undefined if the process is to stay where it is
+ * @param made see restoreCgroups()
  */
 export function makeCgroupNamespace(
   saved: Groups | undefined,
   { leader, pid }: Made,
   moved: ((line: string) => string) | undefined,
+  made: string[],
 ): void {
   if (saved === undefined) {
     throw new UnsupportedError({
@@ -104,7 +107,7 @@ export function makeCgroupNamespace(
   }
   const ctls = saved.sets[0]?.ctls ?? [];
   const roots = ctls.map(({ name, path, cgns_prefix }) => `${name}:${path.slice(0, cgns_prefix ?? 0) || '/'}`);
-  if (moved !== undefined) restoreCgroups(pid, roots.map(moved));
+  if (moved !== undefined) restoreCgroups(pid, roots.map(moved), made);
   leader.call(NR.unshare, CLONE_NEWCGROUP);
   leader.run();
 }
@@ -119,21 +122,23 @@ function settingsOf({ controllers }: Groups, line: string): readonly Setting[] {
  * Makes the groups that are missing, with their settings.
  *
  * @param saved of the image @param lines of all processes @param moved where a group is to be, by its line
+ * @param made see restoreCgroups()
  * @throws UnsupportedError where the kernel refuses a setting
  */
 export function prepareGroups(
   saved: Groups | undefined,
   lines: ReadonlySet<string>,
   moved: (line: string) => string,
-  how: GroupOptions['settings'] = 'made',
+  how: GroupOptions['settings'] | undefined,
+  made: string[],
 ): void {
   const mounts = readMountinfo('self');
   for (const line of lines) {
     const folder = folderOf(mounts, moved(line));
     // What cannot be made is said when a process is to come in.
-    if (folder === undefined || (existsSync(folder) && how === 'made')) continue;
+    if (folder === undefined || (existsSync(folder) && how !== 'all')) continue;
     try {
-      mkdirSync(folder, { recursive: true });
+      made.push(...makeFolders(folder));
     } catch {
       continue;
     }

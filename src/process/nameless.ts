@@ -3,20 +3,21 @@
  * only another name left. They get it for as long as the restore needs it.
  */
 import {
-  chmodSync,
-  chownSync,
+  fchmodSync,
+  fchownSync,
   ftruncateSync,
+  futimesSync,
   lchownSync,
   linkSync,
+  lutimesSync,
   mkdirSync,
   rmdirSync,
   rmSync,
   symlinkSync,
   unlinkSync,
-  utimesSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
-import { AT_FDCWD, O_CLOEXEC, O_RDWR } from '../abi/fcntl.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_NOFOLLOW, O_RDWR } from '../abi/fcntl.ts';
 import { S_IFDIR, S_IFMT, S_IFREG } from '../abi/stat.ts';
 import { UnsupportedError } from '../errors.ts';
 import { isRecord, readBlob, records } from '../image/file.ts';
@@ -26,8 +27,10 @@ import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
-import { close, mknodat, openat } from '../sys/files.ts';
+import { close, mknodat } from '../sys/files.ts';
+import { makeFolders, removeEmpty } from '../sys/folder.ts';
 import { writeAt } from './files/holes.ts';
+import { openNamed } from './files/path.ts';
 import type { Restoring } from './restoring.ts';
 
 type Regular = Value<typeof reg_file_entry>;
@@ -91,23 +94,28 @@ export class Nameless {
             const kind = mode & S_IFMT;
             path = this.#createGhost(id, name, kind === S_IFDIR, (at) => {
               if (kind === S_IFDIR) mkdirSync(at);
-              else mknodat({ dirfd: AT_FDCWD, pathname: at, mode: kind | 0o600, dev: rdev ?? 0 });
+              else if (kind === S_IFREG) makeNode(at, S_IFREG | 0o600, 0);
+              else makeNode(at, mode, rdev ?? 0);
             });
-            if (kind === S_IFREG) {
-              fd = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_RDWR | O_CLOEXEC, mode: 0 });
-              if (size !== undefined) ftruncateSync(fd, size);
-              if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
-            }
-            chownSync(path, uid, gid);
-            chmodSync(path, mode & 0o7777);
             if (atim !== undefined && mtim !== undefined) times = [Number(atim.tv_sec), Number(mtim.tv_sec)];
+            if (kind !== S_IFREG && kind !== S_IFDIR) {
+              lchownSync(path, uid, gid);
+              continue;
+            }
+            // Its name may be in a directory of another user, who could have it lead elsewhere by now.
+            fd = openNamed(path, (kind === S_IFDIR ? O_DIRECTORY : O_RDWR) | O_NOFOLLOW | O_CLOEXEC);
+            if (kind === S_IFREG && size !== undefined) ftruncateSync(fd, size);
+            if (record.blobSize > 0) writeAt(fd, readBlob(source, record), 0);
+            fchownSync(fd, uid, gid);
+            fchmodSync(fd, mode & 0o7777);
           } else if (isRecord(record, ghost_chunk_entry)) {
             writeAt(fd, readBlob(source, record), record.value.off);
           }
         }
-        if (fd >= 0) close({ fd });
         // What was written has changed them.
-        if (times !== undefined) utimesSync(path, ...times);
+        if (times !== undefined && fd < 0) lutimesSync(path, ...times);
+        if (times !== undefined && fd >= 0) futimesSync(fd, ...times);
+        if (fd >= 0) close({ fd });
         return path;
       }),
     );
@@ -131,9 +139,8 @@ export class Nameless {
   #createGhost(id: number, name: string, directory: boolean, create: (path: string) => void): string {
     const before = this.#made.get(id);
     // The directory that it was in may be gone as well.
-    const parents = mkdirSync(dirname(name), { recursive: true });
-    if (parents !== undefined)
-      this.#restoring.atEnd(() => this.#restoring.root.within(() => rmSync(parents, { recursive: true })));
+    const parents = makeFolders(dirname(name));
+    this.#restoring.atEnd(() => this.#restoring.root.within(() => removeEmpty(parents)));
     const make = (path: string): string => {
       if (before !== undefined && !directory) linkSync(before, path);
       else create(path);
@@ -145,5 +152,15 @@ export class Nameless {
     } catch {
       return make(`${name}.${process.pid}.ghost`);
     }
+  }
+}
+
+/** Makes a file with the very mode that is asked for. */
+function makeNode(pathname: string, mode: number, dev: number): void {
+  const before = process.umask(0);
+  try {
+    mknodat({ dirfd: AT_FDCWD, pathname, mode, dev });
+  } finally {
+    process.umask(before);
   }
 }

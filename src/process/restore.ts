@@ -13,6 +13,7 @@ import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { close, fcntl, ftruncate } from '../sys/files.ts';
+import { removeEmpty } from '../sys/folder.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
@@ -78,6 +79,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const how = { connections: options.connections ?? 'kept', shellJob: options.shellJob };
   const restoring = new Restoring(store, tree, how, options.inherited);
   const made: Made[] = [];
+  const groupsMade: string[] = [];
   const own = ownNamespaces(tree);
   const asBefore = reapOrphans();
   let namespaces: NewNamespaces | undefined;
@@ -102,9 +104,10 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const movedHere = (line: string) => movedGroup(line, linesOf(tree.tasks[0]!), options.groups?.roots);
       const groups = store.has(fileName(images.GROUP_SETTINGS)) ? entryOf(store, images.GROUP_SETTINGS) : undefined;
       if (options.ignoreCgroups !== true) {
-        prepareGroups(groups, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings);
+        prepareGroups(groups, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings, groupsMade);
       }
-      if (own.has('cgroup')) makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere);
+      if (own.has('cgroup'))
+        makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);
       if (own.has('mnt')) restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
       restoring.prepareShared();
       openEverything(tree, restoring);
@@ -132,7 +135,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
       if (options.ignoreCgroups !== true)
-        for (const { task, pid } of live) restoreCgroups(pid, linesOf(task).map(movedHere));
+        for (const { task, pid } of live) restoreCgroups(pid, linesOf(task).map(movedHere), groupsMade);
       // All processes work at the same time: each is given a batch before the first one is waited for.
       for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);
@@ -170,6 +173,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     restoring.failed();
     try {
       killMade(made, error);
+      // A group within another one has the longer path.
+      removeEmpty(groupsMade.sort((a, b) => b.length - a.length));
     } finally {
       if (unguard !== undefined && note !== undefined) ftruncate({ fd: note.fd, length: 0 });
       unguard?.();

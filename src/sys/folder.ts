@@ -1,5 +1,6 @@
-/** Directories: what was made, renamed or removed in one is on the disk. */
-import { closeSync, fsyncSync, openSync } from 'node:fs';
+/** Directories: what was made, renamed or removed in one is on the disk; those that are made for a while. */
+import { closeSync, fsyncSync, mkdirSync, openSync, rmdirSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
 
 /** fsync(2) of a directory: "Calling fsync() does not necessarily ensure that the entry in the directory has also reached disk." */
 export function syncFolder(path: string): void {
@@ -8,5 +9,25 @@ export function syncFolder(path: string): void {
     fsyncSync(fd);
   } finally {
     closeSync(fd);
+  }
+}
+
+/** Makes a directory, and those above it that are missing. @returns those that were made, the lowest first */
+export function makeFolders(path: string): string[] {
+  const first = mkdirSync(path, { recursive: true });
+  if (first === undefined) return [];
+  const [top, made] = [resolve(first), [resolve(path)]];
+  while (made.at(-1) !== top) made.push(dirname(made.at(-1)!));
+  return made;
+}
+
+/** Removes directories that are empty, in this order: others may have put something there, or taken them away. */
+export function removeEmpty(folders: readonly string[]): void {
+  for (const folder of folders) {
+    try {
+      rmdirSync(folder);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    }
   }
 }

@@ -1,13 +1,15 @@
 /** Names of sockets of the UNIX domain, and the files behind those that are paths: unix(7). */
-import { chmodSync, chownSync, lstatSync, mkdirSync, renameSync, rmSync, unlinkSync } from 'node:fs';
+import { chmodSync, chownSync, lstatSync, renameSync, unlinkSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { AT_EMPTY_PATH, AT_FDCWD, O_CLOEXEC, O_NOFOLLOW, O_PATH } from '../../abi/fcntl.ts';
 import { AF_UNIX, SIOCUNIXFILE, SOCK_CLOEXEC, SOCK_NONBLOCK, sockaddr_un } from '../../abi/socket.ts';
+import { S_IFMT, S_IFSOCK } from '../../abi/stat.ts';
 import { bytesOf, textOf } from '../../abi/text.ts';
 import { UnsupportedError } from '../../errors.ts';
 import type { unix_sk_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { attributes, close, ioctl, openat, readlink } from '../../sys/files.ts';
+import { makeFolders, removeEmpty } from '../../sys/folder.ts';
 import { fchdir } from '../../sys/process.ts';
 import { bind, connect, socket } from '../../sys/socket.ts';
 import type { Restoring } from '../restoring.ts';
@@ -69,6 +71,11 @@ export function bindTo(restoring: Restoring, fd: number, entry: UnixEntry): void
     return;
   }
   restoring.root.within(() => bindPath(restoring, fd, entry, path));
+  if (entry.file_perms === undefined) return;
+  // By its name it might lead elsewhere by now, in a directory of another user.
+  const file = `/proc/self/fd/${fileOf(restoring, entry)}`;
+  chownSync(file, entry.file_perms.uid, entry.file_perms.gid);
+  chmodSync(file, entry.file_perms.mode & 0o7777);
 }
 
 function bindPath(restoring: Restoring, fd: number, entry: UnixEntry, path: string): void {
@@ -77,14 +84,13 @@ function bindPath(restoring: Restoring, fd: number, entry: UnixEntry, path: stri
   inDirectory(entry.name_dir, () => {
     const aside = clearWay(path, entry.type, deleted);
     bindHere(fd, entry.name);
-    if (entry.file_perms !== undefined) {
-      chownSync(path, entry.file_perms.uid, entry.file_perms.gid);
-      chmodSync(path, entry.file_perms.mode & 0o7777);
-    }
     // It is found by this one from now on, also when its path leads elsewhere or is too long.
     restoring.once(fileKey(entry), () => {
       const file = openat({ dirfd: AT_FDCWD, pathname: path, flags: O_PATH | O_NOFOLLOW | O_CLOEXEC, mode: 0 });
       restoring.atEnd(() => close({ fd: file }));
+      if ((attributes(file, '', AT_EMPTY_PATH).stx_mode & S_IFMT) !== S_IFSOCK) {
+        throw taken(path, 'a file that is no socket came to have its name');
+      }
       return file;
     });
     if (deleted) unlinkSync(path);
@@ -95,10 +101,14 @@ function bindPath(restoring: Restoring, fd: number, entry: UnixEntry, path: stri
 /** The address of a socket that was bound here, or is another program's. */
 export function addressOf(restoring: Restoring, entry: UnixEntry): Uint8Array {
   if (pathOf(entry) === undefined || !restoring.has(fileKey(entry))) return addressFor(entry.name);
-  const file = restoring.once<number>(fileKey(entry), () => {
+  return addressFor(bytesOf(`/proc/self/fd/${fileOf(restoring, entry)}\0`));
+}
+
+/** A descriptor of the file of a socket that was bound here. */
+function fileOf(restoring: Restoring, entry: UnixEntry): number {
+  return restoring.once<number>(fileKey(entry), () => {
     throw new Error(`socket ${entry.id} has not been bound`);
   });
-  return addressFor(bytesOf(`/proc/self/fd/${file}\0`));
 }
 
 export function connectTo(restoring: Restoring, fd: number, entry: UnixEntry): void {
@@ -132,8 +142,8 @@ function pathOf({ name }: UnixEntry): string | undefined {
 
 /** The directories of a deleted file may be deleted as well. */
 function makeDirectories(restoring: Restoring, path: string): void {
-  const parents = mkdirSync(dirname(path), { recursive: true });
-  if (parents !== undefined) restoring.atEnd(() => restoring.root.within(() => rmSync(parents, { recursive: true })));
+  const parents = makeFolders(dirname(path));
+  restoring.atEnd(() => restoring.root.within(() => removeEmpty(parents)));
 }
 
 /**
@@ -150,18 +160,20 @@ function clearWay(path: string, type: number, back: boolean): string | undefined
     renameSync(path, aside);
     return aside;
   }
-  const taken = (why: string) =>
-    new UnsupportedError({ what: `socket ${path}`, why, remedy: 'move it away, or end what uses it' });
-  if (!there.isSocket()) throw taken('a file that is no socket has its name');
+  if (!there.isSocket()) throw taken(path, 'a file that is no socket has its name');
   const sockfd = socket({ domain: AF_UNIX, type: type | SOCK_CLOEXEC | SOCK_NONBLOCK, protocol: 0 });
   try {
     const addr = addressFor(bytesOf(`${path}\0`));
-    if (connect.attempt({ sockfd, addr, addrlen: addr.length }) === 0) throw taken('another process uses it');
+    if (connect.attempt({ sockfd, addr, addrlen: addr.length }) === 0) throw taken(path, 'another process uses it');
   } finally {
     close({ fd: sockfd });
   }
   unlinkSync(path);
   return undefined;
+}
+
+function taken(path: string, why: string): UnsupportedError {
+  return new UnsupportedError({ what: `socket ${path}`, why, remedy: 'move it away, or end what uses it' });
 }
 
 /** Does something in the directory from which a relative name leads on. */

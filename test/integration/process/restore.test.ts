@@ -219,11 +219,53 @@ test('settings of a control group within another one, which are both gone meanwh
   const line = `echo $$ > ${inner}/cgroup.procs; exec ${target.compile('tree')} 2 2`;
   const pid = target.start('sh', ['-c', line]);
   await target.says('ready');
-  await target.moveOn(pid, () => removeGroups([inner, group]));
+  await target.moveOn(pid, () => {
+    removeGroups([inner, group]);
+    // One that comes to nothing leaves none.
+    const script = join(target.folder, 'script');
+    writeFileSync(script, '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]\n', { mode: 0o755 });
+    const failed = target.tideover('restore', '-D', target.image, '-d', '--action-script', script);
+    assert.equal(failed.status, 1, failed.stderr);
+    assert.ok(!existsSync(group));
+  });
   assert.equal(readFileSync(join(inner, setting), 'utf8').trimEnd(), value);
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+test('deleted files of all kinds have owners, modes and times, and nothing of them stays', async (t) => {
+  const target = Bench.of(t);
+  const pid = target.start('python3', ['-c', DELETED]);
+  await target.says('ready');
+  await target.moveOn(pid);
+  assert.deepEqual(readdirSync(join(target.folder, 'work')), []);
+  process.kill(pid, 'SIGTERM');
+  assert.match(await target.says(/ok\n|faults.*\n/), /ok\n$/);
+});
+
+const DELETED = `
+import os, signal
+signal.signal(signal.SIGTERM, lambda *_: None)
+os.mkdir('sub')
+os.mkfifo('sub/fifo')
+os.symlink('nowhere', 'sub/link')
+files = [os.open('sub/file', os.O_RDWR | os.O_CREAT), os.open('sub', os.O_RDONLY), os.open('sub/fifo', os.O_RDWR),
+  os.open('sub/link', os.O_PATH | os.O_NOFOLLOW)]
+for i, (fd, mode) in enumerate(zip(files[:3], [0o4751, 0o3775, 0o622])):
+    os.fchown(fd, 10 + i, 20 + i)
+    os.fchmod(fd, mode)
+os.chown('sub/link', 13, 23, follow_symlinks=False)
+os.utime(files[0], (1000, 2000))
+for name in 'file', 'fifo', 'link': os.unlink('sub/' + name)
+os.rmdir('sub')
+def state():
+    found = [os.fstat(fd) for fd in files]
+    return [(each.st_mode, each.st_uid, each.st_gid) for each in found] + [found[0].st_mtime]
+before = state()
+print('ready', flush=True)
+signal.pause()
+print('ok' if state() == before else 'faults %s %s' % (before, state()), flush=True)
+`;
 
 test('a vfork in progress is waited for', async (t) => {
   const target = Bench.of(t);
