@@ -1,10 +1,11 @@
 /** Control groups that processes are in: cgroups(7), of version 2 and of hierarchies of version 1 beside it. */
-import { writeFileSync } from 'node:fs';
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
-import { makeFolders } from '../sys/folder.ts';
+import { makeFolders, removeEmpty } from '../sys/folder.ts';
 import { cgroup2Mount, type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { readProcText } from '../sys/proc.ts';
+import { sleep } from '../sys/process.ts';
 
 /** `0::/user.slice`, `4:memory:/db`: the lines of /proc/PID/cgroup, without the number, which changes from boot to boot. */
 export function cgroupsOf(pid: number | string): string[] {
@@ -45,6 +46,30 @@ export function restoreCgroups(pid: number, wanted: readonly string[], made: str
     } catch (error) {
       throw refused(pid, folder, (error as Error).message);
     }
+  }
+}
+
+/** Removes groups that were made for nothing, but for those in which others are or that hold others. */
+export function removeGroups(made: readonly string[]): void {
+  // One within another one has the longer path.
+  for (const folder of made.toSorted((a, b) => b.length - a.length)) {
+    const until = performance.now() + PATIENCE;
+    // It is busy until the last of its processes, which nobody sees any more, has come to its very end.
+    for (removeEmpty([folder]); isUnused(folder) && performance.now() < until; removeEmpty([folder])) sleep(PAUSE);
+  }
+}
+
+/** In ms, and in ns. */
+const PATIENCE = 10_000;
+const PAUSE = 5_000_000;
+
+/** Whether a group is there and has neither processes nor groups. */
+function isUnused(folder: string): boolean {
+  try {
+    const groups = readdirSync(folder, { withFileTypes: true }).filter((entry) => entry.isDirectory());
+    return groups.length === 0 && readFileSync(join(folder, 'cgroup.procs'), 'utf8') === '';
+  } catch {
+    return false;
   }
 }
 

@@ -13,10 +13,9 @@ import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { close, fcntl, ftruncate } from '../sys/files.ts';
-import { removeEmpty } from '../sys/folder.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
-import { type GroupOptions, movedGroup, restoreCgroups } from './cgroups.ts';
+import { type GroupOptions, movedGroup, removeGroups, restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
 import { killMade, makeZombies, reapOrphans } from './ending.ts';
 import type { Inherited } from './files/external.ts';
@@ -173,8 +172,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     restoring.failed();
     try {
       killMade(made, error);
-      // A group within another one has the longer path.
-      removeEmpty(groupsMade.sort((a, b) => b.length - a.length));
+      removeGroups(groupsMade);
     } finally {
       if (unguard !== undefined && note !== undefined) ftruncate({ fd: note.fd, length: 0 });
       unguard?.();

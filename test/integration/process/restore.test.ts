@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
 import {
   closeSync,
+  existsSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -219,8 +220,8 @@ test('settings of a control group within another one, which are both gone meanwh
   const line = `echo $$ > ${inner}/cgroup.procs; exec ${target.compile('tree')} 2 2`;
   const pid = target.start('sh', ['-c', line]);
   await target.says('ready');
-  await target.moveOn(pid, () => {
-    removeGroups([inner, group]);
+  await target.moveOn(pid, async () => {
+    await removeGroups([inner, group]);
     // One that comes to nothing leaves none.
     const script = join(target.folder, 'script');
     writeFileSync(script, '#!/bin/sh\n[ "$CRTOOLS_SCRIPT_ACTION" != post-restore ]\n', { mode: 0o755 });
