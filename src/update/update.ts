@@ -11,7 +11,7 @@
  */
 import { freemem } from 'node:os';
 import { join } from 'node:path';
-import { UnsupportedError } from '../errors.ts';
+import { PartialError, UnsupportedError } from '../errors.ts';
 import { start } from '../kexec/load.ts';
 import { bootId, readMachine } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
@@ -332,7 +332,7 @@ function dropCopies({ trees, spill: folder }: UpdateRecord): void {
  *
  * @param giveUp drop trees that wait, in memory and on the disk; they are lost
  * @returns what was undone
- * @throws UnsupportedError where it is of an earlier kernel: its trees are to be resumed, or given up
+ * @throws PartialError naming what could not be put back, and stays where it is; UnsupportedError where it is of an earlier kernel: its trees are to be resumed, or given up
  */
 export async function abort(giveUp: boolean): Promise<string[]> {
   using _ = await takeAlone('taking the update back');
@@ -355,18 +355,25 @@ export async function abort(giveUp: boolean): Promise<string[]> {
     undone.push('the next kernel was unloaded');
   }
   if (giveUp) undone.push(...giveUpTrees());
+  // What cannot be put back keeps nothing else from it.
+  const left: string[] = [];
   if (interrupted !== undefined) {
-    const restored = putBack(interrupted);
-    if (restored !== undefined) undone.push(restored);
-    const started = startServices(interrupted.stopped ?? []);
-    if (started !== undefined) undone.push(started);
+    for (const each of [() => putBack(interrupted), () => startServices(interrupted.stopped ?? [])]) {
+      try {
+        const done = each();
+        if (done !== undefined) undone.push(done);
+      } catch (error) {
+        left.push((error as Error).message);
+      }
+    }
   }
   if (isOpen) {
     const error = giveUp ? 'it was given up' : 'it was interrupted';
-    concludeRecord({ ...record, state: 'failed', error, undone });
+    concludeRecord({ ...record, state: 'failed', error, undone: [...undone, ...left] });
   }
   dropStrayRounds();
   const { why } = await returnUnused(findMemory());
+  if (left.length > 0) throw new PartialError('taking the update back', left.join('; '));
   return why === undefined ? undone : [...undone, why];
 }
 

@@ -5,8 +5,10 @@
  *     volatile/NODE               in preserved memory: their paths, then an object with each
  *     FOLDER/NAME/volatile        the same in a file, where there is a copy on the disk
  */
-import { existsSync, lstatSync, rmSync, statSync } from 'node:fs';
+import { existsSync, lstatSync, mkdirSync, rmSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
+import { Errno } from '../abi/errno.ts';
+import { AT_FDCWD, O_CLOEXEC, O_DIRECTORY, O_PATH, open_how, RESOLVE_NO_SYMLINKS } from '../abi/fcntl.ts';
 import { decodeDevice } from '../abi/kdev_t.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { alignUp } from '../mem/range.ts';
@@ -14,6 +16,7 @@ import { type Pkram, preserveFiles, restoreFiles } from '../pkram/index.ts';
 import { treeOf } from '../process/freeze.ts';
 import { isGone } from '../process/gone.ts';
 import { descriptorLink, listDescriptors } from '../sys/fdinfo.ts';
+import { close, openat2 } from '../sys/files.ts';
 import { readMaps } from '../sys/maps.ts';
 import { type Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { findMemory, openMedium, type Place } from './medium.ts';
@@ -123,6 +126,28 @@ function restoreFrom(pkram: Pkram, name: string): void {
   const [list, ...objects] = peek.objects();
   const paths: string[] = JSON.parse(Buffer.from(list!.readAll()).toString('utf8'));
   for (const [i, path] of paths.entries()) {
-    if (!existsSync(path)) restoreFiles(objects[i]!, dirname(path), `node ${name}`);
+    if (existsSync(path)) continue;
+    const folder = openFolder(dirname(path));
+    try {
+      restoreFiles(objects[i]!, `/proc/self/fd/${folder}`, `node ${name}`);
+    } finally {
+      close({ fd: folder });
+    }
   }
+}
+
+/**
+ * Everybody may write to folders as /dev/shm: none on the way may be a link by now, or what is of the tree would be written anywhere, by
+ * root.
+ *
+ * @throws SyscallError ELOOP
+ */
+function openFolder(path: string): number {
+  const how = open_how.write({ flags: O_PATH | O_DIRECTORY | O_CLOEXEC, resolve: RESOLVE_NO_SYMLINKS });
+  const args = { dirfd: AT_FDCWD, pathname: path, how, size: how.length };
+  const fd = openat2.attempt(args);
+  if (fd >= 0) return fd;
+  if (fd !== -Errno.ENOENT) throw openat2.error(args, fd);
+  mkdirSync(path, { recursive: true });
+  return openat2(args);
 }

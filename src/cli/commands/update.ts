@@ -84,7 +84,10 @@ const abort = command({
   flags: {
     drop: { long: 'drop', summary: 'give up trees that wait to be restored, in memory and on the disk: they are lost' },
   },
-  exits: { 3: 'The next kernel has been started already: resume.' },
+  exits: {
+    3: 'The next kernel has been started already: resume.',
+    4: 'Something could not be put back; it is named.',
+  },
   run: (_, { flags }) => abortUpdate(flags.drop),
 });
 
