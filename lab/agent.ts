@@ -56,7 +56,8 @@ const PING_MS = 2500;
 const CHUNK = 1 << 20;
 /** Chunks under way to the guest at a time. */
 const WINDOW = 4;
-const DEFAULT_TIMEOUT_MS = 60_000;
+/** Nothing but a hang takes so long, also where a guest has a small part of a busy processor. */
+const DEFAULT_TIMEOUT_MS = 300_000;
 
 export class Agent {
   #channels: Socket[] = [];

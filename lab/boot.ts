@@ -13,7 +13,7 @@ export interface BootOptions extends Machine, RootOptions {
   readonly timeout?: number;
 }
 
-const BOOT_TIMEOUT_MS = 120_000;
+const BOOT_TIMEOUT_MS = 300_000;
 
 /**
  * The command line of every guest. Without mitigations software emulation is quicker, and the guest runs no code that they

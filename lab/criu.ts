@@ -28,7 +28,7 @@ export async function fetchCriu(): Promise<Criu> {
     version,
     command,
     criu(...args) {
-      execFileSync(program, [...first, ...args], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 120_000 });
+      execFileSync(program, [...first, ...args], { stdio: ['ignore', 'pipe', 'pipe'], timeout: 300_000 });
     },
     crit: (...args) => python(root, [join(root, 'usr/bin/crit'), ...args]),
     decode: (images) =>
@@ -59,6 +59,6 @@ function python(root: string, args: readonly string[]): string {
     encoding: 'utf8',
     env: { ...process.env, PYTHONPATH, PYTHONDONTWRITEBYTECODE: '1' },
     maxBuffer: 1 << 28,
-    timeout: 120_000,
+    timeout: 300_000,
   });
 }

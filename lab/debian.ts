@@ -24,7 +24,7 @@ const suite = 'bookworm';
 const minimal = ['dbus', 'iproute2', 'kmod', 'procps', 'systemd-sysv', 'udev'];
 /** Apparent size of the disk; only what is written takes room. */
 const IMAGE_BYTES = 4 * 2 ** 30;
-const BOOT_TIMEOUT_MS = 180_000;
+const BOOT_TIMEOUT_MS = 600_000;
 
 const settled = 'systemctl is-system-running --wait; /lib/systemd/systemd-networkd-wait-online --timeout=60';
 

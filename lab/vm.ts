@@ -18,7 +18,7 @@ export class QemuError extends TideoverError {
   readonly code = 'qemu';
 }
 
-const QEMU_START_MS = 20_000;
+const QEMU_START_MS = 120_000;
 const COPY_TIMEOUT_MS = 300_000;
 /** A capture kernel starts, saves a dump and ends, on a machine that is busy. */
 const OFF_MS = 600_000;

@@ -10,7 +10,7 @@ import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 const tideover = new URL('../../bin/tideover', import.meta.url).pathname;
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
-const BOOT_MS = 120_000;
+const BOOT_MS = 300_000;
 const [ADDRESS, SIZE] = [0x1000_0000, 0x2_0000];
 const ramoops = `mkdir -p /tmp/pstore; modprobe ramoops mem_address=${ADDRESS} mem_size=${SIZE} record_size=32768 ecc=1 && mount -t pstore none /tmp/pstore`;
 

@@ -13,7 +13,7 @@ import { withPage } from '../browser.ts';
 const tideover = new URL('../../bin/tideover', import.meta.url).pathname;
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
-const TIMEOUT = 60_000;
+const TIMEOUT = 600_000;
 
 const { vmcore } = await dumps({ kernel: '6.12', cpus: 1, levels: 4 });
 
@@ -135,7 +135,7 @@ test('on a terminal: completion, Ctrl-C, history, programs behind a pipe', { tim
   assert.ok(!lines.includes('no such line'));
 });
 
-test('the page of a dump', { timeout: 300_000 }, async () => {
+test('the page of a dump', { timeout: TIMEOUT }, async () => {
   const { vmcore } = await crashDump('oops');
   const page = join(folder, 'report.html');
   const report = (...args: string[]) =>

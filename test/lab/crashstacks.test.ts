@@ -19,7 +19,7 @@ import { diagnose } from '../../src/crash/why/why.ts';
 const folder = temporaryFolder();
 after(() => removeTemporary(folder));
 const kernels: readonly KernelName[] = process.env.TIDEOVER_FULL ? ['6.1', '6.12', '6.18', '7.2'] : ['7.2'];
-const PANIC_MS = 120_000;
+const PANIC_MS = 300_000;
 
 for (const name of kernels) {
   test(`a panic in an NMI of ${name}, over the stacks of NMI, interrupts and tasks`, async () => {

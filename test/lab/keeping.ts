@@ -107,7 +107,7 @@ export class Client {
   }
 
   /** Waits for further answers. */
-  async more(count: number, milliseconds = 120_000): Promise<void> {
+  async more(count: number, milliseconds = 300_000): Promise<void> {
     const [wanted, until] = [this.#answered + count, performance.now() + milliseconds];
     while (this.#answered < wanted) {
       if (this.#fault !== undefined) throw new Error(this.#fault);

@@ -51,7 +51,9 @@ async function inGuest(options: BootOptions, run: (vm: Vm) => Promise<void>): Pr
 /** Loads a kernel of the disk and goes there. */
 async function changeKernel(vm: Vm, name: KernelName, options = ''): Promise<void> {
   const { vmlinuz, initrdOptions, release } = await nextKernel(vm, name);
-  await vm.check(`tideover kexec load ${vmlinuz} ${initrdOptions} --reuse-cmdline ${options}`, { timeout: 120_000 });
+  await vm.check(`tideover kexec load ${vmlinuz} ${initrdOptions} --reuse-cmdline ${options}`, {
+    timeout: NEXT_KERNEL_MS,
+  });
   await go(vm, release);
 }
 
@@ -68,7 +70,7 @@ async function go(vm: Vm, release: string, command = 'tideover kexec exec'): Pro
 async function loadByLibrary(vm: Vm, name: KernelName, options: object): Promise<string> {
   const { vmlinuz, initrds, release } = await nextKernel(vm, name);
   const given = JSON.stringify({ kernel: vmlinuz, initrds, ...options });
-  await vm.check(['node', `${KERNELS}/tideover/test/lab/guest/load.ts`, given], { timeout: 120_000 });
+  await vm.check(['node', `${KERNELS}/tideover/test/lab/guest/load.ts`, given], { timeout: NEXT_KERNEL_MS });
   return release;
 }
 
@@ -259,7 +261,7 @@ test('a capture kernel loaded by hand boots after a panic, and its ELF headers l
     const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
     const append = 'console=ttyS0 panic=-1 nr_cpus=1 reset_devices no_timer_check';
     const load = `tideover kexec -p ${vmlinuz} ${initrdOptions} --append '${append}' --json`;
-    const { commandLine } = JSON.parse(await vm.check(load, { timeout: 120_000 }));
+    const { commandLine } = JSON.parse(await vm.check(load, { timeout: NEXT_KERNEL_MS }));
     assert.equal(JSON.parse(await vm.check('tideover kexec status --json')).crashLoaded, true);
     // The guest's kernel leaves these 640K alone; QEMU reads all of them, /dev/mem would show the first page only.
     const before = await low640K(vm);
@@ -364,7 +366,7 @@ test('under systemd, services are stopped before the next kernel starts, and pre
     const see = '#!/bin/sh\ngrep -q ^@tideover /proc/[0-9]*/cmdline && echo "<0>$1, and pages are held" >/dev/kmsg\n';
     await vm.check(`cat >${hook} && chmod +x ${hook}`, { input: see });
     const { vmlinuz, initrdOptions, release } = await nextKernel(vm, '6.18');
-    await vm.check(`tideover kexec load ${vmlinuz} ${initrdOptions} --reuse-cmdline`, { timeout: 120_000 });
+    await vm.check(`tideover kexec load ${vmlinuz} ${initrdOptions} --reuse-cmdline`, { timeout: NEXT_KERNEL_MS });
     await go(vm, release, 'systemd-run --quiet --wait --pipe tideover kexec exec');
     assert.match(vm.console.text, /kexec, and pages are held/);
     await vm.check('test -s /var/stopped');

@@ -7,7 +7,7 @@ import type { Vm } from '../../lab/vm.ts';
 import { KERNELS, kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
 
 const full = process.env.TIDEOVER_FULL !== undefined;
-const NEXT_KERNEL_MS = 180_000;
+const NEXT_KERNEL_MS = 300_000;
 const SLOW = { timeout: 900_000 };
 const MIB = 1 << 20;
 const BLOCK = 128 * MIB;

@@ -62,7 +62,7 @@ esac
 true
 `;
 
-const PROGRAMS = ['state 60', 'tree 4 3', 'more', 'clock 1'];
+const PROGRAMS = ['state', 'tree 4 3', 'more', 'clock 1'];
 
 /** What people run, and how it is started. */
 const SCRIPTS: Readonly<Record<string, string>> = {
@@ -117,7 +117,7 @@ async function save(vm: Vm, group: string, command = 'tideover checkpoint'): Pro
   const options = `-D /tmp/p/${group}.image --file-locks --ghost-limit 1M`;
   const run = `mkdir -p /tmp/p/${group}.image; ${command} -t $(cat /tmp/p/${group}.pid) ${options}`;
   await vm.check(`${run} || { tail -n 30 /tmp/p/${group}.image/dump.log; false; }`, { timeout: PATIENCE });
-  await vm.check(`sh /tmp/p/sh gone ${group}`);
+  await vm.check(`sh /tmp/p/sh gone ${group}`, { timeout: PATIENCE });
 }
 
 async function restore(vm: Vm, group: string): Promise<void> {

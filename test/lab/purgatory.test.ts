@@ -21,7 +21,7 @@ const folder = temporaryFolder();
 after(() => removeTemporary(folder));
 
 const project = new URL('../..', import.meta.url).pathname;
-const MACHINE_MS = 60_000;
+const MACHINE_MS = 300_000;
 const [RESET_VGA, RESET_PIC, ENTRY_32] = [1, 2, 4];
 
 const kernel = { at: 0x800000, entry: 0x800200 };

@@ -19,7 +19,7 @@ int main(void)
 		if (fork() == 0) for (;;) if (write(to[1], &byte, 1) != 1 || read(from[0], &byte, 1) != 1) _exit(1);
 	}
 	for (int i = 0;; i++) {
-		if (fork() == 0) { usleep(2000); _exit(0); }
+		if (fork() == 0) { usleep(20000); _exit(0); }
 		if (i == 3) { puts("ready"); fflush(stdout); }
 		if (i >= 3) wait(0);
 	}
