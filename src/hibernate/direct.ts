@@ -41,8 +41,7 @@ export class DirectFile {
 
   /** @returns false where it is not to be written so, and was not */
   write(position: number, bytes: Uint8Array): boolean {
-    const fits = [position, bytes.length, bytes.byteOffset].every((each) => each % UNIT === 0);
-    if (!fits || !aligned.has(bytes.buffer)) return false;
+    if (!isAligned(position, bytes)) return false;
     writeAt(this.#fd, position, bytes);
     return true;
   }
@@ -50,6 +49,7 @@ export class DirectFile {
   /** @returns how many bytes there were before the end; undefined where it is not to be read so, and was not */
   read(position: number, into: Uint8Array): number | undefined {
     if (into.length < LARGE) return undefined;
+    if (isAligned(position, into)) return this.#readAligned(position, into);
     this.#buffer ??= pageAligned(BUFFER);
     for (let done = 0; done < into.length; ) {
       const skip = (position + done) % UNIT;
@@ -63,7 +63,23 @@ export class DirectFile {
     return into.length;
   }
 
+  #readAligned(position: number, into: Uint8Array): number {
+    let done = 0;
+    // Where the file ends within a block, what comes next is not aligned, and nothing.
+    while (done < into.length && done % UNIT === 0) {
+      const count = readSync(this.#fd, into, done, into.length - done, position + done);
+      if (count === 0) break;
+      done += count;
+    }
+    return done;
+  }
+
   close(): void {
     closeSync(this.#fd);
   }
+}
+
+function isAligned(position: number, bytes: Uint8Array): boolean {
+  const isWhole = position % UNIT === 0 && bytes.length % UNIT === 0 && bytes.byteOffset % UNIT === 0;
+  return isWhole && aligned.has(bytes.buffer);
 }

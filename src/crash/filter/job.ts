@@ -232,6 +232,8 @@ class KdumpChunk implements ChunkWriter {
   #behind = 0;
   /** The last of them. */
   #last: Uint8Array | undefined;
+  /** What is written: of #data, or the pages where they are, if all are next to each other and not compressed. */
+  #whole: Uint8Array;
   readonly #descriptors = new DataView(new ArrayBuffer(CHUNK_PAGES * page_desc.size));
   #count = 0;
   #size = 0;
@@ -241,6 +243,7 @@ class KdumpChunk implements ChunkWriter {
   constructor(form: KdumpForm, tools: PageTools) {
     this.#form = form;
     this.#data = tools.allocate(CHUNK_PAGES * PAGE_SIZE);
+    this.#whole = this.#data;
     this.#compress = tools.compressor(form.compression);
     this.#flag = flagOf[form.compression];
     tools.checksums(new Uint8Array(PAGE_SIZE), this.#zeroSum);
@@ -249,6 +252,8 @@ class KdumpChunk implements ChunkWriter {
   begin(chunk: number): void {
     this.#count = 0;
     this.#size = 0;
+    this.#behind = 0;
+    this.#last = undefined;
     this.#rank = this.#form.ranks[chunk]!;
   }
 
@@ -266,11 +271,16 @@ class KdumpChunk implements ChunkWriter {
   }
 
   #catchUp(): void {
-    if (this.#last === undefined) return;
-    const end = this.#last.byteOffset + PAGE_SIZE;
-    this.#data.set(new Uint8Array(this.#last.buffer, end - this.#behind, this.#behind), this.#size - this.#behind);
+    const pages = this.#notCopied();
+    if (pages === undefined) return;
+    this.#data.set(pages, this.#size - this.#behind);
     this.#last = undefined;
     this.#behind = 0;
+  }
+
+  #notCopied(): Uint8Array | undefined {
+    if (this.#last === undefined) return undefined;
+    return new Uint8Array(this.#last.buffer, this.#last.byteOffset + PAGE_SIZE - this.#behind, this.#behind);
   }
 
   zero(): void {
@@ -283,10 +293,14 @@ class KdumpChunk implements ChunkWriter {
   }
 
   place(taken: Float64Array): void {
-    this.#catchUp();
     const { alignment } = this.#form;
     const end = Math.ceil(this.#size / alignment) * alignment;
-    this.#data.fill(0, this.#size, end);
+    if (this.#behind === this.#size && end === this.#size) this.#whole = this.#notCopied() ?? this.#data;
+    else {
+      this.#catchUp();
+      this.#data.fill(0, this.#size, end);
+      this.#whole = this.#data;
+    }
     this.#size = end;
     this.#at = Math.ceil(taken[0]! / alignment) * alignment;
     taken[0] = this.#at + this.#size;
@@ -303,7 +317,7 @@ class KdumpChunk implements ChunkWriter {
     }
     const bytes = new Uint8Array(view.buffer, 0, this.#count * page_desc.size);
     output.write(this.#form.descriptorsAt + this.#rank * page_desc.size, bytes);
-    output.write(this.#at, this.#data.subarray(0, this.#size));
+    output.write(this.#at, this.#whole.subarray(0, this.#size));
   }
 
   #describe(offset: number, size: number, flags: number, sum: number, hasSum = this.#form.checksums): void {

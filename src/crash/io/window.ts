@@ -7,10 +7,10 @@ export class Window {
   #start = 0;
   #end = 0;
 
-  /** @param size of the largest read, in bytes */
-  constructor(reader: Reader, size: number) {
+  /** @param size of the largest read, in bytes @param allocate see PageTools */
+  constructor(reader: Reader, size: number, allocate: (size: number) => Uint8Array = (bytes) => new Uint8Array(bytes)) {
     this.#reader = reader;
-    this.#buffer = new Uint8Array(size);
+    this.#buffer = allocate(size);
   }
 
   /** Reads a piece now, at most `size` bytes. */

@@ -281,9 +281,12 @@ class KdumpFile {
     }
     const descriptors = this.#descriptorsOf(this.#before[0]!, this.#before[this.#prepared]! - this.#before[0]!);
     if (descriptors === undefined) return;
-    this.#chunk ??= new Window(this.reader, PREPARED * PAGE_SIZE);
+    this.#chunk ??= new Window(this.reader, (PREPARED + 1) * PAGE_SIZE, this.#tools.allocate);
     const { start, end } = descriptors.span(PREPARED * PAGE_SIZE);
-    this.#chunk.load(start, end - start);
+    // Whole pages of the file, which can be read without being copied. Where chunks are aligned, there are no more of them.
+    const from = start - (start % PAGE_SIZE);
+    const length = Math.ceil((end - from) / PAGE_SIZE) * PAGE_SIZE;
+    this.#chunk.load(from, Math.min(length, (PREPARED + 1) * PAGE_SIZE));
   }
 
   /** How many pages of the file come before one. */

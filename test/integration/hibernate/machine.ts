@@ -28,7 +28,7 @@ export const RANGES = [
 export const NOTE = { address: 2 * MB, size: 4096 };
 export const note = writeNote('VMCOREINFO', 0, Buffer.from('OSRELEASE=7.2.13\n'));
 
-const description = {
+export const description = {
   id: '0123456789abcdef'.repeat(2),
   saved: Date.UTC(2026, 10, 21),
   entry: 0x1234_5678,
