@@ -10,8 +10,8 @@ import { cont } from '../sys/ptrace.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { cloneOne } from './cloning.ts';
 import { dropChildSignal } from './ending.ts';
-import { type Made, makeLayout } from './made.ts';
-import { Remote, Scratch } from './remote.ts';
+import { type Hole, LEADER, type Made } from './made.ts';
+import { Remote, Scratch, scratchSize, slotSize } from './remote.ts';
 import { bornIn, makerOfStray } from './sessions.ts';
 import { makerOf } from './sharing.ts';
 import { expectEnd, Tracee } from './tracee.ts';
@@ -28,8 +28,8 @@ class Passing {
     const { address, endSignal } = parent.scratch;
     const pid = cloneOne(parent, { id, flags: 0 }, parent.pid);
     const tracee = Tracee.stoppedChild(pid, pid);
-    const scratch = new Scratch(pid, address, makeLayout, 1, endSignal);
-    this.made = { ...parent, pid, scratch, leader: new Remote(tracee, scratch, 0) };
+    const scratch = new Scratch(pid, address, scratchSize(slotSize(LEADER)), endSignal);
+    this.made = { ...parent, pid, scratch, leader: new Remote(tracee, scratch, LEADER, 0) };
     tracee.blockSignals(endSignal);
   }
 
@@ -47,7 +47,7 @@ class Passing {
 }
 
 /** Makes a process that its parent cannot make, when all that stand before it in the tree are there. */
-export function makeStray(task: ImageTask, tree: ImageTree, hole: { address: number }, made: Made[]): Made {
+export function makeStray(task: ImageTask, tree: ImageTree, hole: Hole, made: Made[]): Made {
   if (makerOf(tree.tasks, task).flags !== 0) {
     throw new UnsupportedError({
       pid: task.pid,

@@ -19,7 +19,7 @@ import { close, write } from '../sys/files.ts';
 import { eventfd2 } from '../sys/poll.ts';
 import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
-import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { Remote, Scratch, type SlotLayout, scratchSize, slotSize } from './remote.ts';
 
 const PAGE = 4096;
 const ADDRESS = 0x1000_0000;
@@ -206,14 +206,14 @@ function standBy(calls: number, duty: Duty): { readonly pid: number; end(): void
   const flags = CLONE_VM + CLONE_CLEAR_SIGHAND;
   const tracee = makeScratch(() => clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid, {
     address: ADDRESS,
-    size: scratchSize(layout, 1),
+    size: scratchSize(slotSize(layout)),
   });
   const { pid } = tracee;
   try {
-    using scratch = new Scratch(pid, ADDRESS, layout, 1, SIGURG);
+    using scratch = new Scratch(pid, ADDRESS, scratchSize(slotSize(layout)), SIGURG);
     scratch.install();
     tracee.blockSignals(SIGURG);
-    const remote = new Remote(tracee, scratch, 0);
+    const remote = new Remote(tracee, scratch, layout, 0);
     remote.call(NR.close_range, 0, 0xffff_ffff, 0);
     remote.call(NR.setsid);
     const us = remote.call(NR.pidfd_open, process.pid, 0);

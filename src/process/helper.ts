@@ -20,10 +20,14 @@ import { readStat } from '../sys/stat.ts';
 type Arguments = [string, string, string, string, string, ...string[]];
 const [role, folder, caller, lent, program, ...args] = process.argv.slice(2) as Arguments;
 
+/** As in bin/tideover. */
+const NODE = ['--min-semi-space-size=16'];
+
 if (role === 'start') {
   const open = (name: string) => openSync(join(folder, name), 'wx', 0o600);
   const ours = Array.from({ length: Number(lent) }, (_, i) => 3 + i);
-  const child = spawn(process.execPath, [import.meta.filename, 'run', folder, caller, lent, program, ...args], {
+  const line = [...NODE, import.meta.filename, 'run', folder, caller, lent, program, ...args];
+  const child = spawn(process.execPath, line, {
     detached: true,
     stdio: ['ignore', open('result'), open('log'), ...ours],
   });

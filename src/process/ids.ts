@@ -1,6 +1,6 @@
 /** Ids of processes and threads in the PID namespace of a tree, which are those of an image: pid_namespaces(7). */
 import { UnsupportedError } from '../errors.ts';
-import { readStat, readStatus } from '../sys/stat.ts';
+import { readStat, readStatus, type Status } from '../sys/stat.ts';
 
 export const PROC = /^\/proc\/(\d+)(?=\/|$)/;
 
@@ -13,12 +13,12 @@ export class Ids {
     this.#own = own;
   }
 
-  /** @param id of a process or thread here @throws UnsupportedError for one that is not seen there */
-  inside(id: number): number {
+  /** @param id of a process or thread here @param status of it, if it is known @throws UnsupportedError for one that is not seen there */
+  inside(id: number, status?: Pick<Status, 'NSpid'>): number {
     if (!this.#own || id === 0) return id;
     const known = this.#known.get(id);
     if (known !== undefined) return known;
-    const { NSpid } = readStatus(id);
+    const { NSpid } = status ?? readStatus(id);
     if (NSpid.length < 2) throw outside(id);
     this.#known.set(id, NSpid.at(-1)!);
     return NSpid.at(-1)!;

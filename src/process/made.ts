@@ -1,9 +1,16 @@
 /** A process that is being made, of which there is not more than the memory that its calls are in. */
 import type { ImageTask } from '../image/tree.ts';
-import type { Remote, Scratch, SlotLayout } from './remote.ts';
+import type { ProcessLayout, Remote, Scratch, SlotLayout } from './remote.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
-export const makeLayout: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
+export const LEADER: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };
+
+/** Where the scratch memory of all processes is that are being made. */
+export interface Hole {
+  readonly address: number;
+  readonly size: number;
+  readonly layout: ProcessLayout;
+}
 
 /** A process that is being made. */
 export interface Made {
@@ -14,6 +21,7 @@ export interface Made {
   readonly inner: boolean;
   readonly scratch: Scratch;
   readonly leader: Remote;
-  /** Of the leader in the scratch memory; those of its threads follow. */
+  /** Where that of the leader begins in the scratch memory, in bytes; those of its threads follow. */
   readonly slot: number;
+  readonly layout: ProcessLayout;
 }

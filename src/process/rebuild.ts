@@ -42,7 +42,7 @@ import { restoreLimits } from './limits.ts';
 import type { Made } from './made.ts';
 import { restoreDumpable } from './mm.ts';
 import { interrupted, restoreGeneral, restoreXstate } from './registers.ts';
-import { lend, Remote } from './remote.ts';
+import { lend, Remote, slotOf } from './remote.ts';
 import type { Restoring } from './restoring.ts';
 import { restoreCommonFilters, restoreSeccomp } from './seccomp.ts';
 import { firstWithMemory } from './sharing.ts';
@@ -251,7 +251,7 @@ function installDescriptors(leader: Remote, task: ImageTask, restoring: Restorin
 const THREAD = CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM | CLONE_PTRACE;
 
 function makeThreads(one: Made): Remote[] {
-  const { task, pid, scratch, slot } = one;
+  const { task, pid, scratch, leader, slot, layout } = one;
   const made: Remote[] = [];
   const wanted = task.threads.slice(1).map(({ tid }) => ({ id: tid, flags: THREAD, exit_signal: 0 }));
   cloneAll(
@@ -260,9 +260,9 @@ function makeThreads(one: Made): Remote[] {
     () => threadsOf(pid),
     (i, here) => {
       expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
-      const tracee = Tracee.found(pid, here);
-      tracee.blockSignals(scratch.endSignal);
-      made[i] = new Remote(tracee, scratch, slot + i + 1);
+      // Signals are blocked in it as in the one that made it.
+      const tracee = Tracee.cloned(leader.tracee, here);
+      made[i] = new Remote(tracee, scratch, layout.thread, slot + slotOf(layout, i + 1));
     },
   );
   return made;

@@ -171,16 +171,9 @@ export function writeFrame(remote: Remote): Mirrored {
   const area = tracee.xstate;
   const fpstate = Math.ceil(ucontext.size / 64) * 64;
   const view = viewOf(frame.bytes);
-  ucontext.write(
-    {
-      uc_flags: UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
-      // A flag that sigaltstack(2) refuses leaves the alternate stack as it is.
-      uc_stack: { ss_sp: 0, ss_flags: 0x7f, ss_size: 0 },
-      fpstate: frame.address + fpstate,
-      uc_sigmask: tracee.sigmask,
-    },
-    frame.bytes,
-  );
+  frame.bytes.set(FRAME);
+  view.setBigUint64(ucontext.offsets.fpstate, BigInt(frame.address + fpstate), true);
+  view.setBigUint64(ucontext.offsets.uc_sigmask, tracee.sigmask, true);
   for (const name of GENERAL) registers.copy(name, view, ucontext.offsets[name]);
   for (const name of SEGMENTS) view.setUint16(ucontext.offsets[name], registers.number(name), true);
   frame.bytes.set(area, fpstate);
@@ -193,6 +186,13 @@ export function writeFrame(remote: Remote): Mirrored {
   view.setUint32(fpstate + area.length, FP_XSTATE_MAGIC2, true);
   return remote.frameRange(fpstate + area.length + 4);
 }
+
+/** What is the same in all. */
+const FRAME = ucontext.write({
+  uc_flags: UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
+  // A flag that sigaltstack(2) refuses leaves the alternate stack as it is.
+  uc_stack: { ss_sp: 0, ss_flags: 0x7f, ss_size: 0 },
+});
 
 const GENERAL = [
   ...(['r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15', 'rdi', 'rsi', 'rbp', 'rbx'] as const),

@@ -35,15 +35,30 @@ export interface SlotLayout {
   readonly data: number;
 }
 
-/** Of a checkpoint: 500 calls and their answers, all that is asked of a process with 200 timers. */
-export const saveLayout: SlotLayout = { frame: 4 * PAGE, records: 8 * PAGE, data: 8 * PAGE };
-
-export function scratchSize(layout: SlotLayout, threads: number): number {
-  return PAGE + threads * slotSize(layout);
+/** The slots of a process, one behind the other: most of what is done in it its first thread does. */
+export interface ProcessLayout {
+  readonly leader: SlotLayout;
+  readonly thread: SlotLayout;
 }
 
-function slotSize(layout: SlotLayout): number {
+/** Of a checkpoint: 500 calls and their answers, all that is asked of a process with 200 timers; of other threads 20. */
+export const saveLayout: ProcessLayout = {
+  leader: { frame: 4 * PAGE, records: 8 * PAGE, data: 8 * PAGE },
+  thread: { frame: 4 * PAGE, records: PAGE, data: 2 * PAGE },
+};
+
+/** @param slots of all of them, in bytes */
+export function scratchSize(slots: number): number {
+  return PAGE + slots;
+}
+
+export function slotSize(layout: SlotLayout): number {
   return layout.frame + layout.records + layout.data;
+}
+
+/** Where the slot of a thread begins among those of its process; behind them all for one more than there are. */
+export function slotOf({ leader, thread }: ProcessLayout, index: number): number {
+  return index === 0 ? 0 : slotSize(leader) + (index - 1) * slotSize(thread);
 }
 
 /** The scratch mapping of one process, and what lies in it. */
@@ -51,20 +66,18 @@ export class Scratch {
   readonly pid: number;
   readonly address: number;
   readonly size: number;
-  readonly layout: SlotLayout;
   readonly mirror: Region;
   /** With which signal a batch ends; SIGTRAP stands for a breakpoint. */
   readonly endSignal: number;
 
   /**
-   * @param address of a mapping of scratchSize() bytes, readable, writable and executable
+   * @param address of a mapping, readable, writable and executable @param size of it, see scratchSize()
    * @param endSignal SIGTRAP, or one that does nothing to the process; see quietSignal()
    */
-  constructor(pid: number, address: number, layout: SlotLayout, threads: number, endSignal: number) {
+  constructor(pid: number, address: number, size: number, endSignal: number) {
     this.pid = pid;
     this.address = address;
-    this.layout = layout;
-    this.size = scratchSize(layout, threads);
+    this.size = size;
     this.endSignal = endSignal;
     this.mirror = new Region(this.size);
     this.mirror.bytes.set(endSignal === SIGTRAP ? trapRunner() : signalRunner());
@@ -120,9 +133,10 @@ export class Remote {
   #running = false;
   readonly #must = new Set<number>();
 
-  constructor(tracee: Tracee, scratch: Scratch, slot: number) {
-    const { layout, mirror } = scratch;
-    const at = PAGE + slot * slotSize(layout);
+  /** @param slot where it begins among all of the scratch memory, in bytes */
+  constructor(tracee: Tracee, scratch: Scratch, layout: SlotLayout, slot: number) {
+    const { mirror } = scratch;
+    const at = PAGE + slot;
     this.tracee = tracee;
     this.scratch = scratch;
     this.#frame = at;
@@ -162,7 +176,7 @@ export class Remote {
   /** How many more calls fit. */
   get freeRecords(): number {
     this.#renew();
-    return this.scratch.layout.records / batch_record.size - this.#batch.length;
+    return (this.#data - this.#records) / batch_record.size - this.#batch.length;
   }
 
   /** Makes sure that so many calls and bytes fit into one batch, by running what there is. */

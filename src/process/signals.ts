@@ -119,6 +119,7 @@ export function restorePending(
 ): void {
   for (const { siginfo } of signals) {
     const { si_signo } = abi.siginfo.read(siginfo);
+    remote.reserve(1, 2 * abi.siginfo.size);
     const info = remote.put(siginfo);
     if (shared) remote.call(NR.rt_sigqueueinfo, pid, si_signo, info);
     else remote.call(NR.rt_tgsigqueueinfo, pid, tid, si_signo, info);

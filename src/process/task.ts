@@ -24,7 +24,7 @@ import { ObjectSet } from './objects.ts';
 import { findPages } from './pages.ts';
 import { refuseExecutable, refuseStopped } from './refused.ts';
 import { writeFrame } from './registers.ts';
-import { copyAll, quietSignal, Remote, Scratch, saveLayout, scratchSize } from './remote.ts';
+import { copyAll, quietSignal, Remote, Scratch, saveLayout, scratchSize, slotOf } from './remote.ts';
 import { NO_RUNS, type Runs, unknownRuns } from './runs.ts';
 import type { Saving } from './saving.ts';
 import { saveFilters } from './seccomp.ts';
@@ -96,7 +96,7 @@ export class Guest {
     const { pid, threads } = this.process;
     for (const thread of threads) refuseStopped(pid, thread.tid);
     leaveCriticalSections(pid, threads);
-    const size = scratchSize(saveLayout, threads.length);
+    const size = scratchSize(slotOf(saveLayout, threads.length));
     const [prot, flags] = [PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS];
     this.#doorstep.begin(threads[0]!, NR.mmap, 0, size, prot, flags, -1, 0);
     this.#pending = ['cross', 'enter'];
@@ -117,13 +117,15 @@ export class Guest {
     const scratch = new Scratch(
       pid,
       address,
-      saveLayout,
-      threads.length,
+      scratchSize(slotOf(saveLayout, threads.length)),
       quietSignal(threads.map((thread) => thread.status)),
     );
     this.#scratch = scratch;
     scratch.install();
-    this.#remotes = threads.map((thread, slot) => new Remote(thread, scratch, slot));
+    const { leader, thread: others } = saveLayout;
+    this.#remotes = threads.map(
+      (thread, i) => new Remote(thread, scratch, i === 0 ? leader : others, slotOf(saveLayout, i)),
+    );
     copyAll(scratch, this.#remotes.map(writeFrame));
     for (const remote of this.#remotes) remote.enter();
   }
@@ -244,7 +246,10 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     const [mmEntry, rlimits, timersEntry] = [mm(), limits(), timers()];
     const registrations = leader.result(barriers);
     const subreaper = reaper.bytes[0] !== 0;
-    const saved = answers.map((answer, i) => ({ tid: saving.ids.inside(threads[i]!.tid), core: answer() }));
+    const saved = answers.map((answer, i) => ({
+      tid: saving.ids.inside(threads[i]!.tid, threads[i]!.status),
+      core: answer(),
+    }));
     for (const [i, { core }] of saved.entries()) {
       const { tid } = threads[i]!;
       const left = timeLeft(threads[i]!, saving.waits, saving.stoppedAt);

@@ -169,12 +169,12 @@ export class Tracee {
   #xstate: Uint8Array | undefined;
   #rseq: ReturnType<typeof getRseqConfiguration> | undefined;
 
-  private constructor(pid: number, tid: number, stopSignal: number) {
+  private constructor(pid: number, tid: number, stopSignal: number, like?: Tracee) {
     this.pid = pid;
     this.tid = tid;
     this.stopSignal = stopSignal;
-    this.registers = madeAgain(readRegisters(tid));
-    this.sigmask = getSigmask(tid);
+    this.registers = like?.registers.clone() ?? madeAgain(readRegisters(tid));
+    this.sigmask = like?.sigmask ?? getSigmask(tid);
   }
 
   /** Asks a thread to stop; `stopped` waits for it. @throws SyscallError ESRCH (gone), EPERM (no access, or traced) */
@@ -215,6 +215,11 @@ export class Tracee {
   static stoppedChild(pid: number, tid: number): Tracee {
     expectStop(tid, (status) => status.event === abi.PTRACE_EVENT_STOP);
     return new Tracee(pid, tid, 0);
+  }
+
+  /** A thread that one of ours has just made, and that is known to be stopped: nothing has run in it. */
+  static cloned(maker: Tracee, tid: number): Tracee {
+    return new Tracee(maker.pid, tid, 0, maker);
   }
 
   /** A tracee that is known to be stopped. */

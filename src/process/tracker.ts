@@ -26,7 +26,7 @@ import { kill, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
-import { Remote, Scratch, type SlotLayout, scratchSize } from './remote.ts';
+import { Remote, Scratch, type SlotLayout, scratchSize, slotSize } from './remote.ts';
 
 export type Tracked = Value<typeof tracked_entry>;
 
@@ -113,10 +113,10 @@ export function makeTracker(watched: readonly { readonly pid: number; readonly f
   const flags = CLONE_VM + CLONE_CLEAR_SIGHAND;
   const tracee = makeScratch(() => clone3({ flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid, {
     address: ADDRESS,
-    size: scratchSize(layout, 1),
+    size: scratchSize(slotSize(layout)),
   });
   const { pid } = tracee;
-  const scratch = new Scratch(pid, ADDRESS, layout, 1, SIGURG);
+  const scratch = new Scratch(pid, ADDRESS, scratchSize(slotSize(layout)), SIGURG);
   const end = () => {
     scratch[Symbol.dispose]();
     endIdle(pid);
@@ -124,7 +124,7 @@ export function makeTracker(watched: readonly { readonly pid: number; readonly f
   try {
     scratch.install();
     tracee.blockSignals(SIGURG);
-    const remote = new Remote(tracee, scratch, 0);
+    const remote = new Remote(tracee, scratch, layout, 0);
     remote.call(NR.close_range, 0, 0xffff_ffff, 0);
     remote.call(NR.setsid);
     remote.call(NR.prctl, PR_SET_NAME, remote.text(Buffer.from(NAME)), 0, 0, 0);

@@ -11,24 +11,35 @@ import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
 import { ATTEMPTS, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
 import { childrenOf } from './freeze.ts';
-import { type Made, makeLayout } from './made.ts';
-import { Remote, Scratch, scratchSize } from './remote.ts';
+import { type Hole, LEADER, type Made } from './made.ts';
+import { type ProcessLayout, Remote, Scratch, scratchSize, slotOf } from './remote.ts';
 import { bornIn, isEarly, isStray } from './sessions.ts';
 import { makerOf, withMemory } from './sharing.ts';
 import { expectEnd, Tracee } from './tracee.ts';
 
 /** Where the scratch memory of all processes is: free in each of them. */
-export function findHole(tree: ImageTree): { address: number; size: number } {
-  const threads = Math.max(...tree.tasks.map((task) => slotsOf(task, tree).slots));
-  const size = scratchSize(makeLayout, threads);
+export function findHole(tree: ImageTree): Hole {
+  const layout = { leader: LEADER, thread: threadLayout(tree) };
+  const size = scratchSize(Math.max(...tree.tasks.map((task) => slotsOf(task, tree, layout).end)));
   const vmas = tree.tasks.flatMap(({ mm }) => mm?.vmas ?? []).sort((a, b) => a.start - b.start);
   let address = 0x1000_0000;
   for (const { start, end } of vmas) {
     if (start >= address + size) break;
     if (end > address) address = Math.ceil(end / 0x10000) * 0x10000 + 0x10000;
   }
-  return { address, size };
+  return { address, size, layout };
 }
+
+/** Of threads but the first one: 200 calls at a time, the largest filter for system calls (32 KiB), or all their groups. */
+function threadLayout(tree: ImageTree): ProcessLayout['thread'] {
+  const groups = tree.tasks.flatMap(({ threads }) =>
+    threads.map(({ core }) => core.thread_core?.creds?.groups.length ?? 0),
+  );
+  const largest = groups.reduce((most, count) => Math.max(most, count), 0);
+  return { frame: 0, records: 4 * PAGE, data: 12 * PAGE + Math.ceil((4 * largest) / PAGE) * PAGE };
+}
+
+const PAGE = 4096;
 
 interface RootOptions {
   /** It becomes a child of our parent. */
@@ -46,7 +57,7 @@ interface RootOptions {
  */
 export function makeRoot(
   tree: ImageTree,
-  { hole, keep, ...how }: { hole: { address: number; size: number }; keep: number } & RootOptions,
+  { hole, keep, ...how }: { hole: Hole; keep: number } & RootOptions,
   made: Made[],
 ): Made {
   const root = bareRoot(tree, hole, how);
@@ -81,7 +92,7 @@ const TASK_SIZE = 0x7fff_ffff_f000;
 export function makeChildren(
   parent: Made,
   tree: ImageTree,
-  { hole, made, inSession }: { hole: { address: number }; made: Made[]; inSession: () => void },
+  { hole, made, inSession }: { hole: Hole; made: Made[]; inSession: () => void },
 ): void {
   const { task, leader } = parent;
   const children = tree.tasks.filter((each) => each.ppid === task.pid && !isStray(tree.tasks, each));
@@ -117,18 +128,12 @@ export function makeChildren(
 }
 
 /** A process that was just cloned, and has the scratch memory of the one it was cloned of. @param pid its id here */
-export function justMade(
-  task: ImageTask,
-  pid: number,
-  inner: boolean,
-  tree: ImageTree,
-  hole: { address: number },
-): Made {
+export function justMade(task: ImageTask, pid: number, inner: boolean, tree: ImageTree, hole: Hole): Made {
   const tracee = Tracee.stoppedChild(pid, pid);
-  const { slot, slots } = slotsOf(task, tree);
-  const scratch = new Scratch(pid, hole.address, makeLayout, slots, endSignal(task));
+  const { slot, end } = slotsOf(task, tree, hole.layout);
+  const scratch = new Scratch(pid, hole.address, scratchSize(end), endSignal(task));
   tracee.blockSignals(scratch.endSignal);
-  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
+  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, LEADER, slot), slot, layout: hole.layout };
 }
 
 function lateMaker(pid: number, maker: number) {
@@ -137,10 +142,12 @@ function lateMaker(pid: number, maker: number) {
 }
 
 /** Which parts of the scratch memory a process has: those that share one memory stand one behind the other. */
-function slotsOf(task: ImageTask, tree: ImageTree): { slot: number; slots: number } {
+function slotsOf(task: ImageTask, tree: ImageTree, layout: ProcessLayout): { slot: number; end: number } {
   const sharing = withMemory(tree.tasks, task);
-  const slot = sharing.slice(0, sharing.indexOf(task)).reduce((sum, { threads }) => sum + threads.length, 0);
-  return { slot, slots: slot + task.threads.length };
+  const slot = sharing
+    .slice(0, sharing.indexOf(task))
+    .reduce((sum, { threads }) => sum + slotOf(layout, threads.length), 0);
+  return { slot, end: slot + slotOf(layout, task.threads.length) };
 }
 
 /** What its parent gets when a process ends. */
@@ -149,7 +156,7 @@ function exitSignal({ threads }: ImageTask): number {
 }
 
 /** The process that all others come from: it shares our memory until it executes a program that is nothing but scratch memory. */
-function bareRoot(tree: ImageTree, hole: { address: number; size: number }, how: RootOptions): Made {
+function bareRoot(tree: ImageTree, hole: Hole, how: RootOptions): Made {
   const task = tree.tasks[0]!;
   const session = bornIn(tree.tasks, task);
   const leads =
@@ -173,13 +180,13 @@ function bareRoot(tree: ImageTree, hole: { address: number; size: number }, how:
   }
 }
 
-function bare(task: ImageTask, tree: ImageTree, hole: { address: number }, tracee: Tracee, inner: boolean): Made {
+function bare(task: ImageTask, tree: ImageTree, hole: Hole, tracee: Tracee, inner: boolean): Made {
   const { pid } = tracee;
-  const { slot, slots } = slotsOf(task, tree);
-  const scratch = new Scratch(tracee.pid, hole.address, makeLayout, slots, endSignal(task));
+  const { slot, end } = slotsOf(task, tree, hole.layout);
+  const scratch = new Scratch(tracee.pid, hole.address, scratchSize(end), endSignal(task));
   scratch.install();
   tracee.blockSignals(scratch.endSignal);
-  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, slot), slot };
+  return { task, pid, inner, scratch, leader: new Remote(tracee, scratch, LEADER, slot), slot, layout: hole.layout };
 }
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
