@@ -63,8 +63,9 @@ export interface ImageDraft {
   /**
    * Gives pages their room beforehand, where that makes writing them faster. The file may become another size, or none at all.
    * SyscallError ENOSPC where there is no room.
+   * @param hurried somebody waits while it is written: what can be done for that beforehand is done
    */
-  reserve?(file: string, size: number): void;
+  reserve?(file: string, size: number, hurried: boolean): void;
   /** Takes away what was written so far, where that can be done: all of it is written once more. */
   clear?(): void;
   /** Has whoever reads already see what was written so far. */
@@ -82,7 +83,7 @@ export interface ImageDraft {
 /** What a kind of store does for a draft. */
 export interface Backend {
   create(file: string, size: number | undefined): Sink;
-  reserve?(file: string, size: number): void;
+  reserve?(file: string, size: number, hurried: boolean): void;
   announce?(): void;
   clear?(): void;
   commit(): void;
@@ -142,7 +143,9 @@ export function draftOn(backend: Backend, info: ImageInfo | undefined, sumsFile 
   begin();
   return {
     create,
-    ...(backend.reserve === undefined ? {} : { reserve: (file, size) => backend.reserve!(file, size) }),
+    ...(backend.reserve === undefined
+      ? {}
+      : { reserve: (file, size, hurried) => backend.reserve!(file, size, hurried) }),
     ...(backend.clear === undefined ? {} : { clear }),
     ...(backend.announce === undefined ? {} : { announce: () => backend.announce!() }),
     seal,
