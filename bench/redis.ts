@@ -143,9 +143,11 @@ async function measure(
     const code = await new Promise((resolve) => child.once('close', resolve));
     if (code !== 0) throw new Error(`${line}: ${code}\n${said}`);
   };
-  const fresh = () => {
+  // What one tool has left to be written to the disk is not to be waited for by the other.
+  const fresh = async () => {
     rmSync(images, { recursive: true, force: true });
     for (const each of ['1', '2']) mkdirSync(join(images, each), { recursive: true });
+    await promisify(execFile)('sync', ['-f', images]);
   };
   let pid = 0;
   try {
@@ -170,20 +172,20 @@ async function measure(
       await ended;
       return took;
     };
-    fresh();
+    await fresh();
     await shell(tool.dump, pid);
     await gone();
     const emptyAnswer = await timed(tool.restore, 'PING');
     await ask(port, `DEBUG POPULATE ${keys} key ${VALUE}`);
     const question = `GET key:${keys >> 1}`;
-    fresh();
+    await fresh();
     const dumping = performance.now();
     await shell(tool.dump, pid);
     const dumped = performance.now() - dumping;
     const frozen = frozenTime(join(images, '2'));
     await gone();
     const answer = await timed(tool.restore, question);
-    fresh();
+    await fresh();
     if (tool.preDump !== undefined) await shell(tool.preDump, pid);
     await ask(port, `DEBUG POPULATE ${CHANGED} changed ${VALUE}`);
     await shell(`${tool.dump}${tool.preDump === undefined ? '' : ' --prev-images-dir ../1'}`, pid);

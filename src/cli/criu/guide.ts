@@ -27,6 +27,10 @@ const HABITS = [
   '',
   'A sleep or poll that was interrupted goes on; CRIU lets it return EINTR. A program may checkpoint itself: see the library,',
   '`tideover/process`.',
+  '',
+  'Starting Node takes longer than starting CRIU, though not while a program stands still. One that is to be away for a short time is',
+  'moved as a stream, `tideover checkpoint -t PID -D - | tideover restore -D - -d`: both are ready before it is stopped. With two',
+  'commands it waits for the start of the second one.',
 ];
 
 /** The page, in Markdown. */
