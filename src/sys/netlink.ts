@@ -1,12 +1,12 @@
 /** Conversation with the kernel's network parts: netlink(7). */
 import { Errno } from '../abi/errno.ts';
 import * as abi from '../abi/netlink.ts';
-import { AF_NETLINK, MSG_TRUNC, SOCK_CLOEXEC, SOCK_RAW } from '../abi/socket.ts';
+import { AF_NETLINK, MSG_TRUNC, SO_SNDBUFFORCE, SOCK_CLOEXEC, SOCK_RAW, SOL_SOCKET } from '../abi/socket.ts';
 import { viewOf } from '../abi/struct.ts';
 import { FormatError, SyscallError } from '../errors.ts';
 import { close } from './files.ts';
 import { Region } from './region.ts';
-import { recvfrom, sendto, socket } from './socket.ts';
+import { recvfrom, sendto, setOption, socket } from './socket.ts';
 
 /** One message of an answer; `payload` is what follows the nlmsghdr. */
 export interface NetlinkMessage {
@@ -74,7 +74,7 @@ export class NetlinkSocket {
       ...orders.map((each, i) => messageOf(each, abi.NLM_F_REQUEST | each.flags | acknowledge(first + i), first + i)),
       messageOf(end, abi.NLM_F_REQUEST, 0),
     ]);
-    sendto({ sockfd: this.fd, buf, len: buf.length, flags: 0, dest_addr: 0, addrlen: 0 });
+    this.#sendLarge(buf);
     // Only what failed is answered, or that the last one is done.
     for (;;) {
       for (const { type, seq, payload } of parseMessages(this.#receive())) {
@@ -90,6 +90,19 @@ export class NetlinkSocket {
   [Symbol.dispose](): void {
     close({ fd: this.fd });
     this.#buffer[Symbol.dispose]();
+  }
+
+  /** Sends one message of any size: the kernel takes it whole or not at all (EMSGSIZE). */
+  #sendLarge(bytes: Uint8Array): void {
+    const room = new Region(bytes.length);
+    try {
+      room.bytes.set(bytes);
+      // What a message takes beside its bytes is counted too.
+      setOption(this.fd, SOL_SOCKET, SO_SNDBUFFORCE, 2 * bytes.length);
+      sendto({ sockfd: this.fd, buf: room.address, len: bytes.length, flags: 0, dest_addr: 0, addrlen: 0 });
+    } finally {
+      room[Symbol.dispose]();
+    }
   }
 
   #exchange(type: number, flags: number, payload: Uint8Array): Answer {

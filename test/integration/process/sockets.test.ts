@@ -91,6 +91,25 @@ test('a connection is refused where it is not said what becomes of it, and goes 
   }
 });
 
+test('300 connections go on, whose rules are more than one message to the kernel may have', async (t) => {
+  const bench = Bench.of(t);
+  const pid = bench.start('python3', [program('answers.py')]);
+  const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+  const clients: Client[] = [];
+  t.after(() => {
+    for (const client of clients) client.end();
+  });
+  for (let i = 0; i < 300; i++) clients.push(await Client.connect(port, '127.0.0.1'));
+  assert.equal(await clients[299]!.ask('one'), '1 one');
+  const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established');
+  assert.equal(saved.status, 0, saved.stderr);
+  await bench.gone(pid);
+  const restored = bench.tideover('restore', '-D', bench.image, '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  assert.equal(await clients[0]!.ask('two'), '2 two');
+  assert.equal(await clients[299]!.ask('three'), '3 three');
+});
+
 test('a connection that was kept and is restored as closed ends on the other side too', async () => {
   const bench = new Bench();
   let client: Client | undefined;
