@@ -109,9 +109,9 @@ export function save(
   const freezing = performance.now() - started;
   let [done, stopped] = [false, 0];
   const letGo = (): void => {
-    done = true;
     if (outcome === 'kill') namespaces.within(() => saving.connections.leave());
     else saving.connections[Symbol.dispose]();
+    done = true;
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
     if (outcome === 'kill') reapAll(frozen);

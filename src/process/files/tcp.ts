@@ -8,6 +8,7 @@ import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
 import { NETLINK_NETFILTER } from '../../abi/netlink.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
+import { viewOf } from '../../abi/struct.ts';
 import * as tcp from '../../abi/tcp.ts';
 import { FormatError } from '../../errors.ts';
 import type { tcp_stream_entry } from '../../image/messages/sockets.ts';
@@ -89,17 +90,23 @@ export class Connections {
     });
   }
 
-  /** Has packets held back until a restore. The processes end next, without a word to the other ends. */
+  /** Has packets held back until a restore. The processes end next, without a word to the other ends. If it throws, all go on. */
   leave(): void {
     // What is left of them for a minute (TIME_WAIT) does not keep a restored program from its port then.
     for (const fd of this.#ending) setOption(fd, so.SOL_SOCKET, so.SO_REUSEADDR, 1);
     if (this.#held.length === 0) return;
-    holdPackets(this.#held.map(({ connection }) => connection));
-    for (const { fd } of this.#held.splice(0)) {
-      this.#left.push(fd);
-      repair(fd, tcp.TCP_REPAIR_ON);
+    const connections = this.#held.map(({ connection }) => connection);
+    holdPackets(connections);
+    try {
+      for (const { fd } of this.#held) repair(fd, tcp.TCP_REPAIR_ON);
+      this.#guard?.turn();
+    } catch (error) {
+      // The processes go on, and so do these.
+      for (const { fd } of this.#held) endRepair(fd);
+      unlockPackets(tableName(connections));
+      throw error;
     }
-    this.#guard?.turn();
+    this.#left.push(...this.#held.splice(0).map(({ fd }) => fd));
   }
 
   /** Lets packets through to those that were not left. */
@@ -151,6 +158,13 @@ function packetAddress(address: Uint8Array): Uint8Array {
 
 function repair(fd: number, value: number): void {
   setOption(fd, so.IPPROTO_TCP, tcp.TCP_REPAIR, value);
+}
+
+/** Of a socket that may not be in repair. */
+function endRepair(sockfd: number): void {
+  const optval = new Uint8Array(4);
+  viewOf(optval).setInt32(0, tcp.TCP_REPAIR_OFF_NO_WP, true);
+  setsockopt.attempt({ sockfd, level: so.IPPROTO_TCP, optname: tcp.TCP_REPAIR, optval, optlen: 4 });
 }
 
 function option(fd: number, name: number): number {

@@ -1,5 +1,6 @@
 /** Programs with sockets, which check themselves after a restore. */
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { setTimeout } from 'node:timers/promises';
@@ -109,6 +110,43 @@ test('300 connections go on, whose rules are more than one message to the kernel
   assert.equal(await clients[0]!.ask('two'), '2 two');
   assert.equal(await clients[299]!.ask('three'), '3 three');
 });
+
+test('connections that are not all left to a restore go on', () => {
+  const line = `ip link set lo up && exec ${process.execPath} --input-type=module -e "$0"`;
+  const { stdout, stderr } = spawnSync('unshare', ['-n', 'sh', '-c', line, HALF_LEFT], {
+    cwd: import.meta.dirname,
+    encoding: 'utf8',
+    timeout: 120_000,
+  });
+  assert.equal(stdout, 'EPERM hello\n', stderr);
+});
+
+// A listening socket cannot be in repair.
+const HALF_LEFT = `
+import { once } from 'node:events';
+import { connect, createServer } from 'node:net';
+import { ownAddress, peerAddress } from '../../../src/process/files/inetaddress.ts';
+import { Connections } from '../../../src/process/files/tcp.ts';
+const server = createServer((socket) => socket.pipe(socket)).listen(0, '127.0.0.1');
+await once(server, 'listening');
+const client = connect(server.address().port, '127.0.0.1');
+await once(client, 'connect');
+const { fd } = client._handle;
+const connections = new Connections();
+connections.add(fd, 1, ownAddress(fd), peerAddress(fd));
+connections.add(server._handle.fd, 2, ownAddress(server._handle.fd), ownAddress(fd));
+let said;
+try {
+  connections.leave();
+} catch (error) {
+  said = error.errnoName;
+}
+connections[Symbol.dispose]();
+client.write('hello');
+const [answer] = await once(client, 'data');
+console.log(said, String(answer));
+process.exit();
+`;
 
 test('a connection that was kept and is restored as closed ends on the other side too', async () => {
   const bench = new Bench();
