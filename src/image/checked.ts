@@ -14,8 +14,12 @@ const MAX_SUMS = 64 << 20;
 
 /** Where what nobody wanted is read to. Most files are read to their ends, and an image of many processes has thousands. */
 let rest: Uint8Array | undefined;
+const REST = 256 << 10;
 
-/** Sums up what is read from its beginning on without a gap; sum() reads what is left. */
+/**
+ * Sums up what is read from its beginning on. Small gaps are read at once, as where another image has the pages that were written since:
+ * all behind them would have to be read again. sum() reads what is left.
+ */
 export class SummedSource implements Source {
   readonly name: string;
   readonly size: number;
@@ -30,6 +34,7 @@ export class SummedSource implements Source {
   }
 
   read(into: Uint8Array, position: number): number {
+    if (position > this.#done && position - this.#done <= REST) this.#pass(position - this.#done);
     const got = this.#source.read(into, position);
     // A part that was read before and goes on behind what is summed up counts too.
     const begun = this.#done - position;
@@ -42,9 +47,18 @@ export class SummedSource implements Source {
 
   /** Of the whole file, as far as it can be read. */
   sum(): Sum {
-    if (this.#done < this.size) rest ??= new Uint8Array(256 << 10);
-    while (this.#done < this.size && this.read(rest!, this.#done) > 0);
+    while (this.#done < this.size && this.#pass(REST) > 0);
     return { size: this.#done, crc32: this.#sum };
+  }
+
+  /** Sums up what comes next. @param most bytes, at most REST @returns how many there were */
+  #pass(most: number): number {
+    rest ??= new Uint8Array(REST);
+    const part = rest.subarray(0, most);
+    const got = this.#source.read(part, this.#done);
+    this.#sum = crc32(part.subarray(0, got), this.#sum);
+    this.#done += got;
+    return got;
   }
 
   close(): void {
