@@ -22,7 +22,7 @@ import { Tracking } from './tracking.ts';
  * @throws UnsupportedError (something cannot be saved; the processes go on untouched), SyscallError
  */
 export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
-  const { parent, outcome, trackMemory } = given;
+  const { parent, outcome, trackMemory, inHaste = false } = given;
   let tracking: Tracking | undefined;
   let freezer: Freezer | undefined;
   let foresight: Foresight | undefined;
@@ -36,8 +36,9 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     if (goesOn) foresight = parent === undefined && !watched ? new Foresight(true) : undefined;
     else if (parent !== undefined && draft.clear !== undefined && !watched) foresight = new Foresight(false);
     let memory = lookAt(options, foresight);
-    for (let round = 1; round < ROUNDS && performance.now() < until; round++) memory = lookAt(options, foresight);
-    if (parent !== undefined) {
+    const rounds = inHaste ? 1 : ROUNDS;
+    for (let round = 1; round < rounds && performance.now() < until; round++) memory = lookAt(options, foresight);
+    if (parent !== undefined && !inHaste) {
       memory = lookAt(options, foresight);
       practise(memory);
     }
@@ -46,7 +47,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
       reserve(draft, sizes, !goesOn);
-      rehearse(options);
+      if (!inHaste) rehearse(options);
       freezer = Freezer.of(given.pid, given.freezeGroup);
       const saved = { ...options, freezer };
       draft.announce?.();

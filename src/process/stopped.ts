@@ -48,6 +48,8 @@ export interface CheckpointOptions extends SaveOptions {
   readonly parent?: ImageStore | undefined;
   /** A later image may build on this one. */
   readonly trackMemory?: boolean | undefined;
+  /** Others stand still and wait for this one, and what saves has just been used: it is not rehearsed. */
+  readonly inHaste?: boolean | undefined;
   /** Folder of a control group that stops all of the tree at once; one that the tree has for itself does so without that. */
   readonly freezeGroup?: string | undefined;
 }

@@ -78,6 +78,8 @@ export function examineTree({ pid }: KeptTree): number {
 
 /**
  * Stops trees, writes each into its node, and ends them when all are written and `lastly` is done. If anything fails, all go on.
+ *
+ * @param inHaste whether another one stands still already
  */
 export function freezeTrees(
   trees: readonly KeptTree[],
@@ -92,6 +94,7 @@ export function freezeTrees(
     /** Is called when all are written and stand still. */
     lastly(): void;
   },
+  inHaste = false,
 ): void {
   const { rounds, frozen, lastly } = how;
   const [first, ...rest] = trees;
@@ -100,8 +103,8 @@ export function freezeTrees(
     return;
   }
   const draft = draftNode(findMemory(), first.node, infoHere(), lastRound(rounds, first.node));
-  const beforeEnd = () => freezeTrees(rest, how);
-  const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd }, draft);
+  const beforeEnd = () => freezeTrees(rest, how, true);
+  const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd, inHaste }, draft);
   frozen(first, Date.now() - saved.frozen, saved.memory);
 }
 

@@ -66,8 +66,8 @@ test('three trees are copied, ended and go on, the large one before its memory i
   const { status, stdout, stderr } = spawnSync('unshare', args, { encoding: 'utf8', env, timeout: 240_000 });
   assert.equal(status, 0, `${stdout}${stderr}`);
   const [frozen, resumed, ...ends] = stdout.trim().split('\n');
-  const { rounds, left, memory } = JSON.parse(frozen!);
-  t.diagnostic(`${left} bytes of ${memory} were written at last`);
+  const { rounds, left, memory, stood } = JSON.parse(frozen!);
+  t.diagnostic(`${left} bytes of ${memory} were written at last; they had stood still for ${stood} ms when they ended`);
   // One writes all of its memory again and again, as soon as it has the processor: a second round would be no better.
   assert.equal(rounds.length, 2);
   assert.equal(rounds[1], 1);
