@@ -11,12 +11,13 @@
 import * as fs from 'node:fs';
 import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
-import { VerifyError } from '../errors.ts';
+import { FormatError, VerifyError } from '../errors.ts';
+import { compareWith, readSums, SummedSource } from './checked.ts';
 import { openDirectory } from './directory.ts';
 import { PE_PRESENT } from './messages/memory.ts';
 import { PageRuns } from './pages.ts';
 import { type ImageStore, withSource } from './store.ts';
-import { PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';
+import { isSums, PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';
 import { DEDUPED, pagesFile } from './types.ts';
 
 export interface DedupResult {
@@ -36,7 +37,7 @@ const CHUNK = 1 << 20;
 /**
  * @param path directory of the last image
  * @param punch makes a hole in a file, as fallocate(2) with FALLOC_FL_PUNCH_HOLE
- * @throws VerifyError where an earlier image is damaged, FormatError; it is as it was then
+ * @throws VerifyError where an image is damaged, FormatError; it and those before it are as they were then
  */
 export function dedup(path: string, punch: (fd: number, offset: number, size: number) => void): DedupResult {
   /** What the later images have, by pagemap. */
@@ -52,10 +53,29 @@ export function dedup(path: string, punch: (fd: number, offset: number, size: nu
         holes.set(pagesFile(runs.pagesId), [...(holes.get(pagesFile(runs.pagesId)) ?? []), ...found]);
       later.set(file, united([...had, ...present(runs)]));
     }
+    // What a later image lacks is not taken out of an earlier one. A file with holes to come is looked at when it gets them.
+    checkWhole(store, (file) => !holes.has(file));
     for (const [file, ranges] of holes) freed += punchAll(store.name, file, united(ranges), punch);
     if (store.name !== path) images++;
   }
   return { images, freed };
+}
+
+/** @param wanted which of its files @throws VerifyError, FormatError where one is not what was written */
+function checkWhole(store: ImageStore, wanted: (file: string) => boolean): void {
+  const sums = readSums(store);
+  for (const file of store.names().filter((name) => !isSums(name) && name !== DEDUPED && wanted(name))) {
+    const found = withSource(store, file, (source) => new SummedSource(source).sum());
+    if (sums !== undefined) compareWith(sums, file, found, `${store.name}: ${file}`);
+  }
+  for (const file of store.names().filter((name) => PAGEMAP.test(name))) {
+    const runs = withSource(store, file, PageRuns.read);
+    const pages = pagesFile(runs.pagesId);
+    const size = runs.pagesSize === 0 ? 0 : withSource(store, pages, (source) => source.size);
+    if (size >= runs.pagesSize) continue;
+    const [expected, found] = [`${runs.pagesSize}, by ${file}`, `${size}`];
+    throw new FormatError({ file: `${store.name}: ${pages}`, field: 'size', expected, found });
+  }
 }
 
 function present({ vaddr, size, flags, length }: PageRuns): Range[] {

@@ -342,9 +342,11 @@ export function createPages(path: string, parent?: string): ImageDraft {
   };
   const commit = () => {
     for (const file of files) sync(join(partial, file));
-    for (const file of imageFiles(path))
-      if (isMemory(file) || file === PAGES_SUMS_FILE) fs.rmSync(join(path, file), { force: true });
-    for (const file of files) move(partial, path, file);
+    // The sums, which are written last, come first: what does not belong to them is told from what does.
+    for (const file of files.toReversed()) move(partial, path, file);
+    for (const file of imageFiles(path)) {
+      if (isMemory(file) && !files.includes(file)) fs.rmSync(join(path, file), { force: true });
+    }
     linkParent(path, parent);
     fs.rmdirSync(partial);
     sync(path);

@@ -95,7 +95,7 @@ const dedup = command({
     'With --json: {"images" (before it), "freed" (bytes)}.',
   ],
   arguments: [{ name: 'DIR', summary: 'directory of the last image' }],
-  exits: { 5: 'An earlier image is damaged; it is as it was.' },
+  exits: { 5: 'An image is damaged; it and those before it are as they were.' },
   examples: [{ line: 'tideover image dedup /var/tmp/2', does: 'as criu dedup' }],
   async run(io, { args }) {
     needsDirectory(args[0] as string, 'dedup');

@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { FormatError, UnsupportedError, VerifyError } from '../../../src/errors.ts';
 import { dedup } from '../../../src/image/dedup.ts';
-import { createDirectory, openDirectory } from '../../../src/image/directory.ts';
+import { createDirectory, createPages, openDirectory } from '../../../src/image/directory.ts';
 import { writeEntries } from '../../../src/image/file.ts';
 import { PE_PARENT, PE_PRESENT } from '../../../src/image/messages/memory.ts';
 import { PagemapWriter } from '../../../src/image/pagemap.ts';
@@ -85,6 +85,18 @@ test('what later images have is taken out of earlier ones, also where that was i
     void fs.writeSync(fd, Buffer.alloc(size), 0, size, offset);
   const pages = (name: string) => fs.readFileSync(join(at, name, pagesFile(1)));
   const whole = pages('1');
+  // What a later one has not whole any more stays in the earlier ones.
+  const mine = pages('3');
+  const ours = ['tideover.sums', 'tideover.json'].map((name) => join(last, name));
+  const before = ours.map((file) => fs.readFileSync(file));
+  fs.writeFileSync(join(last, pagesFile(1)), Buffer.from(mine).fill('x', 0, 1));
+  assert.throws(() => dedup(last, punch), VerifyError);
+  fs.writeFileSync(join(last, pagesFile(1)), mine.subarray(1));
+  for (const file of ours) fs.rmSync(file);
+  assert.throws(() => dedup(last, punch), /pages-1\.img: size: expected 8192/);
+  fs.writeFileSync(join(last, pagesFile(1)), mine);
+  for (const [i, file] of ours.entries()) fs.writeFileSync(file, before[i]!);
+  assert.deepEqual(pages('1'), whole);
   fs.writeFileSync(join(at, '1', pagesFile(1)), Buffer.from(whole).fill('x', 0, 1));
   assert.throws(() => dedup(last, punch), VerifyError);
   assert.equal(fs.existsSync(join(at, '1', DEDUPED)), false);
@@ -135,4 +147,31 @@ test('an image that others need is not written over by one that builds on them',
   // By itself it may be, and has no parent then.
   preDump(join(at, '2'), undefined, [[1, 2, 'b']]);
   assert.ok(!fs.existsSync(join(at, '2', 'parent')));
+});
+
+test('memory that a page server has put there only in part is not taken for whole', (t) => {
+  const at = folder(t);
+  const rest = createDirectory(at, info);
+  writeEntries(rest.create(fileName(images.INVENTORY)), images.INVENTORY, [{ img_version: 2 }]);
+  rest.commit();
+  const take = (content: string, ...ids: number[]) => {
+    const draft = createPages(at);
+    for (const [i, id] of ids.entries()) {
+      const pagemap = new PagemapWriter(draft.create(fileName(images.PAGEMAP, id)), i + 1);
+      pagemap.run(PAGE, 1, PE_PRESENT);
+      pagemap.close();
+      const sink = draft.create(pagesFile(i + 1));
+      sink.write(Buffer.alloc(PAGE, content));
+      sink.close();
+    }
+    return draft;
+  };
+  take('a', 7).commit();
+  assert.deepEqual(verify(openDirectory(at)), []);
+  fs.mkdirSync(join(at, 'pagemap-8.img'));
+  const second = take('b', 7, 8);
+  assert.throws(() => second.commit(), /pagemap-8\.img/);
+  second.abort();
+  fs.rmdirSync(join(at, 'pagemap-8.img'));
+  assert.notDeepEqual(verify(openDirectory(at)), []);
 });
