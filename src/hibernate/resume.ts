@@ -1,7 +1,7 @@
 /** In a kernel that has booted as always, before file systems are mounted: looks for an image and starts what restores it. */
 import { UnsupportedError } from '../errors.ts';
 import { planInRegion } from '../kexec/jump.ts';
-import { load, requireKexecLoad, start } from '../kexec/load.ts';
+import { load, requireKexecLoad, start, unload } from '../kexec/load.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { formatRange, subtract } from '../mem/range.ts';
@@ -35,9 +35,14 @@ export async function resume(
       ? loadFromServer(helper, await findServer(from, sshKey))
       : loadFromDisk(helper, from, seconds);
   if (why !== undefined) return why;
-  sync({});
-  start();
-  throw new Error('the kernel that was started came back');
+  try {
+    sync({});
+    start();
+    throw new Error('the kernel that was started came back');
+  } finally {
+    // This boot goes on and mounts file systems: nothing is to put the machine back under them later.
+    unload();
+  }
 }
 
 function loadFromDisk(

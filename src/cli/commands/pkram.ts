@@ -1,3 +1,4 @@
+import type { Readable } from 'node:stream';
 import type { FilesCount, Pkram } from '../../pkram/index.ts';
 import type { Holding, MediumOptions } from '../../update/medium.ts';
 import { type Command, command } from '../command.ts';
@@ -304,9 +305,8 @@ async function loadNode(io: Io, name: string, to: string | undefined, flags: Loa
         count = await loadFiles(object, to ?? '.', name, (done) => progress.update(done));
       } else if (object !== undefined && content === BYTES_CONTENT) {
         const { pipeline } = await import('node:stream/promises');
-        const { createWriteStream } = await import('node:fs');
         if (to === undefined || to === '-') await pipeline(object.readable(), process.stdout, { end: false });
-        else await pipeline(object.readable(), createWriteStream(to, { flags: 'wx', mode: 0o600 }));
+        else await toNewFile(object.readable(), to);
       } else {
         throw new UnsupportedError({
           what: `loading node ${JSON.stringify(name)}`,
@@ -319,11 +319,28 @@ async function loadNode(io: Io, name: string, to: string | undefined, flags: Loa
       peek[Symbol.dispose]();
     }
     io.signal.throwIfAborted();
-    if (!flags.keep) preserved.remove(name, { wipe: flags.wipe });
+    if (!flags.keep) {
+      // What comes from there is to be on its disk first.
+      if (count !== undefined) (await import('../../sys/folder.ts')).syncFileSystem(to ?? '.');
+      preserved.remove(name, { wipe: flags.wipe });
+    }
     const bytes = count?.bytes ?? byteCount;
     const json = { name, content, ...(count && { files: count.files }), bytes, kept: flags.keep };
     return { json, text: () => (count ? [`${printableLine(name)}: ${count.files} files, ${byteSize(bytes)}`] : []) };
   });
+}
+
+/** On the disk when this is done; where it fails there is none. @throws EEXIST */
+async function toNewFile(content: Readable, path: string): Promise<void> {
+  const { createWriteStream, openSync, rmSync } = await import('node:fs');
+  const { pipeline } = await import('node:stream/promises');
+  const fd = openSync(path, 'wx', 0o600);
+  try {
+    await pipeline(content, createWriteStream(path, { fd, flush: true }));
+  } catch (error) {
+    rmSync(path, { force: true });
+    throw error;
+  }
 }
 
 type LoadedObject = Parameters<typeof import('../../pkram/index.ts')['restoreFiles']>[0];

@@ -55,6 +55,24 @@ test('a stream goes in by stdin and out by stdout, or into a file', () => {
   assert.deepEqual(json(['ls']).nodes, [], 'it is off the list');
 });
 
+test('a stream that is damaged leaves no file, and stays', () => {
+  const path = join(folder, 'cut');
+  const bytes = randomBytes(9_000_000);
+  assert.equal(pkram(['save', 'stream', '-', '--checksum'], bytes, path).status, 0);
+  const damaged = fs.readFileSync(path);
+  damaged[damaged.indexOf(bytes.subarray(-4096)) + 100]! ^= 1;
+  fs.writeFileSync(path, damaged);
+  const to = join(folder, 'cut-to');
+  for (const _ of [1, 2]) {
+    const { status, stderr } = pkram(['load', 'stream', to], undefined, path);
+    assert.equal(status, 5, stderr);
+    assert.equal(fs.existsSync(to), false);
+  }
+  fs.writeFileSync(to, 'mine');
+  assert.equal(pkram(['load', 'stream', to], undefined, path).status, 1);
+  assert.equal(fs.readFileSync(to, 'utf8'), 'mine');
+});
+
 test('a directory and a list of files go in and out', () => {
   const from = join(folder, 'from');
   fs.mkdirSync(join(from, 'sub'), { recursive: true });
