@@ -235,6 +235,9 @@ test('PostgreSQL in the middle of pgbench: no row is lost', async (t) => {
   assert.doesNotMatch(target.log, /PANIC|FATAL|terminated by signal|corrupt/);
 });
 
+/** Node looks after a second whether the other side is there, and takes it for gone after ten more. */
+const KEPT = { keepAlive: true, keepAliveMsecs: 3600_000, maxSockets: 1 };
+
 /** Clients that ask for one page after the other, each over one connection that it never opens again. */
 class Load {
   readonly #agents: readonly Agent[];
@@ -244,7 +247,7 @@ class Load {
 
   /** @param right whether an answer is what it is to be */
   constructor(port: number, clients: number, right: (body: Buffer) => boolean) {
-    this.#agents = Array.from({ length: clients }, () => new Agent({ keepAlive: true, maxSockets: 1 }));
+    this.#agents = Array.from({ length: clients }, () => new Agent(KEPT));
     for (const agent of this.#agents) void this.#ask(port, agent, right);
   }
 
