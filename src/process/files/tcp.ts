@@ -4,13 +4,14 @@
  * a restore where the processes end: to a packet for a connection that it does not know the kernel answers with a reset.
  */
 import { createHash } from 'node:crypto';
+import { Errno } from '../../abi/errno.ts';
 import { F_DUPFD_CLOEXEC } from '../../abi/fcntl.ts';
 import { NETLINK_NETFILTER } from '../../abi/netlink.ts';
 import { FIONREAD } from '../../abi/poll.ts';
 import * as so from '../../abi/socket.ts';
 import { viewOf } from '../../abi/struct.ts';
 import * as tcp from '../../abi/tcp.ts';
-import { FormatError } from '../../errors.ts';
+import { FormatError, SyscallError } from '../../errors.ts';
 import type { tcp_stream_entry } from '../../image/messages/sockets.ts';
 import type { Value } from '../../image/proto.ts';
 import { fileName, images } from '../../image/types.ts';
@@ -270,11 +271,19 @@ export function restoreConnection(
   return () => {
     endInRepair(fd, ending);
     repair(fd, tcp.TCP_REPAIR_OFF);
-    // What was never sent is sent as anything is.
-    send(fd, unsent);
-    endAfterRepair(fd, ending);
+    try {
+      // What was never sent is sent as anything is.
+      send(fd, unsent);
+      endAfterRepair(fd, ending);
+    } catch (error) {
+      // The other end has given up meanwhile, and said so now: that is for the program to see, as if it had been there.
+      if (!(error instanceof SyscallError && GIVEN_UP.includes(error.errno))) throw error;
+    }
   };
 }
+
+/** What tcp(7) says of a connection that was reset. */
+const GIVEN_UP: readonly number[] = [Errno.ECONNRESET, Errno.EPIPE, Errno.ENOTCONN, Errno.ETIMEDOUT];
 
 /** More than what a queue takes beside its bytes. */
 const ROOM = 1 << 16;

@@ -70,6 +70,28 @@ test('connections go on with clients outside of the tree, which notice nothing',
   }
 });
 
+test('a client that gives up while the server is not there is no reason for the others not to go on', async (t) => {
+  const bench = Bench.of(t);
+  const pid = bench.start('python3', [program('answers.py')]);
+  const port = Number(/port (\d+)/.exec(await bench.says(/port \d+\n/))![1]);
+  const stays = await Client.connect(port, '127.0.0.1');
+  const leaves = await Client.connect(port, '127.0.0.1');
+  t.after(() => stays.end());
+  assert.equal(await stays.ask('one'), '1 one');
+  // More than either side holds.
+  leaves.pause();
+  leaves.write('fill\n');
+  await bench.says('filled');
+  const saved = bench.tideover('checkpoint', '-t', `${pid}`, '-D', bench.image, '--tcp-established');
+  assert.equal(saved.status, 0, saved.stderr);
+  await bench.gone(pid);
+  leaves.end();
+  const restored = bench.tideover('restore', '-D', bench.image, '-d');
+  assert.equal(restored.status, 0, restored.stderr);
+  await bench.says('closed');
+  assert.equal(await stays.ask('three'), '3 three');
+});
+
 test('a connection is refused where it is not said what becomes of it, and goes on', async () => {
   const bench = new Bench();
   try {

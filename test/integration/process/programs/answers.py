@@ -21,7 +21,10 @@ while True:
             clients[client.fileno()] = client
             poll.register(client, select.POLLIN)
             continue
-        text = clients[fd].recv(1 << 20)
+        try:
+            text = clients[fd].recv(1 << 20)
+        except ConnectionResetError:
+            text = b''
         if not text:
             print('closed', flush=True)
             poll.unregister(fd)
