@@ -78,14 +78,16 @@ export async function helper(vm: Vm, name: KernelName = 'jump'): Promise<string>
 
 /** Begins to hibernate, and returns when the other kernel has said something. */
 export async function hibernate(vm: Vm, options: string, until: RegExp, name?: KernelName): Promise<void> {
-  const since = vm.console.text.length;
   const command = `tideover hibernate ${options} ${await helper(vm, name)} --json`;
+  const since = vm.console.text.length;
   // Not under the agent, for which nobody speaks meanwhile.
   await vm.check(
-    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>/dev/null; echo \\$? >/tmp/ended; grep error /tmp/hibernate.log >/dev/console" &) </dev/null`,
+    // What it says is said before it has ended: who waits for its end does not take it for what the next one says.
+    `rm -f /tmp/ended; (setsid sh -c "${command} >/tmp/hibernate.log 2>/dev/null; n=\\$?; grep -A3 error /tmp/hibernate.log >/dev/console; echo \\$n >/tmp/ended" &) </dev/null`,
   );
   // Where it was refused there is nothing to wait for.
-  await vm.waitFor(new RegExp(`${until.source}|"error"`), NEXT_KERNEL_MS, since);
+  const [said] = await vm.waitFor(new RegExp(`${until.source}|"error"`), NEXT_KERNEL_MS, since);
+  if (said === '"error"') assert.fail(await vm.check('cat /tmp/hibernate.log'));
 }
 
 /** How the command ended that had begun to hibernate. */
