@@ -88,9 +88,10 @@ function sockaddr(address: string, port: number): Uint8Array {
   return so.sockaddr_in6.write({ sin6_family: so.AF_INET6, sin6_port: port, sin6_addr: bytesOf6(address) });
 }
 
-/** RFC 4291, section 2.2. */
+/** RFC 4291, section 2.2; a URL has its third form, an IPv4 address at the end, as hexadecimal. */
 function bytesOf6(address: string): Uint8Array {
-  const [before, after] = address.replace(/%.*$/, '').split('::') as [string, string?];
+  const { hostname } = new URL(`http://[${address.replace(/%.*$/, '')}]`);
+  const [before, after] = hostname.slice(1, -1).split('::') as [string, string?];
   const words = (text = '') => (text === '' ? [] : text.split(':').map((word) => Number.parseInt(word, 16)));
   const [first, last] = [words(before), words(after)];
   const all = [...first, ...Array<number>(8 - first.length - last.length).fill(0), ...last];

@@ -1,4 +1,4 @@
-import { closeSync, writeFileSync } from 'node:fs';
+import { closeSync, rmSync, writeFileSync } from 'node:fs';
 import { count } from '../../image/count.ts';
 import { command, type Flags } from '../command.ts';
 import { inheritedOf, inheritFlags } from '../criu/external.ts';
@@ -99,6 +99,8 @@ export const restore = command({
       if (directory === '-') await practise();
       const lazy = flags.lazyPages ? await (await import('../criu/lazy.ts')).connectLazyPages(flags) : undefined;
       const store = await openStore(directory);
+      const pidFile = flags.pidFile === undefined ? undefined : inWorkDir(flags, flags.pidFile);
+      let written: string | undefined;
       try {
         const options = {
           lazyPages: lazy,
@@ -113,13 +115,17 @@ export const restore = command({
           ...groupsOf(flags),
           beforeGoing(pid: number) {
             script('post-restore', pid);
-            if (flags.pidFile !== undefined) writeFileSync(inWorkDir(flags, flags.pidFile), `${pid}`);
+            if (pidFile !== undefined) writeFileSync(pidFile, `${pid}`);
+            written = pidFile;
             script('pre-resume', pid);
           },
         };
         return await supervised(io, { label: 'restore', progressFile: flags.progressFile }, (watch) =>
           restore(watchStore(store, watch), options),
         );
+      } catch (error) {
+        if (written !== undefined) rmSync(written, { force: true });
+        throw error;
       } finally {
         store.close();
         if (lazy !== undefined) closeSync(lazy);

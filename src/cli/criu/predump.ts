@@ -32,9 +32,11 @@ export function pidOf(tree: string | undefined, command: string): number {
   return pid;
 }
 
-/** In milliseconds. */
-export function timeoutOf({ timeout }: Pick<Given, 'timeout'>): number {
-  return 1000 * Number(timeout ?? 10);
+/** In milliseconds. @throws UsageError */
+export function timeoutOf({ timeout = '10' }: Pick<Given, 'timeout'>): number {
+  const seconds = Number(timeout);
+  if (seconds > 0 && Number.isFinite(seconds)) return 1000 * seconds;
+  throw new UsageError(`--timeout: '${timeout}' is no number of seconds`);
 }
 
 /** Runs a pre-dump. */

@@ -80,9 +80,12 @@ test('a script that fails undoes it', async (t) => {
   }
   assert.equal(target.tideover('dump', '-t', `${pid}`, '-D', target.image).status, 0);
   await target.gone(pid);
+  const pidfile = join(target.folder, 'pid');
+  const restore = ['restore', '-D', target.image, '-d', '--pidfile', pidfile, '--action-script'];
   for (const moment of ['pre-restore', 'post-restore', 'pre-resume']) {
-    const restored = target.tideover('restore', '-D', target.image, '-d', '--action-script', fails(moment));
+    const restored = target.tideover(...restore, fails(moment));
     assert.equal(restored.status, 1, restored.stderr);
+    assert.ok(!existsSync(pidfile));
     await target.gone(pid);
   }
   // There is no folder for it.

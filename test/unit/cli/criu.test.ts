@@ -6,6 +6,8 @@ import { checkpoint } from '../../../src/cli/commands/checkpoint.ts';
 import { restore } from '../../../src/cli/commands/restore.ts';
 import { criuGuide } from '../../../src/cli/criu/guide.ts';
 import { type CriuOption, criuOptions, isGlobal, refuseUnbuilt } from '../../../src/cli/criu/options.ts';
+import { timeoutOf } from '../../../src/cli/criu/predump.ts';
+import { UsageError } from '../../../src/cli/exit.ts';
 import { globalFlags } from '../../../src/cli/globals.ts';
 import { parse } from '../../../src/cli/parse.ts';
 import { tree } from '../../../src/cli/tree.ts';
@@ -93,4 +95,10 @@ test("what CRIU's regression programs ask for", () => {
   }
   assert.equal(flagsOf(['dump', '--verbosity=4']).verbosity, 4);
   assert.deepEqual(flagsOf(['restore', '--manage-cgroups', '-d']).manageCgroups, ['soft']);
+});
+
+test('a time that is none is refused', () => {
+  assert.equal(timeoutOf({ timeout: undefined }), 10_000);
+  assert.equal(timeoutOf({ timeout: '0.5' }), 500);
+  for (const timeout of ['10s', '', '0', '-1', 'Infinity']) assert.throws(() => timeoutOf({ timeout }), UsageError);
 });
