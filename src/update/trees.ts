@@ -4,6 +4,7 @@ import { TideoverError, UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
 import { checkpoint } from '../process/checkpoint.ts';
+import { treeOf } from '../process/freeze.ts';
 import { releaseConnections } from '../process/held.ts';
 import { infoHere } from '../process/info.ts';
 import type { LazyResult } from '../process/lazypages.ts';
@@ -59,6 +60,21 @@ export function treeOfWorkload(name: string): KeptTree {
   }
   refuseOneself(found.pid);
   return { name, node: nodeOfWorkload(name), pid: found.pid, starttime: found.state.starttime };
+}
+
+/** @throws UnsupportedError where a process would be kept with two trees, or a tree is named twice */
+export function demandApart(trees: readonly KeptTree[]): void {
+  const names = new Map<number, string>();
+  for (const { name, pid } of trees) {
+    for (const each of treeOf(pid)) {
+      const other = names.get(each);
+      if (other !== undefined) {
+        const why = other === name ? 'it is named twice' : `${other} has process ${each} too`;
+        throw new UnsupportedError({ what: `keeping ${name}`, why, remedy: 'name each tree once, by its root' });
+      }
+      names.set(each, name);
+    }
+  }
 }
 
 /** Whether the process that was kept is there. */

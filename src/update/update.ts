@@ -38,6 +38,7 @@ import { sealInPlace } from './standstill.ts';
 import { unseal } from './state.ts';
 import { perform, type Step, UndoneError } from './steps.ts';
 import {
+  demandApart,
   drop,
   examineTree,
   freezeTrees,
@@ -94,6 +95,7 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
       remedy: 'name what is to be kept: --keep, --keep-pid',
     });
   }
+  demandApart(trees);
   demandNoneInterrupted();
   const [waiting] = waitingTrees();
   if (waiting !== undefined) {
