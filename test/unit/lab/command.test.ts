@@ -47,7 +47,7 @@ test('a program and its children end when the process that ran it is killed', as
   assert.equal(pids.length, 2);
   assert.ok(pids.every(alive));
   parent.kill('SIGKILL');
-  const end = performance.now() + 10_000;
+  const end = performance.now() + 300_000;
   while (pids.some(alive) && performance.now() < end) await new Promise((resolve) => setTimeout(resolve, 10));
   assert.deepEqual(pids.filter(alive), []);
 });

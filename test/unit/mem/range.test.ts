@@ -159,10 +159,10 @@ test('thousands of ranges take milliseconds', () => {
       const at = ((i * 7919) % 50_000) * 4096 + offset;
       return { start: at, end: at + 2048 };
     });
-  const start = performance.now();
+  const before = process.cpuUsage();
   assert.equal(subtract(many(0), many(1024)).length, 50_000);
   assert.equal(intersect(many(0), many(1024)).length, 50_000);
   assert.equal(subtract([{ start: 0, end: 50_000 * 4096 }], many(0)).length, 50_000);
-  // Every pair looked at would be minutes.
-  assert.ok(performance.now() - start < 5000);
+  // Of the processor, which others use too. Every pair looked at would be minutes.
+  assert.ok(process.cpuUsage(before).user < 20e6);
 });
