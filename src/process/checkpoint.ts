@@ -46,8 +46,8 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const expected = sizes.reduce((sum, size) => sum + size, 0);
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
+      if (!inHaste) rehearse(options, draft);
       reserve(draft, sizes, !goesOn);
-      if (!inHaste) rehearse(options);
       freezer = Freezer.of(given.pid, given.freezeGroup);
       const saved = { ...options, freezer };
       draft.announce?.();
@@ -108,17 +108,25 @@ function practise(memory: readonly Memory[]): void {
 }
 
 /**
- * Checkpoints a process of ours that does nothing into memory. Code that runs for the first time takes ten times as long as it
- * does then: 20 ms for a small program, which would be stopped meanwhile.
+ * Checkpoints a process of ours that does nothing, into memory and to where the image will be. Code that runs for the first time
+ * takes ten times as long as it does then: 20 ms for a small program, which would be stopped meanwhile.
+ *
+ * @param into has nothing of it afterwards
  */
-function rehearse(options: CheckpointOptions): void {
+function rehearse(options: CheckpointOptions, into: ImageDraft): void {
   const pid = startIdle();
   const until = performance.now() + REHEARSING;
   const room = new HeldMemory(ROUNDS << 16, 0);
+  let left = false;
   try {
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
-      const draft = new MemoryStore().draft();
+      const written = round % WRITTEN === 0 && into.clear !== undefined;
+      // Without its sums it is no image, whatever happens now.
+      const draft = written ? { ...into, seal() {}, commit() {} } : new MemoryStore().draft();
+      left = written;
       save({ ...options, ...REHEARSED, pid }, draft, room);
+      if (written) into.clear!();
+      left = false;
     }
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
@@ -126,9 +134,12 @@ function rehearse(options: CheckpointOptions): void {
     endIdle(pid);
     room[Symbol.dispose]();
   }
+  if (left) into.clear!();
 }
 
 const ROUNDS = 50;
+/** One round of so many is written to where the image will be, if it can be taken away there. */
+const WRITTEN = 5;
 /** In ms. What is looked at before is warm as well. */
 const LOOKING = 40;
 /**

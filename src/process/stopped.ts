@@ -148,12 +148,13 @@ export function save(
       if (!process.zombie) guests.push(new Guest(process, outside[i]!.vmas));
     }
     enterAll(guests);
-    foresight?.ask();
     let next = 0;
     const asked = frozen.processes.map((process, i) =>
       process.zombie ? () => saveZombie(process, saving) : saveTask(guests[next++]!, outside[i]!, saving),
     );
     const tasks = asked.map((answer) => answer());
+    // Not before: brk(2) waits until nobody walks through the page tables.
+    foresight?.ask();
     const memory = memoryOf(tasks, saving);
     watch(guests, tasks, options);
     const reapers = namespaces.has('pid') || tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
