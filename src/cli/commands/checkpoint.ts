@@ -62,7 +62,10 @@ export const checkpoint = command({
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     ABOUT_OTHERS,
     'With --lazy-pages the image is soon there, and private memory not in it: the processes stay stopped until tideover lazy-pages ' +
-      '--page-server, or that of CRIU, has asked for all of it. If it goes away before, they go on.',
+      '--page-server, or that of CRIU, has asked for all of it. If it goes away before, they go on. Nobody who connects to --port is ' +
+      'asked who he is, also where that is of 127.0.0.1 alone.',
+    'Packets of connections that --tcp-established keeps are dropped until a restore, with --tcp-close too, or the next start of the ' +
+      'kernel. If the image is thrown away: nft list tables shows the rules as tideover-DIGEST, nft delete table removes them.',
     'With --prev-images-dir only what was written since that image is saved, which needs both to be there for a restore.',
     'With --json: {"processes", "threads", "memory" (bytes), "unchanged" (bytes in the image before), "unwatched" (whether ' +
       'nobody has watched since that one), "freezing", "frozen", "sync" (ms)}.',
