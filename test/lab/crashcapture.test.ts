@@ -334,7 +334,7 @@ for (const [name, death, compress, to] of full ? pairs : []) {
       const own = { sysrq: 'tideover crash test --yes', oops: 'insmod /tmp/fault.ko' };
       void vm.run(death in own ? own[death as keyof typeof own] : `sh /tmp/crash now ${death}`).catch(() => {});
       await vm.off();
-      t.diagnostic(vm.console.text.match(/tideover: .*/g)!.join('; '));
+      t.diagnostic(vm.console.text.match(/\d+ MiB of .*/g)!.join('; '));
       const saved = await target.saved(disk);
       assert.deepEqual(saved.files, ['vmcore', 'vmcore-dmesg.txt', 'why.txt']);
       const text = (file: string) => readFileSync(join(saved.path, file), 'utf8');
