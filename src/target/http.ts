@@ -46,18 +46,14 @@ async function send(
   const trusted = ca ?? [CERTIFICATES, ...BUNDLES].flatMap((path) => (existsSync(path) ? [readFileSync(path)] : []))[0];
   const request = target.protocol === 'https:' ? secureRequest : plainRequest;
   const secure = target.protocol === 'https:' && trusted !== undefined ? { ca: trusted } : {};
-  // The first byte of a stream may be long in coming: a connection that was used before is closed by the server meanwhile.
+  // A connection for each: one that was used before is closed by the server while the first byte of a stream is long in coming, and who
+  // only waits for what to ask for next does not see that.
+  const sent = request(target, { method, headers, lookup: lookup as never, ...secure, agent: false });
   const isStream = body !== undefined && headers['Content-Length'] === undefined;
-  const sent = request(target, {
-    method,
-    headers,
-    lookup: lookup as never,
-    ...secure,
-    ...(isStream && { agent: false }),
-  });
   // Then it may refuse at once.
   if (isStream) sent.flushHeaders();
-  sent.setTimeout(SILENCE_MS, () => sent.destroy(new Error(`no sign of ${target.host} for ${SILENCE_MS / 1000} s`)));
+  const silence = new Error(`no sign of ${target.host} for ${SILENCE_MS / 1000} s`);
+  sent.setTimeout(SILENCE_MS, () => sent.destroy(Object.assign(silence, { code: 'ETIMEDOUT' })));
   const answered = once(sent, 'response') as Promise<[IncomingMessage]>;
   // One that has no room says so before it has all.
   const fed = (body === undefined ? Promise.resolve(void sent.end()) : pipeline(body, sent)).catch(() => {});
@@ -88,7 +84,6 @@ export async function put(
     response.resume();
     throw new Error(`PUT ${shownUrl(url)}: ${response.statusCode} ${response.statusMessage}`);
   }
-  // To its end: the connection is free for the next request then.
   for await (const _ of response);
 }
 

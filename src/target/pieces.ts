@@ -137,7 +137,7 @@ export class PiecesFile {
     return `${this.#url}/${String(index).padStart(8, '0')}`;
   }
 
-  /** A connection may end between two requests; a server that refuses is not asked again. */
+  /** A connection may break, or be silent; a server that refuses is not asked again. */
   async #often<T>(ask: () => Promise<T>): Promise<T> {
     for (let attempt = 1; ; attempt++) {
       try {
