@@ -110,7 +110,10 @@ function save(place: Place | undefined, name: string, paths: readonly string[]):
 /** Makes the files of a tree again, before it is restored. Those that are there stay as they are. */
 export function restoreVolatile(where: Checkpoint): void {
   if (where.kind === 'node') {
-    using pkram = openMedium(findMemory(), { readOnly: true });
+    // What an update wrote is there; a workload's own checkpoint may be in a file.
+    const memory = findMemory();
+    if (memory === undefined) return;
+    using pkram = openMedium(memory, { readOnly: true });
     restoreFrom(pkram, volatileNode(where.node));
     return;
   }
