@@ -47,7 +47,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
       if (!inHaste) rehearse(options, draft);
-      reserve(draft, sizes, !goesOn);
+      reserve(draft, sizes, !goesOn && !inHaste);
       freezer = Freezer.of(given.pid, given.freezeGroup);
       const saved = { ...options, freezer };
       draft.announce?.();
@@ -76,7 +76,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
  * Has pages get their room before anything is stopped: what there is none for is said then, and giving it takes longer than
  * filling it. 1 GiB of a tmpfs: 0.35 s of 0.5.
  *
- * @param stopped whether the processes are while they are written
+ * @param stopped whether the processes are while they are written, and none is while this is done
  */
 function reserve(draft: ImageDraft, sizes: readonly number[], stopped: boolean): void {
   const hurried = stopped && sizes.reduce((sum, size) => sum + size, 0) <= availableMemory() * OCCUPIED;
