@@ -54,6 +54,8 @@ export function restoreInTurn(
   how: {
     readonly turn: Turn;
     readonly name: string;
+    /** Of preserved memory. */
+    readonly place: Place | undefined;
     readonly where: Checkpoint;
     readonly program: Program | undefined;
     /** Is told why it was not done so. */
@@ -61,7 +63,7 @@ export function restoreInTurn(
   },
 ): Restored {
   const { turn, program } = how;
-  restoreVolatile(how.where);
+  restoreVolatile(how.place, how.where);
   if (program !== undefined && memoryIn(image) >= LARGE) {
     const socket = startBringing(program, how);
     try {

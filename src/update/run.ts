@@ -119,7 +119,14 @@ function goOn(of: RunOptions, known: WorkloadState | undefined, checkpoint: Chec
       sibling: of.sibling,
       beforeGoing: (root: number) => rememberWorkload(name, root, state),
     };
-    const how = { name, where: checkpoint, turn: of.turn, program: of.program, warn: (text: string) => of.warn(text) };
+    const how = {
+      name,
+      place: of.place,
+      where: checkpoint,
+      turn: of.turn,
+      program: of.program,
+      warn: (text: string) => of.warn(text),
+    };
     const { pid, later } = restoreInTurn(of.watch?.(store) ?? store, options, how);
     return { pid, log: state.log, logFrom, restored: checkpointName(checkpoint), later };
   } finally {

@@ -226,7 +226,11 @@ function startWorkload(name: string, turn: Turn, program: Program | undefined): 
 
 function restored(waiting: Waiting, turn: Turn, program: Program | undefined): Restored {
   using image = openTree(waiting);
-  return restoreInTurn(image, { stopped: false, shellJob: false }, { ...waiting, turn, program, warn });
+  return restoreInTurn(
+    image,
+    { stopped: false, shellJob: false },
+    { ...waiting, place: findMemory(), turn, program, warn },
+  );
 }
 
 /** Unit of systemd that restores a tree by itself when it starts; undefined where none does. */

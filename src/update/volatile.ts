@@ -107,13 +107,10 @@ function save(place: Place | undefined, name: string, paths: readonly string[]):
   node.finishSave();
 }
 
-/** Makes the files of a tree again, before it is restored. Those that are there stay as they are. */
-export function restoreVolatile(where: Checkpoint): void {
+/** Makes the files of a tree again, before it is restored. Those that are there stay as they are. @param place of preserved memory */
+export function restoreVolatile(place: Place | undefined, where: Checkpoint): void {
   if (where.kind === 'node') {
-    // What an update wrote is there; a workload's own checkpoint may be in a file.
-    const memory = findMemory();
-    if (memory === undefined) return;
-    using pkram = openMedium(memory, { readOnly: true });
+    using pkram = openMedium(place, { readOnly: true });
     restoreFrom(pkram, volatileNode(where.node));
     return;
   }

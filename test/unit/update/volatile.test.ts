@@ -44,7 +44,7 @@ test('files are made again where they were, in folders too that are gone', () =>
   writeFileSync(other, 'other');
   const where = saved('copy', [own, other]);
   rmSync(join(folder, 'shm'), { recursive: true });
-  restoreVolatile(where);
+  restoreVolatile(undefined, where);
   assert.deepEqual(
     [own, other].map((path) => readFileSync(path, 'utf8')),
     ['own', 'other'],
@@ -58,7 +58,7 @@ test('a folder that somebody has put a link in the place of is not followed', ()
   const where = saved('other', [join(open, 'mine', 'file')]);
   rmSync(join(open, 'mine'), { recursive: true });
   symlinkSync(target, join(open, 'mine'));
-  assert.throws(() => restoreVolatile(where), SyscallError);
+  assert.throws(() => restoreVolatile(undefined, where), SyscallError);
   assert.deepEqual(readdirSync(target), []);
   assert.ok(!existsSync(join(open, 'mine', 'file')));
 });
