@@ -55,7 +55,7 @@ export type FlaggedVma = Vma &
 /** Reads the mappings of a process, in order of addresses; those of a running one may change between two lines. */
 export function readMaps(pid: number | 'self'): Vma[] {
   const file = `/proc/${pid}/maps`;
-  return parseMaps(readProcText(file), file);
+  return disjoint(parseMaps(readProcText(file), file));
 }
 
 /** Reads the mappings with their pages, which takes the kernel much longer. */
@@ -67,7 +67,23 @@ export function readSmaps(pid: number | 'self'): SmapsVma[] {
 /** Reads the mappings with their flags: smaps without the sizes, of which taking apart costs five times as much. */
 export function readFlaggedMaps(pid: number | 'self'): FlaggedVma[] {
   const file = `/proc/${pid}/smaps`;
-  return parseFlaggedMaps(readProcText(file), file);
+  return disjoint(parseFlaggedMaps(readProcText(file), file));
+}
+
+/**
+ * Has each address once. A process that runs may join two mappings between two reads of the file: the kernel goes on at the end of
+ * the first one then, with the whole of what that has become (m_next() in fs/proc/task_mmu.c).
+ */
+export function disjoint<T extends Vma>(mappings: readonly T[]): T[] {
+  const found: T[] = [];
+  let last = 0;
+  for (const each of mappings) {
+    if (each.end <= last) continue;
+    const twice = Math.max(0, last - each.start);
+    found.push(twice === 0 ? each : { ...each, start: last, offset: each.offset + twice });
+    last = each.end;
+  }
+  return found;
 }
 
 /** @param file for the message of an error */

@@ -4,7 +4,7 @@ import fc from 'fast-check';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../../src/abi/mman.ts';
 import { bytesOf, textOf } from '../../../src/abi/text.ts';
 import { FormatError } from '../../../src/errors.ts';
-import { parseMaps, parseSmaps, type Vma } from '../../../src/sys/maps.ts';
+import { disjoint, parseMaps, parseSmaps, type Vma } from '../../../src/sys/maps.ts';
 
 const SAMPLE = `\
 55f0c6a4b000-55f0c6a4d000 r--p 00000000 fe:00 338937                     /usr/bin/cat
@@ -54,6 +54,26 @@ test('a path may hold anything but a NUL', () => {
   assert.equal(path('/tmp/1000-2000 r--p 00000000 08:01 5'), '/tmp/1000-2000 r--p 00000000 08:01 5');
   const bytes = Uint8Array.of(0x2f, 0xff, 0xfe, 0x41);
   assert.deepEqual(Uint8Array.from(bytesOf(path(textOf(bytes)))), bytes);
+});
+
+test('what was joined with others between two reads is told once', () => {
+  const joined = `\
+7f3b4c000000-7f3b4c021000 rw-p 00000000 00:00 0 
+7f3b50a00000-7f3b50a10000 rw-p 00000000 fe:00 7                          /a
+7f3b50a00000-7f3b50a30000 rw-p 00000000 fe:00 7                          /a
+7f3b50a10000-7f3b50a30000 rw-p 00010000 fe:00 7                          /a
+7f3b50a30000-7f3b50a31000 rw-p 00000000 00:00 0 
+`;
+  assert.deepEqual(
+    disjoint(parseMaps(joined, 'sample')).map(({ start, end, offset }) => [start, end, offset]),
+    [
+      [0x7f3b4c000000, 0x7f3b4c021000, 0],
+      [0x7f3b50a00000, 0x7f3b50a10000, 0],
+      [0x7f3b50a10000, 0x7f3b50a30000, 0x10000],
+      [0x7f3b50a30000, 0x7f3b50a31000, 0],
+    ],
+  );
+  assert.deepEqual(disjoint(parseMaps(SAMPLE, 'sample')), parseMaps(SAMPLE, 'sample'));
 });
 
 const page = fc.integer({ min: 0, max: 2 ** 35 - 2 }).map((n) => n * 4096);
