@@ -1,5 +1,5 @@
 /** Directories: what was made, renamed or removed in one is on the disk; those that are made for a while. */
-import { closeSync, fsyncSync, mkdirSync, openSync, rmdirSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, renameSync, rmdirSync, writeFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { syncfs } from './files.ts';
 
@@ -41,4 +41,11 @@ export function removeEmpty(folders: readonly string[]): void {
       if ((error as NodeJS.ErrnoException).code === undefined) throw error;
     }
   }
+}
+
+/** Writes a file that root alone reads: whole or as it was before, also after a power cut. Its folder is made where it is missing. */
+export function writeWhole(file: string, text: string): void {
+  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
+  writeFileSync(`${file}.new`, text, { mode: 0o600, flush: true });
+  renameSync(`${file}.new`, file);
 }

@@ -1,10 +1,7 @@
 /** Block devices that are written to as they are. What is on one is lost then, so it must be nothing, or what this has written before. */
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync } from 'node:fs';
 import { archivedFolder } from '../crash/archive.ts';
-import { contentOf } from './identity.ts';
-
-/** As far as a superblock of any file system, volume manager or RAID is from the beginning; btrfs has its at 64 KiB. */
-const HEAD = 0x11000;
+import { contentOf, readHead } from './identity.ts';
 
 /** @throws Error that says why the device is not to be written to; the system's errors: EBUSY where it is mounted, swap or part of another */
 export function openBlock(
@@ -14,8 +11,7 @@ export function openBlock(
   // Of a block device O_EXCL without O_CREAT means that nobody else has it: open(2).
   const fd = openSync(device, (access === 'read' ? constants.O_RDONLY : constants.O_RDWR) | constants.O_EXCL);
   try {
-    const head = Buffer.alloc(HEAD);
-    readSync(fd, head, 0, HEAD, 0);
+    const head = readHead(fd);
     const held = archivedFolder(head);
     // A file system may leave the first bytes as they were.
     if (contentOf(head) !== undefined || (held === undefined && head.some((byte) => byte !== 0))) {

@@ -61,11 +61,16 @@ export function findDevice(identity: Identity, devices = blockDevices()): string
 export function headOf(device: string): Uint8Array {
   const fd = openSync(device, 'r');
   try {
-    const bytes = new Uint8Array(HEAD);
-    return bytes.subarray(0, readSync(fd, bytes, 0, HEAD, 0));
+    return readHead(fd);
   } finally {
     closeSync(fd);
   }
+}
+
+/** The same of one that is open. */
+export function readHead(fd: number): Uint8Array {
+  const bytes = new Uint8Array(HEAD);
+  return bytes.subarray(0, readSync(fd, bytes, 0, HEAD, 0));
 }
 
 /** PCI functions do not change their addresses; what a driver numbers, and names in /dev, may. */

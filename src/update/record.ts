@@ -6,10 +6,10 @@
  *          \________\_________\_________\__ failed                \______ incomplete: some trees wait in preserved memory
  *                                                | old kernel again: restoring -> back
  */
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync } from 'node:fs';
 import { FormatError, VerifyError } from '../errors.ts';
 import type { NodeInfo, Pkram } from '../pkram/index.ts';
+import { writeWhole } from '../sys/folder.ts';
 import { bootId } from '../sys/machine.ts';
 import { findMemory, openMedium } from './medium.ts';
 
@@ -160,7 +160,5 @@ function writeToMemory(record: UpdateRecord): void {
 }
 
 function writeToDisk(record: UpdateRecord): void {
-  mkdirSync(dirname(RECORD_FILE), { recursive: true, mode: 0o700 });
-  writeFileSync(`${RECORD_FILE}.new`, `${JSON.stringify(record, null, 2)}\n`, { mode: 0o600, flush: true });
-  renameSync(`${RECORD_FILE}.new`, RECORD_FILE);
+  writeWhole(RECORD_FILE, `${JSON.stringify(record, null, 2)}\n`);
 }

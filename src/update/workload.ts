@@ -9,22 +9,14 @@
  *     workload/NAME                             node of preserved memory with its checkpoint
  *     /var/lib/tideover/spill/NAME              directory with its checkpoint, where it was written to disk
  */
-import {
-  existsSync,
-  mkdirSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmdirSync,
-  rmSync,
-  writeFileSync,
-} from 'node:fs';
-import { basename, dirname, join } from 'node:path';
+import { existsSync, readdirSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { openDirectory } from '../image/directory.ts';
 import type { ImageStore } from '../image/store.ts';
 import { fileName, images } from '../image/types.ts';
 import { isGone } from '../process/gone.ts';
+import { writeWhole } from '../sys/folder.ts';
 import { cgroup2Mount, readMountinfo } from '../sys/mountinfo.ts';
 import { readStat } from '../sys/stat.ts';
 import { isAbsent, openMedium, openNode, type Place } from './medium.ts';
@@ -131,12 +123,12 @@ function runningPid(name: string, starttime: number): number | undefined {
 export function rememberWorkload(name: string, pid: number, state: Omit<WorkloadState, 'starttime'>): void {
   demandName(name);
   rememberState(name, { ...state, starttime: readStat(pid).starttime });
-  write(pidFileOf(name), `${pid}\n`);
+  writeWhole(pidFileOf(name), `${pid}\n`);
 }
 
 /** Writes down what is known of a workload that runs already, or does not run yet. */
 export function rememberState(name: string, state: WorkloadState): void {
-  write(stateFile(name), `${JSON.stringify(state, undefined, 2)}\n`);
+  writeWhole(stateFile(name), `${JSON.stringify(state, undefined, 2)}\n`);
 }
 
 /** Its control group, where it is not one of systemd, below the mount of version 2. */
@@ -162,7 +154,7 @@ export function holdWorkload(name: string): void {
     const { setAside: _, ...state } = known;
     rememberState(name, state);
   }
-  write(heldFile(name), '');
+  writeWhole(heldFile(name), '');
 }
 
 export function releaseWorkload(name: string): void {
@@ -239,11 +231,4 @@ function read(file: string): string | undefined {
     if (isGone(error)) return undefined;
     throw error;
   }
-}
-
-/** Readable by root alone; whole or not there, also after a power cut. */
-function write(file: string, text: string): void {
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  writeFileSync(`${file}.new`, text, { mode: 0o600, flush: true });
-  renameSync(`${file}.new`, file);
 }

@@ -8,7 +8,7 @@ import { bootDebian, type DebianOptions, debianDisk } from '../../lab/debian.ts'
 import { type Disk, emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import { kernel } from '../../lab/kernels.ts';
 import { Vm } from '../../lab/vm.ts';
-import { GOES_ON, helper, inMachine, kernels, SAVED } from './hibernating.ts';
+import { GOES_ON, helper, inMachine, kernels, SAVED, withVm } from './hibernating.ts';
 
 const LONG_MS = 1_500_000;
 const LONG = { timeout: LONG_MS };
@@ -122,18 +122,6 @@ async function newMachine(): Promise<Worker> {
       for (const each of [disk, own, usb]) each.remove();
     },
   };
-}
-
-/** Does something with a machine, shows its console where that fails, and cuts the power. */
-async function withVm<T>(vm: Vm, run: (vm: Vm) => Promise<T>): Promise<T> {
-  try {
-    return await run(vm);
-  } catch (error) {
-    console.log(vm.console.text.slice(-6000));
-    throw error;
-  } finally {
-    await vm.close();
-  }
 }
 
 /** Starts hibernation, and waits until the machine is off. @returns which machine it is */

@@ -131,7 +131,11 @@ export const SAVED = /tideover: saved .* as \d+ MB/;
 
 /** Boots, does something, and cuts the power. */
 export async function inMachine<T>(machine: BootOptions, run: (vm: Vm) => Promise<T>): Promise<T> {
-  const vm = await boot(machine);
+  return withVm(await boot(machine), run);
+}
+
+/** Does something with a machine, shows its console where that fails, and cuts the power. */
+export async function withVm<T>(vm: Vm, run: (vm: Vm) => Promise<T>): Promise<T> {
   try {
     return await run(vm);
   } catch (error) {
