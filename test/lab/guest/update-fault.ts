@@ -9,6 +9,7 @@ import { readFileSync } from 'node:fs';
 import { freezeFileSystems } from '../../../src/hibernate/filesystems.ts';
 import { PAGE_SIZE } from '../../../src/mem/address.ts';
 import { HugePageMedium } from '../../../src/pkram/hugepages.ts';
+import { type NodeRun, walkNode } from '../../../src/pkram/node.ts';
 import { Volume } from '../../../src/pkram/volume.ts';
 import { treeOfPid } from '../../../src/update/trees.ts';
 import { planUpdate, update } from '../../../src/update/update.ts';
@@ -29,11 +30,17 @@ const faults: Readonly<Record<string, () => void>> = {
   },
   corrupt() {
     const medium = HugePageMedium.open();
-    const volume = new Volume(medium);
-    const data = volume.entries.find(({ node }) => node?.name === trees[0]!.node)!.runs!.filter((run) => !run.metadata);
-    const largest = data.reduce((a, b) => (a.count >= b.count ? a : b));
-    medium.write((largest.first + largest.count - 1) * PAGE_SIZE, new Uint8Array(64).fill(0xa5));
-    volume.close();
+    try {
+      const { entries } = new Volume(medium);
+      const data: NodeRun[] = [];
+      const { node } = entries.find(({ node }) => node?.name === trees[0]!.node)!;
+      walkNode(medium, node!, (run) => void (run.metadata || data.push(run)));
+      const largest = data.reduce((a, b) => (a.count >= b.count ? a : b));
+      medium.write((largest.first + largest.count - 1) * PAGE_SIZE, new Uint8Array(64).fill(0xa5));
+    } finally {
+      // Whoever undoes it waits for its lock.
+      medium.close();
+    }
     throw new Error(`${wanted} fails as it is told`);
   },
 };
