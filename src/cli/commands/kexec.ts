@@ -327,7 +327,7 @@ async function startNext(io: Io, atOnce: boolean): Promise<Output> {
   const { restart } = await import('../../kexec/restart.ts');
   const { sealInPlace } = await import('../../update/standstill.ts');
   const { unseal } = await import('../../update/state.ts');
-  const { demandNoneInterrupted } = await import('../../update/update.ts');
+  const { demandNoneInterrupted } = await import('../../update/abort.ts');
   demandNoneInterrupted();
   try {
     restart({ now: atOnce, warn: io.warn, lastly: sealInPlace });

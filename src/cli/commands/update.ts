@@ -158,7 +158,7 @@ export const update: Command = command({
 
 async function planned(flags: Request) {
   if (flags.kernel === undefined) throw new UsageError('update needs the next kernel: --kernel FILE');
-  const { planUpdate } = await import('../../update/update.ts');
+  const { planUpdate } = await import('../../update/plan.ts');
   const { treeOfPid, treeOfWorkload } = await import('../../update/trees.ts');
   const { listWorkloads } = await import('../../update/workload.ts');
   const pids = flags.keepPid.map((text) => {
@@ -268,7 +268,7 @@ function wentBack(to: string, { why, file }: Back): string {
 }
 
 async function abortUpdate(drop: boolean): Promise<Output> {
-  const { abort: undo } = await import('../../update/update.ts');
+  const { abort: undo } = await import('../../update/abort.ts');
   const undone = await undo(drop);
   return { json: { undone }, text: () => (undone.length === 0 ? ['there is nothing to take back'] : undone) };
 }

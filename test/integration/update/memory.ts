@@ -5,11 +5,11 @@
 import assert from 'node:assert/strict';
 import { UnsupportedError } from '../../../src/errors.ts';
 import type { Pkram } from '../../../src/pkram/index.ts';
+import { demandNoneInterrupted } from '../../../src/update/abort.ts';
 import { takeAlone } from '../../../src/update/alone.ts';
 import { findMemory, openMedium } from '../../../src/update/medium.ts';
 import { dropRecord, readRecord, writeRecord } from '../../../src/update/record.ts';
 import { dropNodes, dropStrayRounds } from '../../../src/update/rounds.ts';
-import { demandNoneInterrupted } from '../../../src/update/update.ts';
 
 const steps = [{ name: 'jump', at: Date.now() }];
 const trees = [{ name: 'gone', node: 'workload/gone', pid: 1, starttime: 1, restored: 1 }];

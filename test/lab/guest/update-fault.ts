@@ -11,8 +11,9 @@ import { PAGE_SIZE } from '../../../src/mem/address.ts';
 import { HugePageMedium } from '../../../src/pkram/hugepages.ts';
 import { type NodeRun, walkNode } from '../../../src/pkram/node.ts';
 import { Volume } from '../../../src/pkram/volume.ts';
+import { planUpdate } from '../../../src/update/plan.ts';
 import { treeOfPid } from '../../../src/update/trees.ts';
-import { planUpdate, update } from '../../../src/update/update.ts';
+import { update } from '../../../src/update/update.ts';
 
 const [how, wanted, kernel, pids, ...initrds] = process.argv.slice(2) as [string, string, string, string, ...string[]];
 const trees = pids.split(',').map((pid) => treeOfPid(Number(pid)));
