@@ -22,11 +22,17 @@ const MEMORY = full ? 2048 : 1280;
 const disk = await kernelsDisk(names, { ring: await guestProgram('ring') }, SPARE_MODULES, KEPT_MODULES);
 after(() => disk.remove());
 
-/** As of any file in a tmpfs, nothing of /dev/shm is there under the next kernel. */
+/** With its default of POSIX shared memory: a file in /dev/shm, of which nothing is there when the next kernel mounts that. */
 const POSTGRES = `/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main \
 -c config_file=/etc/postgresql/15/main/postgresql.conf -c hba_file=/var/lib/postgresql/hba.conf -c listen_addresses=0.0.0.0 \
--c dynamic_shared_memory_type=mmap -c shared_buffers=16MB -c ssl=off`;
+-c shared_buffers=16MB -c ssl=off`;
 const AS_POSTGRES = 'setpriv --reuid=postgres --regid=postgres --init-groups --';
+
+/** Is not kept, and says on the disk when it was stopped in an orderly way. */
+const ORDERLY = `[Service]
+ExecStart=/bin/sleep infinity
+ExecStop=/bin/sh -c "sleep 1; echo orderly >>/root/stopped"
+`;
 
 /** Starts all that is to be kept. */
 async function start(vm: Vm): Promise<void> {
@@ -39,6 +45,7 @@ async function start(vm: Vm): Promise<void> {
   await vm.check(`tideover run -d postgresql -- ${AS_POSTGRES} ${POSTGRES}`, SLOW);
   const ready = "grep -q 'ready to accept connections' /var/log/tideover/postgresql.log";
   await vm.check(`for i in $(seq 600); do ${ready} && exit; sleep 0.2; done; exit 1`, SLOW);
+  await vm.check('cat >/etc/systemd/system/orderly.service && systemctl daemon-reload', { input: ORDERLY });
 }
 
 /** Rounds of the token so far; none is missing, and all processes took part with the ids that they had in the first. */
@@ -128,13 +135,20 @@ async function changeAll(vm: Vm, say: (text: string) => void) {
     await redis.fill(KEYS, VALUE);
     bank = await Bank.open(await vm.hostPort(5432));
     const id = await redisId(vm);
+    const shared = await vm.check('ls /dev/shm');
+    assert.match(shared, /^PostgreSQL\.\d+$/m);
+    let stopped = '';
     for (const name of names) {
       await redis.counted(20);
       await bank.more(5);
       if (full) await plans(vm, name);
       const round = await rounds(vm);
-      await change(vm, name, '');
+      await vm.check('systemctl start orderly');
+      await change(vm, name, '--stop orderly');
       await restoredPid(vm);
+      stopped += 'orderly\n';
+      assert.equal(await vm.check('cat /root/stopped'), stopped);
+      assert.equal(await vm.check('ls /dev/shm'), shared);
       await redis.counted(40);
       await bank.more(10);
       await untilRound(vm, round + 10);
