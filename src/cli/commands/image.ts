@@ -10,7 +10,10 @@ import type { Output } from '../io.ts';
 import { byteSize } from '../progress.ts';
 import { printableLine } from '../text.ts';
 
-const image = { name: 'DIR', summary: 'directory of the image; - is stdin' } as const;
+const image = {
+  name: 'DIR',
+  summary: 'directory of the image; - is stdin, pkram:NODE a node of preserved memory',
+} as const;
 
 const show = command({
   name: 'show',

@@ -1,6 +1,7 @@
 /** Processes checkpointed into preserved memory and restored out of it: -D pkram:NODE. */
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
 import { Bench } from '../process/target.ts';
@@ -50,6 +51,15 @@ test('a node builds on others that were written while the process ran, in the me
   assert.equal(unwatched, false);
   assert.ok(unchanged > 0 && memory > 0, `${unchanged} bytes before, ${memory} at last`);
   assert.equal(target.tideover('image', 'verify', 'pkram:last').status, 0);
+  // What nobody can restore can be looked into all the same.
+  const core = join(target.folder, 'core');
+  const converted = target.tideover('image', 'convert', 'pkram:last', core, '--to', 'core');
+  assert.equal(converted.status, 0, converted.stderr);
+  assert.ok(statSync(core).size > memory + unchanged, 'it has the memory of all rounds');
+  assert.equal(
+    target.tideover('image', 'convert', 'pkram:last', join(target.folder, 'text'), '--to', 'json').status,
+    0,
+  );
   const restored = target.tideover('restore', '-D', 'pkram:last', '-d');
   assert.equal(restored.status, 0, restored.stderr);
   process.kill(pid, 'SIGTERM');
