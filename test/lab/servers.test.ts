@@ -48,6 +48,14 @@ async function start(vm: Vm): Promise<void> {
   await vm.check('cat >/etc/systemd/system/orderly.service && systemctl daemon-reload', { input: ORDERLY });
 }
 
+/** An update that was killed when it had stopped a service. */
+async function startsAgain(vm: Vm): Promise<void> {
+  const bootId = (await vm.check('cat /proc/sys/kernel/random/boot_id')).trim();
+  const record = { state: 'planned', bootId, from: 'this', to: 'another', trees: [], steps: [], stopped: ['orderly'] };
+  await vm.check('cat >/var/lib/tideover/update.json', { input: JSON.stringify(record) });
+  assert.match(await vm.check('tideover update abort', SLOW), /^started again: orderly$/m);
+}
+
 /** Rounds of the token so far; none is missing, and all processes took part with the ids that they had in the first. */
 async function rounds(vm: Vm): Promise<number> {
   const lines = (await vm.check('cat /var/log/tideover/ring.log')).trim().split('\n');
@@ -131,6 +139,7 @@ async function changeAll(vm: Vm, say: (text: string) => void) {
     assert.equal((await vm.check('systemctl is-system-running')).trim(), 'running');
     if (!full) await keepsService(vm);
     await start(vm);
+    await startsAgain(vm);
     redis = new RedisClient(await vm.hostPort(6379));
     await redis.fill(KEYS, VALUE);
     bank = await Bank.open(await vm.hostPort(5432));
@@ -143,7 +152,7 @@ async function changeAll(vm: Vm, say: (text: string) => void) {
       await bank.more(5);
       if (full) await plans(vm, name);
       const round = await rounds(vm);
-      await vm.check('systemctl start orderly');
+      await vm.check('systemctl start orderly', SLOW);
       await change(vm, name, '--stop orderly');
       await restoredPid(vm);
       stopped += 'orderly\n';
