@@ -36,8 +36,9 @@ const faults: Readonly<Record<string, () => void>> = {
       const data: NodeRun[] = [];
       const { node } = entries.find(({ node }) => node?.name === trees[0]!.node)!;
       walkNode(medium, node!, (run) => void (run.metadata || data.push(run)));
-      const largest = data.reduce((a, b) => (a.count >= b.count ? a : b));
-      medium.write((largest.first + largest.count - 1) * PAGE_SIZE, new Uint8Array(64).fill(0xa5));
+      const { first, count } = data.reduce((a, b) => (a.count >= b.count ? a : b));
+      // There is what the program has; at its end the image has what is understood before it is compared.
+      medium.write((first + (count >> 1)) * PAGE_SIZE, new Uint8Array(64).fill(0xa5));
     } finally {
       // Whoever undoes it waits for its lock.
       medium.close();
