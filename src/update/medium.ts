@@ -261,6 +261,23 @@ export function openNode(place: Place | undefined, node: string, { unlocked = fa
   }
 }
 
+/** Why nothing can be read of preserved memory that is there: its superblock or its list of nodes is damaged. */
+export function damageOf(place: Place | undefined): string | undefined {
+  if (place === undefined) return undefined;
+  try {
+    const pkram = openMedium(place, { readOnly: true });
+    try {
+      pkram.nodes();
+    } finally {
+      pkram.close();
+    }
+  } catch (error) {
+    if (error instanceof FormatError) return error.message;
+    if (!isAbsent(error)) throw error;
+  }
+  return undefined;
+}
+
 /** Whether an error says that there is no medium. */
 export function isAbsent(error: unknown): boolean {
   const { code } = error as NodeJS.ErrnoException;

@@ -22,6 +22,7 @@ import {
   preservedCheckpoint,
   rememberState,
   rememberWorkload,
+  type Workload,
   type WorkloadState,
 } from './workload.ts';
 
@@ -39,8 +40,10 @@ export interface RunOptions {
   readonly notify: boolean;
   /** The unit of systemd that runs us; its control group is the workload's. */
   readonly unit: string | undefined;
-  /** Where preserved memory is. */
+  /** Where preserved memory is; undefined where there is none that can be read. */
   readonly place: Place | undefined;
+  /** Why what there is of it cannot be read. */
+  readonly damage?: string | undefined;
   /** That of this workload. */
   readonly turn: Turn;
   /** Has memory of a large one come later. */
@@ -73,7 +76,8 @@ export function runWorkload(of: RunOptions): Run {
   if (known?.pid !== undefined) refuse(name, `it runs already, as process ${known.pid}`, 'end it first');
   if (isHeld(name)) refuse(name, 'it is being taken to the next kernel', 'wait for it: tideover update status');
   const checkpoint = preservedCheckpoint(of.place, name);
-  if (checkpoint === undefined) return start(of);
+  if (of.damage !== undefined) of.warn(`preserved memory cannot be read: ${of.damage}`);
+  if (checkpoint === undefined) return of.damage === undefined ? start(of) : startUnread(of, known, of.damage);
   const at = checkpointName(checkpoint);
   const { killed } = of.turn;
   const setAside =
@@ -104,6 +108,16 @@ export function runWorkload(of: RunOptions): Run {
     of.warn(`${at}: ${why}`);
   }
   return run;
+}
+
+/** Whether there is a checkpoint of it nobody knows. One that is found later is of a time before this. */
+function startUnread(of: RunOptions, known: Workload | undefined, damage: string): Run {
+  const { name } = of;
+  const remedy = 'see tideover pkram ls; --on-failure start begins anew';
+  if (!of.startAnyway) refuse(name, `preserved memory, which may have it, cannot be read: ${damage}`, remedy);
+  if (known === undefined) return start(of);
+  of.warn(`${name} is started anew; whether that memory HAS A CHECKPOINT of it is not known`);
+  return start(of, { why: `preserved memory could not be read: ${damage}`, when: new Date().toISOString() });
 }
 
 function goOn(of: RunOptions, known: WorkloadState | undefined, checkpoint: Checkpoint): Run {

@@ -67,9 +67,12 @@ export const run = command({
     const { untilAddressed } = await import('../../update/addresses.ts');
     const { demandWorkloadName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
     const { programOf } = await import('../program.ts');
+    const { damageOf } = await import('../../update/medium.ts');
     const { takeTurn } = await import('../../update/turn.ts');
     demandWorkloadName(name);
-    const place = placeOf(undefined);
+    const found = placeOf(undefined);
+    const damage = damageOf(found);
+    const place = damage === undefined ? found : undefined;
     const turn = takeTurn({ name, node: nodeOfWorkload(name), place });
     const checkpoint = preservedCheckpoint(place, name);
     if (checkpoint !== undefined) await untilAddressed(place, checkpoint, NETWORK_MS);
@@ -83,6 +86,7 @@ export const run = command({
         sibling: notify !== undefined,
         unit: notify === undefined ? undefined : unitOf(readProcText('/proc/self/cgroup')),
         place,
+        damage,
         turn,
         program: programOf(),
         notify: flags.notify,

@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  writeFileSync,
   writeSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -249,6 +250,28 @@ test('a checkpoint that cannot be restored: fail, or start anew and leave it alo
   while (work.pid !== undefined) await setTimeout(5);
   const again = work.tideover('run', work.name, '--', 'echo', 'a third time');
   assert.equal(again.status, 0);
+  assert.match(again.stderr, /is left alone/);
+  assert.equal(again.stdout, 'a third time\n');
+});
+
+test('preserved memory that cannot be read stops nobody from starting, and what it has is not restored behind his back', async (t) => {
+  const work = bench(t);
+  work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
+  await work.says(/\n3\n/);
+  await work.save();
+  const file = work.environment.TIDEOVER_PKRAM;
+  const whole = readFileSync(file);
+  writeFileSync(file, Buffer.from(whole).fill(0xff, 0, 128 << 10));
+  const failed = work.tideover('run', '-d', work.name, '--on-failure', 'fail', '--', 'true');
+  assert.equal(failed.status, 3);
+  assert.match(failed.stderr, /cannot be read/);
+  const started = work.tideover('run', '-d', work.name, '--', 'sleep', '1000');
+  assert.equal(started.status, 0, started.stderr);
+  assert.match(started.stderr, /cannot be read.*HAS A CHECKPOINT/s);
+  process.kill(work.pid!, 'SIGKILL');
+  while (work.pid !== undefined) await setTimeout(5);
+  writeFileSync(file, whole);
+  const again = work.tideover('run', work.name, '--', 'echo', 'a third time');
   assert.match(again.stderr, /is left alone/);
   assert.equal(again.stdout, 'a third time\n');
 });
