@@ -6,103 +6,54 @@
  * A header is written when what follows it is on the disk, over the zeros that ended the archive until then: power that goes
  * away leaves the files that were whole. How long a file is need not be known before.
  */
-import { bytes, chars, struct } from '../abi/struct.ts';
+import { bytesOf } from '../abi/text.ts';
 import { FormatError } from '../errors.ts';
+import { BLOCK, block, paddingOf, readHeader, type TarHeader } from '../image/tar.ts';
 import type { Output } from './io/output.ts';
 import type { Reader } from './io/reader.ts';
 
-const BLOCK = 512;
-const MAGIC = 'ustar';
 const DIRECTORY = '5';
 const REGULAR = '0';
 
-/** Numbers are octal digits. A size beyond 8 GiB is binary, as tar of GNU and of BSD have it: 0x80 first, then big-endian. */
-const ustar = struct('ustar', BLOCK, {
-  name: chars(100),
-  mode: chars(8),
-  uid: chars(8),
-  gid: chars(8),
-  size: bytes(12),
-  mtime: chars(12),
-  chksum: chars(8),
-  typeflag: chars(1),
-  linkname: chars(100),
-  magic: chars(6),
-  version: chars(2),
-  uname: chars(32),
-  gname: chars(32),
-  devmajor: chars(8),
-  devminor: chars(8),
-  prefix: chars(155),
-  padding: bytes(12),
-});
-
-const MAX_OCTAL = 8 ** 11 - 1;
-
-interface Entry {
-  readonly name: string;
-  readonly isFolder: boolean;
-  /** Of what follows the header, in bytes. */
-  readonly size: number;
+/** One block whatever the size, for its place is known before the size is. */
+function encode(name: string, type: string, size: number, mtime: number): Uint8Array {
+  const mode = type === DIRECTORY ? 0o700 : 0o600;
+  const none = { uid: 0, gid: 0, linkname: new Uint8Array(0), major: 0, minor: 0 };
+  return block({ ...none, name: bytesOf(name), type, size, mode, mtime });
 }
 
-function encode({ name, isFolder, size }: Entry, seconds: number): Uint8Array {
-  const octal = (value: number, digits: number) => value.toString(8).padStart(digits, '0');
-  const length = Buffer.alloc(12);
-  if (size <= MAX_OCTAL) length.write(octal(size, 11), 'latin1');
-  else {
-    length[0] = 0x80;
-    length.writeBigUInt64BE(BigInt(size), 4);
+/** Undefined for what is no header, zeros among it, and for one that goes on in further blocks: no archive of this kind has it. */
+function decode(head: Uint8Array): TarHeader | undefined {
+  let isTaken = head.length < BLOCK;
+  const read = () => {
+    if (isTaken) throw new FormatError({ file: '', field: 'tar header', expected: 'one block', found: 'more' });
+    isTaken = true;
+    return head.subarray(0, BLOCK);
+  };
+  try {
+    return readHeader(read, '', () => 0);
+  } catch (error) {
+    if (error instanceof FormatError) return undefined;
+    throw error;
   }
-  const header = ustar.write({
-    name,
-    mode: octal(isFolder ? 0o700 : 0o600, 7),
-    uid: octal(0, 7),
-    gid: octal(0, 7),
-    size: length,
-    mtime: octal(seconds, 11),
-    chksum: ' '.repeat(8),
-    typeflag: isFolder ? DIRECTORY : REGULAR,
-    magic: MAGIC,
-    version: '00',
-    devmajor: octal(0, 7),
-    devminor: octal(0, 7),
-  });
-  header.set(Buffer.from(`${octal(sum(header), 6)}\0 `, 'latin1'), ustar.offsets.chksum);
-  return header;
-}
-
-/** Undefined for what is no header, zeros among it. */
-function decode(block: Uint8Array): Entry | undefined {
-  if (block.length < BLOCK) return undefined;
-  const { name, size, magic, chksum, typeflag } = ustar.read(block);
-  const blank = Buffer.from(block).fill(' ', ustar.offsets.chksum, ustar.offsets.chksum + 8);
-  if (!magic.startsWith(MAGIC) || Number.parseInt(chksum, 8) !== sum(blank)) return undefined;
-  const binary = Buffer.from(size);
-  const length = size[0] === 0x80 ? Number(binary.readBigUInt64BE(4)) : Number.parseInt(binary.toString('latin1'), 8);
-  return Number.isSafeInteger(length) ? { name, isFolder: typeflag === DIRECTORY, size: length } : undefined;
-}
-
-/** Of all bytes, those of chksum taken as blanks. */
-function sum(header: Uint8Array): number {
-  return header.reduce((total, byte) => total + byte, 0);
 }
 
 /** The folder with which an archive begins, `HOST-DATE`. @param head its first 512 bytes @returns undefined for what is none */
 export function archivedFolder(head: Uint8Array): string | undefined {
-  const entry = decode(head.subarray(0, BLOCK));
-  return entry?.isFolder === true ? entry.name.replace(/\/$/, '') : undefined;
+  const entry = decode(head);
+  return entry?.type === DIRECTORY ? entry.name.replace(/\/$/, '') : undefined;
 }
 
 /** Files of an archive, as they stand in it. Ends where the archive does. */
 export function* archivedFiles(reader: Reader): Generator<{ readonly name: string; readonly file: Reader }> {
-  const block = new Uint8Array(BLOCK);
+  const head = new Uint8Array(BLOCK);
   for (let at = 0; ; ) {
-    const entry = decode(block.subarray(0, reader.read(at, block)));
+    const entry = decode(head.subarray(0, reader.read(at, head)));
     if (entry === undefined) return;
     const start = at + BLOCK;
-    if (!entry.isFolder) yield { name: entry.name.replace(/^.*\//, ''), file: partOf(reader, start, entry.size) };
-    at = start + padded(entry.size);
+    if (entry.type !== DIRECTORY)
+      yield { name: entry.name.replace(/^.*\//, ''), file: partOf(reader, start, entry.size) };
+    at = start + entry.size + paddingOf(entry.size);
   }
 }
 
@@ -131,10 +82,6 @@ export function dumpIn(reader: Reader): Reader {
   throw new FormatError({ file: reader.name, field: 'files in the archive', expected: 'vmcore', found });
 }
 
-function padded(size: number): number {
-  return Math.ceil(size / BLOCK) * BLOCK;
-}
-
 /** Where an archive is written to. */
 export interface SyncedOutput extends Output {
   /** What was written is on the disk when this returns. */
@@ -155,7 +102,7 @@ export class ArchiveWriter {
     this.#seconds = Math.floor(date.getTime() / 1000);
     output.write(BLOCK, END);
     output.sync();
-    output.write(0, encode({ name: `${folder}/`, isFolder: true, size: 0 }, this.#seconds));
+    output.write(0, encode(`${folder}/`, DIRECTORY, 0, this.#seconds));
     output.sync();
   }
 
@@ -168,15 +115,15 @@ export class ArchiveWriter {
         this.#output.write(start + size, piece);
         size += piece.length;
       }
-      this.#output.write(start + size, new Uint8Array(padded(size) - size + END.length));
+      this.#output.write(start + size, new Uint8Array(paddingOf(size) + END.length));
       this.#output.sync();
     } catch (error) {
       this.#output.write(this.#at, END);
       throw error;
     }
-    this.#output.write(this.#at, encode({ name: `${this.#folder}/${name}`, isFolder: false, size }, this.#seconds));
+    this.#output.write(this.#at, encode(`${this.#folder}/${name}`, REGULAR, size, this.#seconds));
     this.#output.sync();
-    this.#at = start + padded(size);
+    this.#at = start + size + paddingOf(size);
   }
 }
 

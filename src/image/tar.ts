@@ -106,7 +106,8 @@ interface Block extends Omit<TarEntry, 'name' | 'linkname' | 'mtime'> {
   readonly mtime: number;
 }
 
-function block({ name, linkname, ...entry }: Block): Uint8Array {
+/** One header as it stands. A size of 8 GiB and more is in GNU tar's binary form, for archives that have no extended headers. */
+export function block({ name, linkname, ...entry }: Block): Uint8Array {
   const header = Buffer.alloc(BLOCK);
   const octal = (value: number, at: number, width: number) =>
     header.write(`${value.toString(8).padStart(width - 1, '0')}\0`, at, 'latin1');
@@ -114,7 +115,11 @@ function block({ name, linkname, ...entry }: Block): Uint8Array {
   octal(entry.mode, 100, 8);
   octal(entry.uid, 108, 8);
   octal(entry.gid, 116, 8);
-  octal(entry.size, 124, 12);
+  if (entry.size < OCTAL_LIMIT) octal(entry.size, 124, 12);
+  else {
+    header[124] = 0x80;
+    header.writeBigUInt64BE(BigInt(entry.size), 128);
+  }
   octal(entry.mtime, 136, 12);
   header.write(entry.type, 156, 'latin1');
   header.set(linkname, 157);
