@@ -6,7 +6,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { hostname, release as runningRelease } from 'node:os';
 import { dirname } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
-import { hardwareParameters, parameters } from '../kexec/commandline.ts';
+import { hardwareParameters, OWN_MEMORY_ONLY, parameters } from '../kexec/commandline.ts';
 import type { CpioEntry } from '../kexec/cpio.ts';
 import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
@@ -151,7 +151,7 @@ const OWN = 'nr_cpus=1 irqpoll reset_devices numa=off cgroup_disable=memory tran
 
 /** @param running the running kernel's command line: consoles and what its hardware needs */
 export function captureCommandLine(running: string, append: readonly string[]): string {
-  return [...hardwareParameters(running), OWN, ...append].join(' ');
+  return [...hardwareParameters(running), OWN, OWN_MEMORY_ONLY, ...append].join(' ');
 }
 
 const SHELLS = ['/bin/busybox', '/bin/sh'];

@@ -1,6 +1,6 @@
 /** The kernel that saves a machine or puts it back, with all that it needs to run tideover. */
 import { readFileSync } from 'node:fs';
-import { hardwareParameters } from '../kexec/commandline.ts';
+import { hardwareParameters, OWN_MEMORY_ONLY } from '../kexec/commandline.ts';
 import { environment } from '../kexec/environment.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
 import type { LoadRequest } from '../kexec/plan.ts';
@@ -47,7 +47,7 @@ export function helperRequest(files: HelperFiles, at: string | Needs, order: Ord
 /** Page tables must be as deep as in the machine that is saved: entered with others, its kernel dies without a word. */
 function commandLine(given: string | undefined): string {
   const words = given === undefined ? [...hardwareParameters(readProcText('/proc/cmdline')), 'panic=10'] : [given];
-  return [...words, ...(fiveLevelPaging() ? [] : ['no5lvl'])].join(' ');
+  return [...words, OWN_MEMORY_ONLY, ...(fiveLevelPaging() ? [] : ['no5lvl'])].join(' ');
 }
 
 /** @param release of the kernel @param system see HelperFiles */

@@ -87,7 +87,7 @@ function why(vmcore: string): string {
 
 test('a NULL pointer in a module: log, reason and dump are on the disk', async () => {
   const disk = await crashDisk();
-  const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash', {
+  const vm = await armedGuest('6.12', disk, '--target /mnt/data/crash --then halt', {
     async prepare(guest) {
       await refused(guest, '--target /tmp/crash', /\/tmp\/crash.*tmpfs, is on no disk/);
       await guest.check('echo extra_modules nonesuch >/tmp/crash.conf');
@@ -103,7 +103,8 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
   });
   try {
     void vm.run('echo oops >/sys/module/fault/parameters/cause').catch(() => {});
-    await vm.off();
+    await vm.waitFor(/tideover: halt.*reboot: System halted/s, LONG_MS);
+    await vm.powerCut();
     assert.match(
       vm.console.text,
       /tideover: saved vmcore-dmesg\.txt.*saved why\.txt.*saved vmcore.*saved to \/mnt\/data\/crash/s,

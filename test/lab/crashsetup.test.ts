@@ -17,12 +17,37 @@ async function armedTimes(vm: Vm, times: number): Promise<void> {
   assert.equal(JSON.parse(await vm.check('tideover crash status --json', SLOW)).armed, true);
 }
 
+const MORE_MEMORY = 2 ** 28;
+
+/** Adds a DIMM to a machine that has a slot for it. @returns where it lies */
+async function addMemory(vm: Vm): Promise<{ readonly start: number; readonly end: number }> {
+  await vm.check('echo online >/sys/devices/system/memory/auto_online_blocks');
+  await vm.qmp('object-add', { 'qom-type': 'memory-backend-ram', id: 'more', size: MORE_MEMORY });
+  await vm.qmp('device_add', { driver: 'pc-dimm', id: 'dimm', memdev: 'more' });
+  const [dimm] = (await vm.qmp('query-memory-devices')) as { data: { addr: number } }[];
+  const start = dimm!.data.addr;
+  return { start, end: start + MORE_MEMORY };
+}
+
+/** Waits until systemd and udev have nothing to do for the service. */
+const settled =
+  'udevadm settle && until [ -z "$(systemctl list-jobs --no-legend \'tideover-crash*\')" ]; do sleep 0.5; done';
+
 (process.env.TIDEOVER_FULL === undefined ? () => {} : test)(
-  'Debian with systemd: armed at each start, again when processors or the kernel change; and saved',
+  'Debian with systemd: armed at each start, again when processors, memory or the kernel change; and saved',
   async (t) => {
     const [root, packed, found] = [await debianDisk(), await crashDisk(), await kernel('6.1')];
     const start = () =>
-      bootDebian({ kernel: found, memory: 1024, cpus: 2, disk: root, disks: [packed], append: 'crashkernel=256M' });
+      bootDebian({
+        kernel: found,
+        memory: 1024,
+        cpus: 2,
+        disk: root,
+        disks: [packed],
+        append: 'crashkernel=256M',
+        extraArguments: ['-m', 'slots=1,maxmem=2G'],
+      });
+    let more: Awaited<ReturnType<typeof addMemory>>;
     let vm = await start();
     try {
       await vm.check(takePackedSystem);
@@ -34,6 +59,9 @@ async function armedTimes(vm: Vm, times: number): Promise<void> {
       await armedTimes(vm, 2);
       await vm.check(`${HOOK} another-release && ${HOOK} ${found.release}`);
       await armedTimes(vm, 3);
+      more = await addMemory(vm);
+      await armedTimes(vm, 4);
+      await vm.check(settled, SLOW);
       void vm.run('tideover crash test --yes').catch(() => {});
       assert.equal(await vm.off(), 0, 'it has reset the machine');
     } catch (error) {
@@ -45,6 +73,11 @@ async function armedTimes(vm: Vm, times: number): Promise<void> {
     vm = await start();
     try {
       assert.match(await vm.check('ls /var/crash/lab-*'), /^vmcore\nvmcore-dmesg\.txt\nwhy\.txt\n$/);
+      const { dump } = JSON.parse(await vm.check('tideover crash info --json /var/crash/lab-*/vmcore', SLOW));
+      assert.deepEqual(dump.ranges.at(-1), {
+        start: `0x${more.start.toString(16)}`,
+        end: `0x${more.end.toString(16)}`,
+      });
       await armedTimes(vm, 1);
       const hidden = (await vm.check('tideover crash setup --remove', SLOW)).trim().split('\n');
       assert.equal(hidden.length, 3);
