@@ -79,6 +79,12 @@ const settled =
         end: `0x${more.end.toString(16)}`,
       });
       await armedTimes(vm, 1);
+      // It asks who has a terminal, and of any other wants --yes.
+      await vm.check('tideover crash test </dev/null; [ $? = 2 ]', SLOW);
+      const asked = await vm.check(`echo no | script -qec 'tideover crash test; echo status $?' /dev/null`, SLOW);
+      assert.match(asked, /Type its name.*nothing was done.*status 2/s);
+      await vm.check('tideover crash disarm', SLOW);
+      assert.equal(JSON.parse(await vm.check('tideover crash status --json', SLOW)).armed, false);
       const hidden = (await vm.check('tideover crash setup --remove', SLOW)).trim().split('\n');
       assert.equal(hidden.length, 3);
       await vm.check(`! ls ${hidden.join(' ')} 2>/dev/null && ls /etc/tideover/crash.conf`);
