@@ -85,6 +85,9 @@ const settled =
       assert.match(asked, /Type its name.*nothing was done.*status 2/s);
       await vm.check('tideover crash disarm', SLOW);
       assert.equal(JSON.parse(await vm.check('tideover crash status --json', SLOW)).armed, false);
+      const little = await vm.run(`echo $((96 << 20)) >/sys/kernel/kexec_crash_size && tideover crash arm`, SLOW);
+      assert.equal(little.status, 3);
+      assert.match(little.stderr.toString(), /has reserved 96 MiB; .* MiB are missing; boot with crashkernel=\d+M/);
       const hidden = (await vm.check('tideover crash setup --remove', SLOW)).trim().split('\n');
       assert.equal(hidden.length, 3);
       await vm.check(`! ls ${hidden.join(' ')} 2>/dev/null && ls /etc/tideover/crash.conf`);
