@@ -34,8 +34,8 @@ const full = process.env.TIDEOVER_FULL !== undefined;
 
 /** Of the machine, for the capture kernel. */
 const CRASH_MEMORY = 256;
-/** What docs/crash.md says is enough for a disk. */
-const SMALL_CRASH_MEMORY = 192;
+/** What docs/crash.md says is enough. */
+const enough = { disk: 192, network: 224 } as const;
 
 interface Armed {
   readonly memory?: number;
@@ -324,7 +324,7 @@ for (const [name, death, compress, to] of full ? pairs : []) {
     const vm = await armedGuest(name, disk, `--target ${target.target} --compress ${compress}`, {
       ...target.machine,
       prepare: target.prepare,
-      ...(to === 'ext4' && { crashMemory: SMALL_CRASH_MEMORY }),
+      crashMemory: to === 'ext4' ? enough.disk : enough.network,
     });
     try {
       await vm.copyIn(guestFile('crash'), '/tmp/crash');
