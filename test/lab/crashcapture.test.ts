@@ -343,7 +343,7 @@ for (const [name, death, compress, to] of full ? pairs : []) {
       assert.match(text('why.txt'), reason);
       const vmcore = join(saved.path, 'vmcore');
       assert.match(why(vmcore), reason);
-      await othersRead(vmcore, name, log);
+      await othersRead(vmcore, name, log, compress);
     } catch (error) {
       t.diagnostic(vm.console.lastLines());
       throw error;
@@ -356,13 +356,16 @@ for (const [name, death, compress, to] of full ? pairs : []) {
 }
 
 /** makedumpfile, drgn and crash take a dump: the log is in it, and they find the tasks. A stream is put together before. */
-async function othersRead(saved: string, name: KernelName, log: RegExp): Promise<void> {
+async function othersRead(saved: string, name: KernelName, log: RegExp, compress = 'zstd'): Promise<void> {
   const { makedumpfile } = await fetchMakedumpfile();
   const isStream = readFileSync(saved).subarray(0, 12).toString() === 'makedumpfile';
   const vmcore = isStream ? await putTogether(saved) : saved;
-  const theirs = `${vmcore}.dmesg`;
-  await makedumpfile('--dump-dmesg', vmcore, theirs);
-  assert.match(readFileSync(theirs, 'utf8'), log);
+  // Debian builds it without snappy.
+  if (compress !== 'snappy') {
+    const theirs = `${vmcore}.dmesg`;
+    await makedumpfile('--dump-dmesg', vmcore, theirs);
+    assert.match(readFileSync(theirs, 'utf8'), log);
+  }
   // Their symbols are a gigabyte for each kernel; those of 6.18 are not with Debian's kernels that stay.
   if (name === '6.18') return;
   const { release } = await kernelNamed(name);
