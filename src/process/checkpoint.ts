@@ -3,10 +3,12 @@
  *
  *     look (look.ts) -> make room, rehearse -> stop, save, let go (stopped.ts)
  */
+import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, SyscallError } from '../errors.ts';
 import { type ImageDraft, MemoryStore } from '../image/store.ts';
 import { pagesFile } from '../image/types.ts';
 import { availableMemory } from '../sys/meminfo.ts';
+import { AllOrNone } from './allornone.ts';
 import { Foresight } from './foresight.ts';
 import { treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
@@ -26,6 +28,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
   let tracking: Tracking | undefined;
   let freezer: Freezer | undefined;
   let foresight: Foresight | undefined;
+  let ending: AllOrNone | undefined;
   try {
     tracking = new Tracking(treeOf(given.pid), { parent, goOn: trackMemory === true && outcome !== 'kill' });
     const options = { ...given, tracking, groups: new GroupsSeen() };
@@ -49,7 +52,8 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
       if (!inHaste) rehearse(options, draft);
       reserve(draft, sizes, !goesOn && !inHaste);
       freezer = Freezer.of(given.pid, given.freezeGroup);
-      const saved = { ...options, freezer };
+      if (outcome !== 'run') ending = new AllOrNone(given.pid, outcome === 'kill' ? SIGKILL : SIGSTOP);
+      const saved = { ...options, freezer, ending };
       draft.announce?.();
       try {
         return save(saved, draft, room, foresight);
@@ -67,6 +71,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     throw error;
   } finally {
     foresight?.[Symbol.dispose]();
+    ending?.[Symbol.dispose]();
     freezer?.[Symbol.dispose]();
     tracking?.[Symbol.dispose]();
   }

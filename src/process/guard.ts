@@ -85,8 +85,8 @@ export function guardWaiting(
   });
 }
 
-/** A guard that is told when its duty becomes the opposite. */
-export interface ConnectionsGuard {
+/** A guard that is told when its duty becomes another. */
+export interface TurningGuard {
   /** From now on the processes are to end, if we do. */
   turn(): void;
   end(): void;
@@ -95,10 +95,8 @@ export interface ConnectionsGuard {
 /**
  * Connections that are in repair neither send nor say that they end, and packets that are held back for them are so until a restore.
  * If we end, they are to go on. When the image is written it is the other way round: then none of the processes is to go on.
- *
- * Which of the two it is an eventfd tells: all is decided by one write to it. How many descriptors poll(2) finds is the argument
- * by which a call is made or is refused: 9 times the eventfd is SIGKILL or no signal, and a flag that netlink refuses (MSG_OOB); 6
- * times it is the level of TCP_REPAIR, or none that has it.
+ * 9 times the eventfd of polled() is SIGKILL, and a flag that netlink refuses (MSG_OOB); 6 times it is the level of TCP_REPAIR, or
+ * none that has it.
  *
  * @param sockets descriptors of ours
  * @param pids of processes that have them
@@ -108,22 +106,18 @@ export function guardConnections(
   sockets: readonly number[],
   pids: readonly number[],
   orders: { readonly fd: number; readonly messages: readonly Uint8Array[] },
-): ConnectionsGuard {
-  const turned = eventfd2({ initval: 0, flags: O_CLOEXEC });
-  const shared = [turned, orders.fd, ...sockets];
-  try {
-    const guard = standBy(shared.length + pids.length + sockets.length + orders.messages.length + 2, {
+): TurningGuard {
+  const calls = 2 + 2 * sockets.length + pids.length + orders.messages.length + 2;
+  return turning((turned) => {
+    const shared = [turned, orders.fd, ...sockets];
+    return standBy(calls, {
       open: (remote, us) => [...copies(shared)(remote, us), ...pids.map((each) => remote.call(NR.pidfd_open, each, 0))],
       act(remote, [event, netlink, ...opened]) {
-        const polled = (count: number, events: number) => {
-          const each = pollfd.write({ fd: event!, events, revents: 0 });
-          return remote.attempt(NR.poll, remote.put(Buffer.concat(Array(count).fill(each))), count, 0);
-        };
-        const toEnd = polled(SIGKILL, POLLIN);
+        const toEnd = polled(remote, event!, SIGKILL, POLLIN);
         for (const pidfd of opened.slice(sockets.length)) {
           remote.passResult(toEnd, remote.attempt(NR.pidfd_send_signal, pidfd, 0, 0, 0), 1);
         }
-        const toGoOn = polled(IPPROTO_TCP, POLLOUT);
+        const toGoOn = polled(remote, event!, IPPROTO_TCP, POLLOUT);
         const off = remote.put(new Uint8Array(4));
         for (const fd of opened.slice(0, sockets.length)) {
           remote.passResult(toGoOn, remote.attempt(NR.setsockopt, fd, 0, TCP_REPAIR, off, 4), 1);
@@ -134,6 +128,14 @@ export function guardConnections(
         }
       },
     });
+  });
+}
+
+/** @param make gets a descriptor of ours for an eventfd, to which one write is made when the duty becomes another */
+export function turning(make: (turned: number) => { end(): void }): TurningGuard {
+  const turned = eventfd2({ initval: 0, flags: O_CLOEXEC });
+  try {
+    const guard = make(turned);
     return {
       turn: () => write({ fd: turned, buf: FULL, count: FULL.length }),
       end() {
@@ -149,6 +151,15 @@ export function guardConnections(
 
 /** The most that an eventfd takes: it can be read then, and not be written to (eventfd(2)). */
 const FULL = Uint8Array.of(0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff);
+
+/**
+ * A call whose result is a number if an eventfd has been written to (POLLIN), or has not (POLLOUT), and 0 otherwise. It is the
+ * argument by which a later call does what it is for, or nothing: so all is decided by that one write.
+ */
+export function polled(remote: Remote, eventfd: number, number: number, events: number): number {
+  const each = pollfd.write({ fd: eventfd, events, revents: 0 });
+  return remote.attempt(NR.poll, remote.put(Buffer.concat(Array(number).fill(each))), number, 0);
+}
 
 /**
  * Whoever writes to a file system that is frozen waits. If we end, all are thawed.
@@ -167,7 +178,7 @@ export function guardThaw(roots: readonly number[]): () => void {
 }
 
 /** The guard has descriptors of its own for ours. */
-const copies =
+export const copies =
   (fds: readonly number[]): Duty['open'] =>
   (remote, us) =>
     fds.map((fd) => {
@@ -192,7 +203,7 @@ export function guardFreezer(file: string): () => void {
   return end;
 }
 
-interface Duty {
+export interface Duty {
   /** Adds the calls that open what is needed. @param us index of one that opens a pidfd of ours @returns their indexes */
   open(remote: Remote, us: number): number[];
   /** Adds the calls to be made when we have ended. @param opened descriptors, in the order of open() */
@@ -200,7 +211,7 @@ interface Duty {
 }
 
 /** @param calls how many of either kind there are @returns takes the process away */
-function standBy(calls: number, duty: Duty): { readonly pid: number; end(): void } {
+export function standBy(calls: number, duty: Duty): { readonly pid: number; end(): void } {
   const records = Math.ceil(((calls + 8) * batch_record.size) / PAGE) * PAGE;
   const layout: SlotLayout = { frame: 0, records, data: PAGE };
   const flags = CLONE_VM + CLONE_CLEAR_SIGHAND;

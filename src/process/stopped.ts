@@ -9,6 +9,7 @@ import { FormatError, PartialError } from '../errors.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
 import { getpriority, kill, setpriority } from '../sys/process.ts';
 import { Region } from '../sys/region.ts';
+import type { AllOrNone } from './allornone.ts';
 import { cgroupsOf } from './cgroups.ts';
 import { clocksOf, systemTime } from './clocks.ts';
 import { checkPidfds } from './files/pidfd.ts';
@@ -57,6 +58,8 @@ export interface CheckpointOptions extends SaveOptions {
 export interface SavingOptions extends CheckpointOptions {
   readonly freezer?: Freezer | undefined;
   readonly groups?: GroupsSeen;
+  /** Of a tree that is to end or to stay stopped. */
+  readonly ending?: AllOrNone | undefined;
 }
 
 /** Times in milliseconds. */
@@ -114,6 +117,7 @@ export function save(
     if (outcome === 'kill') namespaces.within(() => saving.connections.leave());
     else saving.connections[Symbol.dispose]();
     done = true;
+    options.ending?.turn(frozen.processes.map((process) => process.pid));
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
     if (outcome === 'kill') reapAll(frozen);

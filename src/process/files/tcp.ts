@@ -20,7 +20,7 @@ import { NetlinkSocket } from '../../sys/netlink.ts';
 import { type Connection, lockPackets, PacketLock, unlockMessages, unlockPackets } from '../../sys/nftables.ts';
 import { Region } from '../../sys/region.ts';
 import { connect, getOption, getOptionBytes, recvfrom, sendto, setOption, setsockopt } from '../../sys/socket.ts';
-import { type ConnectionsGuard, guardConnections } from '../guard.ts';
+import { guardConnections, type TurningGuard } from '../guard.ts';
 import type { Restoring } from '../restoring.ts';
 import { bytesOfWords, type InetAddress, sockaddrOf } from './inetaddress.ts';
 import { type Ending, endAfterRepair, endInRepair, endsOf } from './tcpend.ts';
@@ -47,7 +47,7 @@ export class Connections {
   readonly #left: number[] = [];
   readonly #ending: number[] = [];
   #lock: PacketLock | undefined;
-  #guard: ConnectionsGuard | undefined;
+  #guard: TurningGuard | undefined;
 
   /** @param local a descriptor of it, which may be closed afterwards */
   add(local: number, ino: number, own: InetAddress, peer: InetAddress): void {

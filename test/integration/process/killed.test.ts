@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, readdirSync, readFileSync, renameSync } from 'node:fs';
+import { constants } from 'node:os';
 import { join } from 'node:path';
 import type { TestContext } from 'node:test';
 import { setTimeout } from 'node:timers/promises';
@@ -144,6 +145,50 @@ test('what has been let go of ends with a tideover that is killed before all of 
     }
   }
 });
+
+test('a tree that was to end, or to stay stopped, does so as a whole with a tideover that is killed meanwhile', async (t) => {
+  const file = new URL('../../../src/process/allornone.ts', import.meta.url).href;
+  for (const [signal, after, before, state] of [
+    ['SIGKILL', '', '', 'S'],
+    ['SIGKILL', 'guard.turn(tree());', '', 'gone'],
+    ['SIGKILL', 'guard.turn(tree());', 'await grow();', 'gone'],
+    ['SIGSTOP', 'guard.turn(tree());', '', 'T'],
+  ] as const) {
+    const target = Bench.of(t);
+    const pid = target.start('bash', ['-c', GROWS]);
+    await target.says('ready');
+    const code = `
+      const { AllOrNone } = await import('${file}');
+      const { treeOf } = await import('${new URL('../../../src/process/freeze.ts', import.meta.url).href}');
+      const tree = () => treeOf(${pid});
+      const grow = async () => {
+        process.kill(${pid}, 'SIGUSR1');
+        while (tree().length < 4) await new Promise((done) => setTimeout(done, 5));
+      };
+      const guard = new AllOrNone(${pid}, ${constants.signals[signal]});
+      ${before}
+      ${after}
+      process.kill(process.pid, 'SIGKILL');`;
+    const run = spawn(process.execPath, ['--input-type=module', '-e', code], { stdio: 'inherit' });
+    assert.deepEqual(await once(run, 'exit'), [null, 'SIGKILL']);
+    await noneAbandoned();
+    const states = () => idsBelow(pid).map((id) => field(id, 'State'));
+    if (state === 'gone') await free(idsBelow(pid));
+    else
+      await until(
+        () => states().length === 3 && states().every((each) => each === state),
+        () => `${states()}`,
+      );
+  }
+});
+
+/** Two children, and a third one when it is told so. */
+const GROWS = `
+trap 'sleep 1000 &' USR1
+sleep 1000 & sleep 1000 &
+echo ready
+while :; do wait; done
+`;
 
 test(`kill -9 at ${KILLS / 4} moments of a checkpoint that ends a tree with a client in a PID namespace: one of the two is there`, async (t) => {
   const target = Bench.of(t);
