@@ -7,7 +7,7 @@
 import { F_SETPIPE_SZ, O_NONBLOCK } from '../abi/fcntl.ts';
 import { iovec } from '../abi/uio.ts';
 import { PMD_SIZE } from '../mem/address.ts';
-import { close, fcntl, pipe2, vmsplice } from '../sys/files.ts';
+import { close, fcntl, makePipe, vmsplice } from '../sys/files.ts';
 
 /** Pages of one pipe. */
 const PAGES = 4096;
@@ -31,9 +31,7 @@ export function pinPages(mapped: readonly { readonly address: number; readonly c
 
 /** A pipe with one byte of each page. @throws SyscallError EPERM (more than a user may have without CAP_SYS_RESOURCE) */
 function pipeWith(pages: readonly number[]): number {
-  const fds = new Int32Array(2);
-  pipe2({ pipefd: new Uint8Array(fds.buffer), flags: O_NONBLOCK });
-  const [reader, writer] = [fds[0]!, fds[1]!];
+  const { reader, writer } = makePipe(O_NONBLOCK);
   try {
     // A buffer for each page; the kernel counts them as pages of 4096 bytes.
     fcntl({ fd: writer, cmd: F_SETPIPE_SZ, arg: pages.length * 4096 });

@@ -2,9 +2,9 @@
 
 import { Errno } from '../abi/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/fcntl.ts';
-import { viewOf } from '../abi/struct.ts';
+import { TMPFS_MAGIC } from '../abi/statfs.ts';
 import type { DirectoryOptions } from '../image/directory.ts';
-import { fallocate, fstatfs, pwrite64 } from '../sys/files.ts';
+import { fallocate, fileSystemOf, pwrite64 } from '../sys/files.ts';
 import { syncFileSystem } from '../sys/folder.ts';
 
 export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate' | 'occupy'> = {
@@ -22,20 +22,13 @@ export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate' | 'occupy
    * gives back to its host what is free. In a tmpfs fallocate(2) has done it.
    */
   occupy(fd, size) {
-    const buf = new Uint8Array(SIZEOF_STATFS);
-    fstatfs({ fd, buf });
-    if (viewOf(buf).getUint32(0, true) === TMPFS_MAGIC) return;
+    if (fileSystemOf(fd).f_type === TMPFS_MAGIC) return;
     for (let at = 0; at < size; ) {
       const count = Math.min(ZEROS, size - at);
       at += pwrite64({ fd, buf: zeros().subarray(0, count), count, offset: at });
     }
   },
 };
-
-/** struct statfs of asm-generic/statfs.h; the kind of file system is its first word. */
-const SIZEOF_STATFS = 120;
-/** include/uapi/linux/magic.h */
-const TMPFS_MAGIC = 0x01021994;
 
 const ZEROS = 256 << 10;
 let made: Uint8Array | undefined;

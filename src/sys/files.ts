@@ -8,6 +8,7 @@
 
 import * as abi from '../abi/fcntl.ts';
 import * as statAbi from '../abi/stat.ts';
+import { statfs } from '../abi/statfs.ts';
 import { viewOf } from '../abi/struct.ts';
 import { textOf } from '../abi/text.ts';
 import { cstring, dirfd, flags, hex, input, int, octal, oneOf, output, syscall, word } from './syscall.ts';
@@ -40,7 +41,7 @@ export const lseek = syscall('lseek', 8, { fd: int, offset: int, whence: oneOf(a
 export const fcntl = syscall('fcntl', 72, { fd: int, cmd: oneOf(abi, /^F_(?!SEAL|OWNER|..LCK)/), arg: word });
 export const flock = syscall('flock', 73, { fd: int, operation: flags(abi, /^LOCK_/) });
 export const ioctl = syscall('ioctl', 16, { fd: int, request: hex, arg: word });
-/** @param buf a struct statfs, 120 bytes */
+/** @param buf a struct statfs */
 export const fstatfs = syscall('fstatfs', 138, { fd: int, buf: output });
 export const dup3 = syscall('dup3', 292, { oldfd: int, newfd: int, flags: openFlags });
 /** @param pipefd 8 bytes: the end to read from, the end to write to */
@@ -119,6 +120,21 @@ export function attributes(directory: number, pathname: string, flags = 0): stat
   const mask = statAbi.STATX_BASIC_STATS | statAbi.STATX_BTIME | statAbi.STATX_MNT_ID;
   statx({ dirfd: directory, pathname, flags, mask, statxbuf });
   return statAbi.statx.read(statxbuf);
+}
+
+/** What file system an open file lies in. */
+export function fileSystemOf(fd: number): ReturnType<typeof statfs.read> {
+  const buf = new Uint8Array(statfs.size);
+  fstatfs({ fd, buf });
+  return statfs.read(buf);
+}
+
+/** A pipe. @param flags O_CLOEXEC, O_NONBLOCK */
+export function makePipe(flags: number): { reader: number; writer: number } {
+  const pipefd = new Uint8Array(8);
+  pipe2({ pipefd, flags });
+  const view = viewOf(pipefd);
+  return { reader: view.getInt32(0, true), writer: view.getInt32(4, true) };
 }
 
 /** Where a symbolic link points, also one of /proc/PID; with an empty path the one that `directory` is a descriptor of. */

@@ -5,7 +5,7 @@
 import { spawn } from 'node:child_process';
 import { O_CLOEXEC } from '../abi/fcntl.ts';
 import { append } from '../crash/io/output.ts';
-import { close, pipe2 } from '../sys/files.ts';
+import { close, makePipe } from '../sys/files.ts';
 import { PiecesFile } from './pieces.ts';
 import type { HttpPlace, SshPlace } from './place.ts';
 import * as sftp from './sftp.ts';
@@ -24,8 +24,8 @@ export function openPlace(place: SshPlace | HttpPlace, keys?: Keys, program: str
     place.kind === 'ssh'
       ? ['ssh', ['-s', ...sshArguments(place, keys), 'sftp']]
       : [process.execPath, [...process.execArgv, program, 'hibernate', 'remote']];
-  const [theirs, to] = pipe();
-  const [from, back] = pipe();
+  const { reader: theirs, writer: to } = makePipe(O_CLOEXEC);
+  const { reader: from, writer: back } = makePipe(O_CLOEXEC);
   const child = spawn(command, args, { stdio: [theirs, back, 'inherit'] });
   // Whether it could be started is seen by what it answers.
   child.once('error', () => {});
@@ -103,10 +103,4 @@ export async function serveHttpFile(from: number, to: number): Promise<void> {
       status(sftp.SSH_FX_FAILURE, (error as Error).message);
     }
   }
-}
-
-function pipe(): readonly [read: number, write: number] {
-  const fds = new Int32Array(2);
-  pipe2({ pipefd: new Uint8Array(fds.buffer), flags: O_CLOEXEC });
-  return [fds[0]!, fds[1]!];
 }

@@ -8,6 +8,7 @@
  */
 import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, statfsSync, symlinkSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { RAMFS_MAGIC, TMPFS_MAGIC } from '../abi/statfs.ts';
 import { UnsupportedError } from '../errors.ts';
 import { createDirectory } from '../image/directory.ts';
 import { INFO_FILE } from '../image/info.ts';
@@ -22,8 +23,8 @@ import { spillOf } from './workload.ts';
 /** Where copies go if nothing is said. */
 const SPILL_FOLDER = '/var/lib/tideover/spilled';
 
-/** statfs(2): file systems in memory, which are gone after a reset. */
-const IN_MEMORY: readonly number[] = [0x0102_1994, 0x8584_58f6];
+/** What is in them is gone after a reset. */
+const IN_MEMORY: readonly number[] = [TMPFS_MAGIC, RAMFS_MAGIC];
 
 /** What copies lie in, in a folder that somebody names: what else is there may be called as a tree is. */
 const OWN = 'tideover-spilled';

@@ -12,8 +12,8 @@ import {
 } from '../../abi/fcntl.ts';
 import { MAP_HUGE_SHIFT, MFD_ALLOW_SEALING, MFD_CLOEXEC, MFD_HUGETLB } from '../../abi/mman.ts';
 import type { Statx } from '../../abi/stat.ts';
-import { viewOf } from '../../abi/struct.ts';
-import { attributes, close, fcntl, fstatfs, ftruncate, lseek, openat, readlink } from '../../sys/files.ts';
+import { HUGETLBFS_MAGIC } from '../../abi/statfs.ts';
+import { attributes, close, fcntl, fileSystemOf, ftruncate, lseek, openat, readlink } from '../../sys/files.ts';
 import { memfd_create } from '../../sys/memory.ts';
 import type { Restoring } from '../restoring.ts';
 import type { Saving } from '../saving.ts';
@@ -81,17 +81,10 @@ function saveInode(saving: Saving, at: string, link: string, stat: Statx): numbe
 
 /** MFD_HUGETLB with the size of its pages, of a file of hugetlbfs. */
 function hugeFlags(fd: number): number {
-  const buf = new Uint8Array(SIZEOF_STATFS);
-  fstatfs({ fd, buf });
-  const view = viewOf(buf);
-  if (view.getUint32(0, true) !== HUGETLBFS_MAGIC) return 0;
-  return MFD_HUGETLB | (Math.log2(view.getUint32(8, true)) << MAP_HUGE_SHIFT);
+  const { f_type, f_bsize } = fileSystemOf(fd);
+  if (f_type !== HUGETLBFS_MAGIC) return 0;
+  return MFD_HUGETLB | (Math.log2(f_bsize) << MAP_HUGE_SHIFT);
 }
-
-/** struct statfs of asm-generic/statfs.h: the kind of file system, then the size of its blocks. */
-const SIZEOF_STATFS = 120;
-/** include/uapi/linux/magic.h */
-const HUGETLBFS_MAGIC = 0x958458f6;
 
 function restoreInode(restoring: Restoring, inode_id: number): number {
   return restoring.once(`memfd ${inode_id}`, () => {

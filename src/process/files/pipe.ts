@@ -15,7 +15,7 @@ import { S_IFIFO, S_IFMT } from '../../abi/stat.ts';
 import { UnsupportedError } from '../../errors.ts';
 import type { pipe_data_entry } from '../../image/messages/descriptors.ts';
 import type { Value } from '../../image/proto.ts';
-import { close, fcntl, ioctlInt, openat, pipe2, read, tee, write } from '../../sys/files.ts';
+import { close, fcntl, ioctlInt, makePipe, openat, read, tee, write } from '../../sys/files.ts';
 import { poll } from '../../sys/poll.ts';
 import { type FileKind, type OpenFile, restoreOwner, saveOwner, setStatusFlags } from './file.ts';
 import { openNamed } from './path.ts';
@@ -39,10 +39,7 @@ export const pipe: FileKind = {
   restore(entry, restoring) {
     const { pipe_id, flags, fown } = entry.pipe!;
     const ends = restoring.once(`pipe ${pipe_id}`, () => {
-      const fds = new Uint8Array(8);
-      pipe2({ pipefd: fds, flags: O_CLOEXEC });
-      const view = new DataView(fds.buffer);
-      const [reader, writer] = [view.getInt32(0, true), view.getInt32(4, true)];
+      const { reader, writer } = makePipe(O_CLOEXEC);
       restoreContent(writer, restoring.pipesData.get(pipe_id));
       const free = new Set([reader, writer]);
       restoring.atEnd(() => {
@@ -116,10 +113,7 @@ function saveContent(file: OpenFile, pipe_id: number, into: PipeData[], stopped:
   }
   const flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
   const reader = openat({ dirfd: AT_FDCWD, pathname: `/proc/self/fd/${file.local}`, flags, mode: 0 });
-  const fds = new Uint8Array(8);
-  pipe2({ pipefd: fds, flags: O_CLOEXEC | O_NONBLOCK });
-  const view = new DataView(fds.buffer);
-  const [from, to] = [view.getInt32(0, true), view.getInt32(4, true)];
+  const { reader: from, writer: to } = makePipe(O_CLOEXEC | O_NONBLOCK);
   try {
     fcntl({ fd: to, cmd: F_SETPIPE_SZ, arg: size });
     tee({ fd_in: reader, fd_out: to, len: count, flags: 0 });

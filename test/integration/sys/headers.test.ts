@@ -170,6 +170,7 @@ const headers: readonly Header[] = [
     without: ['SIOCUNIXFILE', 'ICMP_FILTER', 'ICMPV6_FILTER'],
   },
   { module: 'stat', includes: ['linux/stat.h'] },
+  { module: 'statfs', includes: ['asm/statfs.h', 'linux/magic.h'] },
   // include/net/tcp_states.h is the kernel's own; the C library has the states again.
   {
     module: 'tcp',
