@@ -12,7 +12,7 @@ export const arm = command({
       '(vmcore); to ssh: and http: the dump goes as a stream, which tideover crash reads too.',
     'To a block device without a file system they go as a tar archive from its first byte on: tar -xf /dev/X brings them, and ' +
       'tideover crash reads the dump where it is. What was on the device is lost, so it must be zeros or an earlier dump.',
-    'Memory for it is set aside when this kernel starts: crashkernel=192M on its command line.',
+    'Memory for it is set aside when this kernel starts: crashkernel=192M on its command line, 224M where a target is a server.',
     'After --then boot the kernel is started again by kexec, on the memory map that the machine had, and finds what memory preserves ' +
       '(tideover pkram) as it was when the capture kernel was loaded.',
     'With --json: {"kernel", "release", "targets", "reserved", "free", "notes"}; "reserved" and "free" are in bytes.',
