@@ -17,19 +17,19 @@ const POLL_MS = 200;
  * The first block device on which a block is the wanted one.
  *
  * @param at where the block stands on it, in bytes
- * @param seconds to wait for one: USB disks come late @param only a disk or a file, in place of all disks
+ * @param seconds to wait for one: USB disks come late @param among disks or files, as they are then
  */
 export function findDisk(
-  wanted: (block: Uint8Array) => boolean,
+  wanted: (block: Uint8Array, path: string) => boolean,
   at = 0,
   seconds = 0,
-  only?: string,
+  among: () => readonly string[] = allDisks,
 ): string | undefined {
   const end = Date.now() + seconds * 1000;
   for (;;) {
-    for (const path of only === undefined ? allDisks() : [only]) {
+    for (const path of among()) {
       const block = blockAt(path, at);
-      if (block !== undefined && wanted(block)) return path;
+      if (block !== undefined && wanted(block, path)) return path;
     }
     if (Date.now() >= end) return undefined;
     Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, POLL_MS);
@@ -107,7 +107,7 @@ export function forgetDisk(path: string): void {
 /** @throws UnsupportedError where no disk has it */
 export function mustFind(
   what: string,
-  wanted: (block: Uint8Array) => boolean,
+  wanted: Parameters<typeof findDisk>[0],
   extents: Place['extents'],
   seconds: number,
 ): Place {

@@ -7,7 +7,9 @@ import { openFile } from '../crash/io/file.ts';
 import { type Output, writeAt } from '../crash/io/output.ts';
 import type { Reader } from '../crash/io/reader.ts';
 import { UnsupportedError } from '../errors.ts';
+import { blockDevice, numberOf } from '../sys/devices.ts';
 import { type Extent, extentsOf } from '../sys/extents.ts';
+import { type Identity, identityOf } from '../target/identity.ts';
 import { type Remote, readRemote, syncRemote, writeRemote } from '../target/sftp.ts';
 import { DirectFile } from './direct.ts';
 
@@ -31,6 +33,26 @@ export function placeOf(path: string): Place {
   }
   const { device, extents } = extentsOf(path);
   return { path: device, extents };
+}
+
+/** A place as a later boot knows it again, which may call its disk something else. */
+export interface BoundPlace {
+  readonly disk: Identity;
+  readonly extents?: readonly Extent[];
+}
+
+export function boundPlaceOf({ path, extents }: Place): BoundPlace {
+  const number = numberOf(path);
+  if (number === undefined) {
+    throw new UnsupportedError({
+      what: path,
+      why: 'the kernel does not show it as a disk in /sys/class/block',
+      remedy: 'give a disk, a partition, or a file on one',
+    });
+  }
+  const identity = identityOf(blockDevice(number));
+  // What a disk for images holds now is overwritten.
+  return extents === undefined ? { disk: { ...identity, content: undefined } } : { disk: identity, extents };
 }
 
 /** Calls for each part of `length` bytes from `position` that is in one piece. @returns how many bytes there are */

@@ -7,26 +7,27 @@ import { PAGE_SIZE } from '../mem/address.ts';
 import { formatRange, subtract } from '../mem/range.ts';
 import { type Machine as Cpu, readMachine as readCpu } from '../sys/machine.ts';
 import { sync } from '../sys/mount.ts';
+import { findDevice } from '../target/identity.ts';
 import { findDisk } from './disks.ts';
 import { type HelperFiles, helperRequest } from './helper.ts';
 import { type Description, isImage, isUnfinished } from './image.ts';
 import { changedFileSystem } from './marks.ts';
-import { openReader, type Place } from './place.ts';
+import { type BoundPlace, openReader, type Place } from './place.ts';
 import { describeImage } from './restore.ts';
 import { type FoundServer, findServer, isServer, openFromHere } from './server.ts';
 
 /**
  * Resumes; does not return then.
  *
- * @param from disk of the image, or a place on a server; where undefined, it is looked for on all disks. Of a file, where it is, on
- *   whichever disk
+ * @param from disk of the image, or a place on a server, or the disk that setup was given, whatever it is called here; where
+ *   undefined, it is looked for on all disks
  * @param seconds to wait for a disk with one @param sshKey a key without a passphrase
  * @returns where there is nothing to resume: why
  * @throws UnsupportedError where the image does not fit this machine, FormatError where it is damaged. Nothing has changed then.
  */
 export async function resume(
   helper: HelperFiles,
-  from: string | Pick<Place, 'extents'> | undefined,
+  from: string | BoundPlace | undefined,
   seconds: number,
   sshKey: string,
 ): Promise<string> {
@@ -45,17 +46,19 @@ export async function resume(
   }
 }
 
-function loadFromDisk(
-  helper: HelperFiles,
-  from: string | Pick<Place, 'extents'> | undefined,
-  seconds: number,
-): string | undefined {
-  const [only, extents] = typeof from === 'string' ? [from] : [undefined, from?.extents];
+function loadFromDisk(helper: HelperFiles, from: string | BoundPlace | undefined, seconds: number): string | undefined {
+  const [only, bound] = typeof from === 'string' ? [from] : [undefined, from];
+  const among = bound && (() => [findDevice(bound.disk)].filter((path) => path !== undefined));
+  const named = only === undefined ? among : () => [only];
+  const extents = bound?.extents;
   const at = extents?.[0]?.at;
-  const path = findDisk(isImage, at, seconds, only);
+  const path = findDisk(isImage, at, seconds, named);
   if (path !== undefined) return loadRestorer(helper, { path, ...(extents && { extents }) });
-  const cut = findDisk(isUnfinished, at, 0, only);
-  return `there is no image${cut === undefined ? '' : `; saving one to ${cut} was cut off`}`;
+  const cut = findDisk(isUnfinished, at, 0, named);
+  if (cut !== undefined) return `there is no image; saving one to ${cut} was cut off`;
+  const other = bound && extents === undefined ? findDisk(isImage) : undefined;
+  if (other === undefined) return 'there is no image';
+  return `there is no image on the disk that tideover hibernate setup was given; to take the one on ${other}: tideover resume --from ${other}`;
 }
 
 function loadFromServer(helper: HelperFiles, server: FoundServer): string | undefined {

@@ -18,7 +18,7 @@ import { attemptSystemctl, installFiles, runsSystemd } from '../sys/systemd.ts';
 import { knownLosses } from './drivers.ts';
 import { helperEnvironment } from './helper.ts';
 import { savedMemory } from './hibernate.ts';
-import { placeOf } from './place.ts';
+import { boundPlaceOf, placeOf } from './place.ts';
 import { estimateImage, roomIn } from './room.ts';
 
 /** Where the files for the initramfs lie, and where they are in it. */
@@ -116,7 +116,7 @@ export function setUp(
   copyFileSync(file, join(prepared, 'kernel'));
   copyFileSync(packed, join(prepared, 'system'));
   writeFileSync(join(prepared, 'initrd'), initrd, { mode: 0o600 });
-  writeFileSync(join(prepared, 'extents'), JSON.stringify(place.extents ?? null));
+  writeFileSync(join(prepared, 'place'), JSON.stringify(boundPlaceOf(place)));
   writeFileSync(join(prepared, 'sector'), `${(place.extents?.[0]?.at ?? 0) / 512}\n`);
   const missing = hibernationRequirements().filter(({ what, answer }) => what !== HOOKED && answer.answer === 'no');
   const reserve = missing.some(({ what }) => what === RESERVED) && existsSync(join(root, 'etc/default/grub'));
@@ -206,7 +206,7 @@ for d in /sys/class/block/*; do
   mount -t squashfs -o ro,loop $t/system $t/root || exit 0
   u=$t/root/usr
   $u/lib64/ld-linux-x86-64.so.2 --library-path $u/lib/x86_64-linux-gnu:$u/lib64:$u/lib $u/bin/node \\
-    $t/root/opt/tideover/tideover-single.mjs resume --extents $t/extents --kernel $t/kernel --initrd $t/initrd --system $t/system \\
+    $t/root/opt/tideover/tideover-single.mjs resume --place $t/place --kernel $t/kernel --initrd $t/initrd --system $t/system \\
     >/dev/console 2>&1
   umount $t/root
 done

@@ -86,12 +86,31 @@ async function save(order: SaveOrder): Promise<void> {
   goBack(entry);
 }
 
+const described = (disk: Place) => ({ disk, ...describeImage(disk) });
+
+/** The image that was meant: other disks may have images too. @throws UnsupportedError */
+function findImage(id: string, extents: Place['extents']): ReturnType<typeof described> {
+  let found: ReturnType<typeof described> | undefined;
+  const isOurs = (block: Uint8Array, path: string) => {
+    if (!isImage(block)) return false;
+    try {
+      found = described({ path, ...(extents && { extents }) });
+    } catch {
+      // Damaged: the one that was meant was whole a moment ago.
+      return false;
+    }
+    return found.description.id === id;
+  };
+  mustFind('the image', isOurs, extents, DISK_SECONDS);
+  return found!;
+}
+
 async function restore({ id, extents, server }: RestoreOrder): Promise<void> {
   const began = Date.now();
   let tried: Place | undefined;
   try {
-    const disk = server ? (await openFromThere(server)).place : mustFind('the image', isImage, extents, DISK_SECONDS);
-    const { description, state, size } = describeImage(disk);
+    const found = server ? described((await openFromThere(server)).place) : findImage(id, extents);
+    const { disk, description, state, size } = found;
     if (description.id !== id || state !== 'ready') {
       throw new UnsupportedError({
         what: disk.path,

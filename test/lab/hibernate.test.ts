@@ -39,7 +39,12 @@ test('where there is no room it goes on; switched off, it goes on in another mac
     return self;
   });
   const resume = async (vm: Vm) => `tideover resume ${await helper(vm)}`;
-  await goOn(machine, self, resume, async (vm) => {
+  const elsewhere = async (vm: Vm) => {
+    const bound = `echo '{"disk":{"place":"elsewhere"}}' >/tmp/place; ${await resume(vm)} --place /tmp/place`;
+    assert.match(await vm.check(bound, SLOW), /no image on the disk .* was given; to take the one on \/dev\/vdb: /);
+    return resume(vm);
+  };
+  await goOn(machine, self, elsewhere, async (vm) => {
     const shown = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
     assert.equal(shown.state, 'used');
     assert.match(await vm.check(await resume(vm), SLOW), /has been resumed before/);

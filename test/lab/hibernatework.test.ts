@@ -14,7 +14,7 @@ const LONG_MS = 1_500_000;
 const LONG = { timeout: LONG_MS };
 
 /** Of random data in one process. */
-const DATA = 1_300_000_000;
+const DATA = 1_400_000_000;
 
 /** Fills memory with numbers that do not compress, and sums them up when it is asked to. */
 const HOLDER = `

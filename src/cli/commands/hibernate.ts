@@ -1,7 +1,7 @@
 /** Powering the machine off with all that runs on it, and going on after the next boot. */
 import { PartialError, UnsupportedError } from '../../errors.ts';
 import type { HelperFiles } from '../../hibernate/helper.ts';
-import type { Extent } from '../../sys/extents.ts';
+import type { BoundPlace } from '../../hibernate/place.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
 import { UsageError } from '../exit.ts';
 import { byteSize } from '../progress.ts';
@@ -185,12 +185,14 @@ export const resume: Command = command({
     from: {
       long: 'from',
       value: 'PLACE',
-      summary: 'where the image is: a disk, or a server as for hibernate --to; without it, all disks are looked at',
+      summary: 'where the image is: a disk, or a server as for hibernate --to',
     },
-    extents: {
-      long: 'extents',
+    place: {
+      long: 'place',
       value: 'FILE',
-      summary: 'where the file for images lies on its disk, as tideover hibernate setup has written it',
+      summary:
+        'the disk, or file on one, that tideover hibernate setup was given, as it has written it down; without --from and ' +
+        '--place, all disks are looked at',
     },
     wait: { long: 'wait', value: 'SECONDS', summary: 'how long to wait for a disk with an image; by default 0' },
     ...helperFlags,
@@ -205,8 +207,8 @@ export const resume: Command = command({
     if (!Number.isInteger(seconds) || seconds < 0)
       throw new UsageError(`--wait: '${flags.wait}' is no number of seconds`);
     const { resume: run } = await import('../../hibernate/resume.ts');
-    const extents = flags.extents === undefined ? undefined : await extentsIn(flags.extents);
-    const why = await run(helperOf(flags), flags.from ?? (extents && { extents }), seconds, flags.sshKey ?? SSH_KEY);
+    const from = flags.from ?? (flags.place === undefined ? undefined : await placeIn(flags.place));
+    const why = await run(helperOf(flags), from, seconds, flags.sshKey ?? SSH_KEY);
     return { json: { resumed: false, why }, text: () => [`nothing to resume: ${why}`] };
   },
 });
@@ -233,10 +235,9 @@ export const krestore: Command = command({
   },
 });
 
-/** undefined where the image has a disk of its own. */
-async function extentsIn(file: string): Promise<readonly Extent[] | undefined> {
+async function placeIn(file: string): Promise<BoundPlace> {
   const { readFileSync } = await import('node:fs');
-  return (JSON.parse(readFileSync(file, 'utf8')) as Extent[] | null) ?? undefined;
+  return JSON.parse(readFileSync(file, 'utf8')) as BoundPlace;
 }
 
 function helperOf({ kernel, initrd, system, append }: FlagValues<typeof helperFlags>): HelperFiles {

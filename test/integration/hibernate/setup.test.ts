@@ -3,9 +3,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, truncateSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
+import { type BoundPlace, boundPlaceOf } from '../../../src/hibernate/place.ts';
 import { setUp } from '../../../src/hibernate/setup.ts';
 import { readMachine } from '../../../src/kexec/machine.ts';
+import { findDevice } from '../../../src/target/identity.ts';
 import { bzImage } from '../../unit/kexec/images.ts';
 import { rootTest } from '../root.ts';
 
@@ -17,7 +19,12 @@ rootTest('setup writes what initramfs-tools, systemd and GRUB read, and says wha
   for (const name of ['kernel', 'system', 'disk']) writeFileSync(at(name), name);
   writeFileSync(at('kernel'), bzImage());
   truncateSync(at('disk'), 8 << 20);
-  const device = run('losetup', '--find', '--show', at('disk'));
+  writeFileSync(at('larger'), '');
+  truncateSync(at('larger'), 9 << 20);
+  const [device, other] = ['disk', 'larger'].map((name) => run('losetup', '--find', '--show', at(name))) as [
+    string,
+    string,
+  ];
   const root = at('root');
   const set = () => setUp(device, '/opt/tideover/bin/tideover', { kernel: at('kernel'), system: at('system'), root });
   try {
@@ -45,9 +52,13 @@ rootTest('setup writes what initramfs-tools, systemd and GRUB read, and says wha
     assert.ok(readFileSync(prepared('system')).equals(readFileSync(at('system'))));
     assert.equal(statSync(prepared('initrd')).mode & 0o777, 0o600);
     assert.equal(readFileSync(prepared('sector'), 'utf8'), '0\n');
-    assert.equal(readFileSync(prepared('extents'), 'utf8'), 'null');
+    const bound: BoundPlace = JSON.parse(readFileSync(prepared('place'), 'utf8'));
+    assert.equal(bound.extents, undefined);
+    const names = [other, device].map((path) => basename(path));
+    assert.equal(findDevice(bound.disk, names), device);
+    assert.equal(findDevice(boundPlaceOf({ path: other }).disk, names), other);
   } finally {
-    run('losetup', '--detach', device);
+    run('losetup', '--detach', device, other);
     rmSync(folder, { recursive: true });
   }
 });
