@@ -1,5 +1,6 @@
 /** In a kernel that has booted as always, before file systems are mounted: looks for an image and starts what restores it. */
 import { UnsupportedError } from '../errors.ts';
+import { isInstruction } from '../image/info.ts';
 import { planInRegion } from '../kexec/jump.ts';
 import { load, requireKexecLoad, start, unload } from '../kexec/load.ts';
 import { type Machine, readMachine } from '../kexec/machine.ts';
@@ -110,10 +111,20 @@ function loadRestorer(helper: HelperFiles, place: Place, server?: FoundServer): 
 }
 
 /** Why an image cannot be put into this machine, or undefined where it can. */
-export function misfitOf(saved: Description, machine: Machine, { cpu }: Pick<Cpu, 'cpu'>): string | undefined {
+export function misfitOf(
+  saved: Description,
+  machine: Machine,
+  { cpu, kernel }: Pick<Cpu, 'cpu' | 'kernel'>,
+): string | undefined {
   if (cpu.vendor !== saved.cpu.vendor || cpu.model !== saved.cpu.model) {
     return `it was saved on a ${saved.cpu.model}, and this is a ${cpu.model}`;
   }
+  // Kernels keep instructions from programs, each in its own way: where this is another one, the one that restores looks at them.
+  const isSameKernel = kernel.release === saved.saver;
+  const missing = saved.cpu.features.find(
+    (each) => isSameKernel && isInstruction(each) && !cpu.features.includes(each),
+  );
+  if (missing !== undefined) return `the processor no longer has ${missing}`;
   const [stray] = subtract(saved.firmware, machine.firmware);
   const map = (entries: Description['firmware']) => entries.map((each) => `${formatRange(each)} ${each.type}`);
   const [was, is] = [map(saved.firmware), map(machine.firmware)];

@@ -84,7 +84,7 @@ export function incompatibilities(info: ImageInfo, here: Pick<ImageInfo, 'machin
  * Features that stand for instructions. The others in /proc/cpuinfo are the kernel's doing and business, with names that come
  * and go between kernels: they say nothing to a program.
  */
-function isInstruction(feature: string): boolean {
+export function isInstruction(feature: string): boolean {
   return INSTRUCTIONS.has(feature) || /^(avx|amx|sse|sha|bmi)/.test(feature);
 }
 

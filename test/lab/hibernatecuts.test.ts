@@ -12,6 +12,7 @@ import { openImage } from '../../src/hibernate/image.ts';
 import {
   checkFileSystem,
   checkWork,
+  ended,
   GOES_ON,
   helper,
   hibernate,
@@ -159,9 +160,11 @@ if (process.env.TIDEOVER_FULL) {
         damaged(image, headSize + 600),
         damaged(image, headSize + 30_000),
       ]);
-      const chosen = [...cuts, ...used, ...bad];
+      const fits = kept(copyOf(before.image));
+      const chosen = [...cuts, ...used, ...bad, fits];
       const untouched = chosen.map((each) => kept(copyOf(each)));
-      await inMachine({ ...machine, disks: [...chosen, kernels] }, async (vm) => {
+      const otherProcessor = ['-cpu', 'max,-rdseed'];
+      await inMachine({ ...machine, disks: [...chosen, kernels], extraArguments: otherProcessor }, async (vm) => {
         const options = await helper(vm);
         for (const [i, each] of chosen.entries()) {
           const state = imageOn(each)?.state;
@@ -169,6 +172,7 @@ if (process.env.TIDEOVER_FULL) {
           const said = `${stdout}${stderr}`.trim();
           context.diagnostic(`${i} ${state}: ${status} ${said}`);
           if (bad.includes(each)) assert.equal(status, 5);
+          else if (each === fits) assert.match(said, /the processor no longer has rdseed/);
           else assert.match(said, state === 'used' ? /has been resumed before/ : /was cut off|there is no image/);
         }
       });
@@ -187,6 +191,28 @@ if (process.env.TIDEOVER_FULL) {
       });
     } finally {
       for (const each of copies) each.remove();
+    }
+  });
+
+  test('the disk is pulled while it is saved to: the machine goes on, and says why', async () => {
+    using disks = newDisks();
+    const usb = emptyDisk(2 ** 31);
+    const stick = ['-drive', `file=${usb.path},format=raw,if=none,id=usb`, '-device', 'usb-storage,drive=usb,id=stick'];
+    try {
+      await inMachine({ ...machineOf(disks), extraArguments: ['-device', 'qemu-xhci', ...stick] }, async (vm) => {
+        await startWork(vm);
+        const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
+        await vm.qmp('block_set_io_throttle', { device: 'usb', bps: 5e6, ...none });
+        const since = vm.console.text.length;
+        await hibernate(vm, `--to /dev/sda ${QUICK}`, /tideover: \d+% saved/);
+        await vm.qmp('device_del', { id: 'stick' });
+        await vm.waitFor(GOES_ON, NEXT_KERNEL_MS, since);
+        assert.match((await ended(vm, 1)).error!.message, /goes on: E(IO|NODEV|NXIO)\b/);
+        assert.match(await vm.check('dmesg'), /tideover: this machine goes on: failed: E/);
+        await checkWork(vm);
+      });
+    } finally {
+      usb.remove();
     }
   });
 

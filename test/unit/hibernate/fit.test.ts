@@ -20,8 +20,9 @@ const firmware = [
   { start: 4096 * MB, end: 5120 * MB, type: 1 },
 ];
 const machine = { firmware, fiveLevel: false } as unknown as Machine;
-const cpu = { vendor: 'AuthenticAMD', model: 'a processor', features: [] };
-const saved = { firmware, fiveLevel: false, cpu: { ...cpu, count: 2 } } as unknown as Description;
+const cpu = { vendor: 'AuthenticAMD', model: 'a processor', features: ['avx', 'pti'] };
+const kernel = { release: '6.12' } as Parameters<typeof misfitOf>[2]['kernel'];
+const saved = { firmware, fiveLevel: false, cpu: { ...cpu, count: 2 }, saver: '6.12' } as unknown as Description;
 
 test('all RAM is saved but the first megabyte and the region, in whole pages', () => {
   assert.deepEqual(savedMemory(machine, { start: 64 * MB, end: 128 * MB }), [
@@ -32,14 +33,18 @@ test('all RAM is saved but the first megabyte and the region, in whole pages', (
 });
 
 test('an image fits the machine that it was saved on, and no other', () => {
-  assert.equal(misfitOf(saved, machine, { cpu }), undefined);
-  assert.match(misfitOf(saved, machine, { cpu: { ...cpu, model: 'another' } })!, /a processor.*another/);
-  assert.match(misfitOf(saved, { ...machine, fiveLevel: true }, { cpu })!, /5 levels here, and had 4/);
+  assert.equal(misfitOf(saved, machine, { cpu, kernel }), undefined);
+  assert.match(misfitOf(saved, machine, { cpu: { ...cpu, model: 'another' }, kernel })!, /a processor.*another/);
+  assert.match(misfitOf(saved, { ...machine, fiveLevel: true }, { cpu, kernel })!, /5 levels here, and had 4/);
+  const without = { ...cpu, features: ['pti'] };
+  assert.match(misfitOf(saved, machine, { cpu: without, kernel })!, /no longer has avx/);
+  assert.equal(misfitOf(saved, machine, { cpu: without, kernel: { ...kernel, release: '6.13' } }), undefined);
+  assert.equal(misfitOf(saved, machine, { cpu: { ...cpu, features: ['avx'] }, kernel }), undefined);
   const less = firmware.slice(0, 3);
-  assert.match(misfitOf(saved, { ...machine, firmware: less }, { cpu })!, /0x100000000-0x13fffffff 1/);
-  assert.match(misfitOf({ ...saved, firmware: less }, machine, { cpu })!, /0x100000000-0x13fffffff 1/);
+  assert.match(misfitOf(saved, { ...machine, firmware: less }, { cpu, kernel })!, /0x100000000-0x13fffffff 1/);
+  assert.match(misfitOf({ ...saved, firmware: less }, machine, { cpu, kernel })!, /0x100000000-0x13fffffff 1/);
   const other = firmware.with(1, { ...firmware[1]!, type: 4 });
-  assert.match(misfitOf(saved, { ...machine, firmware: other }, { cpu })!, /0x9fc00-0x9ffff 2/);
+  assert.match(misfitOf(saved, { ...machine, firmware: other }, { cpu, kernel })!, /0x9fc00-0x9ffff 2/);
 });
 
 test('the scripts of the initramfs are scripts, and ask for nothing before them', () => {
