@@ -229,9 +229,7 @@ async function fillMore(vm: Vm): Promise<void> {
 }
 
 async function limit(vm: Vm, bps: number): Promise<void> {
-  if (!isEmulated) return;
-  const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
-  await vm.qmp('block_set_io_throttle', { device: 'disk0', bps, ...none });
+  if (isEmulated) await vm.limitDisk('disk0', bps);
 }
 
 /** In MB/s, past the page cache. */

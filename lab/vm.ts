@@ -144,6 +144,12 @@ export class Vm {
     return this.#qmp.command(command, args);
   }
 
+  /** Bytes per second that a disk reads and writes; 0 for no limit. @param name of its -drive: disk0 is the first of `disks` */
+  async limitDisk(name: string, bps: number): Promise<void> {
+    const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
+    await this.qmp('block_set_io_throttle', { device: name, bps, ...none });
+  }
+
   /** QEMU's events so far: SHUTDOWN, RESET, GUEST_PANICKED, ... */
   get events(): Qmp['events'] {
     return this.#qmp.events;

@@ -29,7 +29,9 @@ import {
 } from './hibernating.ts';
 import { KERNELS, mountKernels } from './next-kernels.ts';
 
-const CUTS = 10;
+const CUTS = 20;
+/** Bytes per second: saving some 300 MB takes long enough for as many cuts, however quick the machine is. */
+const SLOW_DISK = 20e6;
 
 /** What stands on a disk when the machine stops. */
 function copyOf(disk: OwnDisk): OwnDisk {
@@ -47,7 +49,7 @@ async function cutsUntil(vm: Vm, end: RegExp, look: () => string): Promise<strin
   });
   const found: string[] = [];
   while (!over) {
-    await Promise.race([setTimeout(Math.random() * 1500), ended]);
+    await Promise.race([setTimeout(Math.random() * 700), ended]);
     if (over) break;
     // Nothing is on its way to a disk then; what has not been written yet is not in the file.
     await vm.qmp('stop');
@@ -97,6 +99,7 @@ if (process.env.TIDEOVER_FULL) {
     try {
       const { self, cuts, states } = await inMachine(machine, async (vm) => {
         await startWork(vm);
+        await vm.limitDisk('disk1', SLOW_DISK);
         await hibernate(vm, `--to /dev/vdb ${QUICK}`, /tideover: saving/);
         const cuts: OwnDisk[] = [];
         const states = await cutsUntil(vm, SAVED, () => {
@@ -124,8 +127,9 @@ if (process.env.TIDEOVER_FULL) {
       const disk = first.disks[1] as OwnDisk;
       const restoring = await inMachine(first, async (vm) => {
         void vm.run(`tideover resume ${await helper(vm)}`).catch(() => {});
+        await vm.limitDisk('disk1', SLOW_DISK);
         await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
-        await setTimeout(Math.random() * 3000);
+        await setTimeout(Math.random() * 8000);
         return imageOn(disk)?.state;
       });
       context.diagnostic(`cut for good while restoring: ${restoring}`);
@@ -133,6 +137,7 @@ if (process.env.TIDEOVER_FULL) {
       const used: OwnDisk[] = [];
       const after = await inMachine(first, async (vm) => {
         const began = vm.agent.greeting;
+        await vm.limitDisk('disk1', SLOW_DISK);
         void vm.run(`tideover resume ${await helper(vm)}`, SLOW).catch(() => {});
         await vm.waitFor(/tideover: restoring/, NEXT_KERNEL_MS);
         const states = await cutsUntil(vm, GOES_ON, () => {
@@ -201,8 +206,7 @@ if (process.env.TIDEOVER_FULL) {
     try {
       await inMachine({ ...machineOf(disks), extraArguments: ['-device', 'qemu-xhci', ...stick] }, async (vm) => {
         await startWork(vm);
-        const none = { bps_rd: 0, bps_wr: 0, iops: 0, iops_rd: 0, iops_wr: 0 };
-        await vm.qmp('block_set_io_throttle', { device: 'usb', bps: 5e6, ...none });
+        await vm.limitDisk('usb', SLOW_DISK);
         const since = vm.console.text.length;
         await hibernate(vm, `--to /dev/sda ${QUICK}`, /tideover: \d+% saved/);
         await vm.qmp('device_del', { id: 'stick' });
