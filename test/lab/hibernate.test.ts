@@ -47,6 +47,10 @@ test('where there is no room it goes on; switched off, it goes on in another mac
   await goOn(machine, self, elsewhere, async (vm) => {
     const shown = JSON.parse(await vm.check('tideover image show /dev/vdb --json', SLOW));
     assert.equal(shown.state, 'used');
+    const { zero, cache, cachePrivate, user, free, kernel, total } = shown.usage;
+    assert.equal(zero + cache + cachePrivate + user + free + kernel, total);
+    assert.ok(cache * 4096 > 64e6, 'what is in /tmp is page cache');
+    assert.ok(user * 4096 > 4e6 && kernel * 4096 > 4e6, JSON.stringify(shown.usage));
     assert.match(await vm.check(await resume(vm), SLOW), /has been resumed before/);
   });
 });
