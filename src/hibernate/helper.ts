@@ -10,6 +10,7 @@ import { blockDevice, deviceChain, lowerDevices, numberOf } from '../sys/devices
 import { fiveLevelPaging } from '../sys/firmware.ts';
 import { readMachine } from '../sys/machine.ts';
 import { readProcText } from '../sys/proc.ts';
+import { mapFile } from '../sys/region.ts';
 import type { Needs } from '../target/place.ts';
 import { type Order, orderArchive } from './order.ts';
 
@@ -34,7 +35,7 @@ export function helperRequest(files: HelperFiles, at: string | Needs, order: Ord
   const image = readKernel(files.kernel ?? `/boot/vmlinuz-${readMachine().kernel.release}`);
   const [release] = image.version.split(' ');
   const made = files.initrds.length === 0 ? helperEnvironment(release!, at, files.system) : undefined;
-  const pram = made === undefined ? files.system && readFileSync(files.system) : made.pram;
+  const pram = made === undefined ? files.system && mapFile(files.system) : made.pram;
   const archives = made === undefined ? files.initrds.map((path) => readFileSync(path)) : [made.initrd];
   return {
     image,

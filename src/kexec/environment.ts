@@ -11,7 +11,6 @@
  *
  * When the program ends, so does /init, and the kernel panics; with panic= on its command line it starts the machine again.
  */
-import { readFileSync } from 'node:fs';
 import { AT_FDCWD, O_RDWR } from '../abi/fcntl.ts';
 import { LOOP_CTL_ADD, LOOP_SET_FD } from '../abi/loop.ts';
 import { MS_RDONLY } from '../abi/mount.ts';
@@ -19,6 +18,7 @@ import { NR } from '../abi/unistd.ts';
 import { batchProgram, type Call } from '../asm/program.ts';
 import { UnsupportedError } from '../errors.ts';
 import { type KernelModules, loadOrderOf, moduleBytes, moduleName, readKernelModules } from '../sys/modules.ts';
+import { mapFile } from '../sys/region.ts';
 import { type CpioEntry, cpio } from './cpio.ts';
 import { BUNDLE, NODE } from './system.ts';
 
@@ -64,7 +64,7 @@ const BY_LOOP = ['loop', 'squashfs'];
 /** @throws UnsupportedError that names a module which the kernel does not have */
 export function environment(request: EnvironmentRequest): Environment {
   const modules = readKernelModules(request.release);
-  const system = readFileSync(request.system);
+  const system = mapFile(request.system);
   const inPlace = modules === undefined || has(modules, IN_PLACE);
   const order = modules === undefined ? [] : orderOf(modules, inPlace ? IN_PLACE : BY_LOOP, request);
   const folder = (name: string): CpioEntry => ({ name, mode: 0o40755 });

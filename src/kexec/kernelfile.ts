@@ -1,13 +1,13 @@
 /** A kernel from a file, whichever of the formats it has. */
-import { readFileSync } from 'node:fs';
 import { FormatError } from '../errors.ts';
 import { isElf } from '../mem/elf.ts';
+import { mapFile } from '../sys/region.ts';
 import { type BootImage, isBzImage, readBzImage } from './bootimage.ts';
 import { readVmlinux } from './vmlinux.ts';
 
 /** @throws FormatError (damaged, or no kernel), UnsupportedError (a kernel that cannot be loaded), and what reading throws */
 export function readKernel(path: string): BootImage {
-  const bytes = readFileSync(path);
+  const bytes = Buffer.from(mapFile(path).buffer);
   if (isBzImage(bytes)) return readBzImage(bytes, path);
   if (isElf(bytes)) return readVmlinux(bytes, path);
   const found =

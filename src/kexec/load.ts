@@ -10,7 +10,7 @@ import type { Answer } from '../sys/probe/answer.ts';
 import { kexecLoad, kexecSetting, lockdown } from '../sys/probe/kexec.ts';
 import { readProcText } from '../sys/proc.ts';
 import { reboot } from '../sys/reboot.ts';
-import { Region } from '../sys/region.ts';
+import { addressOf } from '../sys/syscall.ts';
 import type { Plan } from './plan.ts';
 
 /**
@@ -56,24 +56,12 @@ function refuse(what: string, { answer, reason, remedy = '' }: Answer): void {
 export function load({ segments, entry }: Pick<Plan, 'segments' | 'entry'>, flags = 0): void {
   if (segments.length > KEXEC_SEGMENT_MAX) throw new RangeError(`${segments.length} segments`);
   const records = new Uint8Array(segments.length * kexec_segment.size);
-  // The kernel reads the contents from addresses: they are copied to where they have one.
-  const offsets: number[] = [];
-  let length = 0;
-  for (const { bytes } of segments) {
-    offsets.push(length);
-    length += Math.ceil(bytes.length / 4096) * 4096;
+  // Read from where they are: a machine that is full has no room for them twice.
+  for (const [i, { bytes, start, size }] of segments.entries()) {
+    const buf = bytes.length === 0 ? 0 : addressOf(bytes);
+    kexec_segment.write({ buf, bufsz: bytes.length, mem: start, memsz: size }, records, i * kexec_segment.size);
   }
-  const memory = new Region(Math.max(length, 4096));
-  try {
-    for (const [i, { bytes, start, size }] of segments.entries()) {
-      memory.bytes.set(bytes, offsets[i]!);
-      const buf = bytes.length === 0 ? 0 : memory.address + offsets[i]!;
-      kexec_segment.write({ buf, bufsz: bytes.length, mem: start, memsz: size }, records, i * kexec_segment.size);
-    }
-    kexec_load({ entry, nr_segments: segments.length, segments: records, flags: KEXEC_ARCH_X86_64 | flags });
-  } finally {
-    memory[Symbol.dispose]();
-  }
+  kexec_load({ entry, nr_segments: segments.length, segments: records, flags: KEXEC_ARCH_X86_64 | flags });
 }
 
 /** Drops what is loaded, for a reboot or for a crash. */

@@ -3,6 +3,7 @@
  * move or lie anywhere; what a system call is to read or fill at a known place, in megabytes or over several calls,
  * lies in a Region.
  */
+import { closeSync, fstatSync, openSync } from 'node:fs';
 import { MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, PROT_WRITE } from '../abi/mman.ts';
 import { mmap, mprotect, munmap } from './memory.ts';
 import { type Address, callableAt, type NativeFunction, viewMemory } from './syscall.ts';
@@ -48,4 +49,19 @@ export function mapCode(code: Uint8Array, parameters: number): { address: Addres
   region.bytes.set(code);
   mprotect({ addr: region.address, len: region.size, prot: PROT_READ | PROT_EXEC });
   return { address: region.address, call: callableAt(region.address, parameters) };
+}
+
+/**
+ * What a file holds, for the life of the process: memory of the page cache, which the kernel takes back where it needs some.
+ * @throws the system's errors
+ */
+export function mapFile(path: string): Uint8Array {
+  const fd = openSync(path, 'r');
+  try {
+    const length = fstatSync(fd).size;
+    if (length === 0) return new Uint8Array();
+    return viewMemory(mmap({ addr: 0, length, prot: PROT_READ, flags: MAP_PRIVATE, fd, offset: 0 }), length);
+  } finally {
+    closeSync(fd);
+  }
 }

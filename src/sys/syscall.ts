@@ -234,6 +234,7 @@ interface Koffi {
   /** null: all that the process has loaded, as dlsym(3) finds it */
   load(path: string | null): { func(signature: string): NativeFunction; symbol(name: string, type: 'void'): bigint };
   view(at: bigint, length: number): ArrayBuffer;
+  address(bytes: Uint8Array): bigint;
   proto(signature: string): unknown;
   decode(at: bigint, type: unknown): NativeFunction;
 }
@@ -337,6 +338,12 @@ const prototypes = new Map<string, unknown>();
 export function viewMemory(at: Address, length: number): Uint8Array {
   native ??= loadNative();
   return new Uint8Array(native.koffi.view(BigInt(at), length));
+}
+
+/** Where bytes of JavaScript's lie. They stay there as long as somebody has them: asked for, V8 takes them off its own heap. */
+export function addressOf(bytes: Uint8Array): Address {
+  native ??= loadNative();
+  return Number(native.koffi.address(bytes));
 }
 
 /** A callable for machine code at an address, after the C convention with 64-bit integers. */

@@ -38,6 +38,7 @@ async function startServices(vm: Vm): Promise<void> {
     vm.check(`mkdir -p $(dirname ${path}); cat >${path}; chmod 755 ${path}`, { input });
   await vm.check('mkfs.ext4 -q /dev/vdb && mkdir -p /mnt/own && mount /dev/vdb /mnt/own', LONG);
   await put('/run/holder.js', HOLDER);
+  await vm.check('for d in /etc/postgresql/*/main/conf.d; do echo shared_buffers=16MB >$d/lab.conf; done', LONG);
   await vm.check('systemd-run -q --unit=holder node /run/holder.js; systemctl start redis-server postgresql', LONG);
   await put('/etc/systemd/system-sleep/note', HOOK);
   await put('/etc/systemd/system/on-sleep.service', ON_SLEEP);
