@@ -37,6 +37,8 @@ export interface RestoreOptions extends RestoreMountOptions {
   /** They go on stopped, as by SIGSTOP. */
   readonly stopped: boolean;
   readonly shellJob: boolean;
+  /** Whether files on disks must be the very ones that they were, and nobody have written to them since. */
+  readonly sameFiles?: boolean | undefined;
   /** They stay in the control groups of this process. */
   readonly ignoreCgroups?: boolean | undefined;
   readonly groups?: GroupOptions | undefined;
@@ -75,7 +77,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
   acceptImage(store, tree, options.shellJob);
-  const how = { connections: options.connections ?? 'kept', shellJob: options.shellJob };
+  const { connections = 'kept', shellJob, sameFiles = false } = options;
+  const how = { connections, shellJob, sameFiles };
   const restoring = new Restoring(store, tree, how, options.inherited);
   const made: Made[] = [];
   const groupsMade: string[] = [];

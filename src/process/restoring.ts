@@ -41,6 +41,8 @@ export class Restoring {
   readonly connections: 'kept' | 'closed';
   /** The terminal of tideover may stand for one from outside of the tree. */
   readonly shellJob: boolean;
+  /** Files on disks are to be the very ones that they were, as they were left. */
+  readonly sameFiles: boolean;
   readonly terminals: readonly TtyInfo[];
   /** What a process of the image opened as /dev/tty, by the id of the file. */
   readonly controlling = new Map<number, number>();
@@ -69,12 +71,13 @@ export class Restoring {
   constructor(
     store: ImageStore,
     tree: ImageTree,
-    { connections, shellJob }: Pick<Restoring, 'connections' | 'shellJob'>,
+    { connections, shellJob, sameFiles }: Pick<Restoring, 'connections' | 'shellJob' | 'sameFiles'>,
     inherited: Inherited = new Map(),
   ) {
     this.#inherited = inherited;
     this.connections = connections;
     this.shellJob = shellJob;
+    this.sameFiles = sameFiles;
     this.#store = store;
     this.tree = tree;
     this.memfds = tree.memfds;

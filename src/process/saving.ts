@@ -14,6 +14,7 @@ import type { Value } from '../image/proto.ts';
 import { attributes, close, linkat, openat, pread64, readlink } from '../sys/files.ts';
 import type { FileEntry } from './files/file.ts';
 import { dataRanges } from './files/holes.ts';
+import { Disks } from './files/identity.ts';
 import type { Ring } from './files/io_uring.ts';
 import type { FileLock } from './files/locks.ts';
 import { Connections, type TcpStream } from './files/tcp.ts';
@@ -128,6 +129,7 @@ export class Saving {
   readonly #links: string[] = [];
   readonly #made = new Map<string, unknown>();
   readonly #paths = new Map<string, number>();
+  readonly #disks = new Disks();
   #lastId = 0;
   #mounts: SavedMounts | undefined;
 
@@ -199,7 +201,9 @@ export class Saving {
     const mode = stat.stx_mode & S_IFMT;
     const mnt_id = this.mounts === undefined ? NOWHERE : (mount ?? Number(stat.stx_mnt_id));
     const reg: Regular = { ...entry, name, mnt_id, mode: stat.stx_mode, build_id: [] };
-    return mode === S_IFREG ? { ...reg, size: stat.stx_size } : reg;
+    if (mode !== S_IFREG) return reg;
+    const identity = mount === undefined ? undefined : this.#disks.identityOf(file.at, stat);
+    return { ...reg, size: stat.stx_size, ...(identity !== undefined && { identity }) };
   }
 
   /** A tree in its own mount namespace may have been given files of outside: they are in none of its mounts. */

@@ -50,7 +50,7 @@ export interface Restored {
  */
 export function restoreInTurn(
   image: ImageStore,
-  options: Omit<RestoreOptions, 'note' | 'lazyPages'>,
+  options: Omit<RestoreOptions, 'note' | 'lazyPages' | 'sameFiles'>,
   how: {
     readonly turn: Turn;
     readonly name: string;
@@ -67,7 +67,7 @@ export function restoreInTurn(
   if (program !== undefined && memoryIn(image) >= LARGE) {
     const socket = startBringing(program, how);
     try {
-      const { pid } = restore(image, { ...options, note: turn.noteOfLater, lazyPages: socket });
+      const { pid } = restore(image, { ...options, sameFiles: true, note: turn.noteOfLater, lazyPages: socket });
       tell(socket, GONE_ON);
       // It outlives this kernel, and would have the tree go on once more. The node is needed until all is there.
       if (how.where.kind === 'node') dropSpilled(how.name);
@@ -79,7 +79,7 @@ export function restoreInTurn(
       closeSync(socket);
     }
   }
-  return { pid: restore(image, { ...options, note: turn.note }).pid, later: false };
+  return { pid: restore(image, { ...options, sameFiles: true, note: turn.note }).pid, later: false };
 }
 
 /** Bytes of memory in an image and those on which it builds. */

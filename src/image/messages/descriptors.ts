@@ -1,5 +1,5 @@
 /** Open files that are neither sockets nor devices of the network: paths, pipes, events, watches. */
-import { bool, enumeration, i32, message, repeated, required, s32, string, u32, u64, u64n } from '../proto.ts';
+import { bool, enumeration, i32, i64n, message, repeated, required, s32, string, u32, u64, u64n } from '../proto.ts';
 
 /** fcntl(2) F_SETOWN and F_SETSIG. */
 export const fown_entry = message('fown_entry', {
@@ -11,6 +11,14 @@ export const fown_entry = message('fown_entry', {
 });
 
 /** A regular file, directory or device by path. mnt_id -1: the one mount namespace of the image. */
+/** Of a file on a disk: by what it is known to be the very same one, as it was left. */
+export const file_identity_entry = message('file_identity_entry', {
+  mtime_sec: [1, i64n, required],
+  mtime_nsec: [2, u32, required],
+  /** Where it outlives a mount. */
+  ino: [3, u64],
+});
+
 export const reg_file_entry = message('reg_file_entry', {
   id: [1, u32, required],
   flags: [2, u32, required],
@@ -25,6 +33,8 @@ export const reg_file_entry = message('reg_file_entry', {
   checksum: [12, u32],
   checksum_config: [13, u32],
   checksum_parameter: [14, u32],
+  /** Our own field. */
+  identity: [1000, file_identity_entry],
 });
 
 /** A file that a plugin takes care of. */

@@ -6,6 +6,7 @@ import { S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, type Statx } from '../../ab
 import { UnsupportedError } from '../../errors.ts';
 import { attributes, lseek, openat, openat2, readlink } from '../../sys/files.ts';
 import { type FileKind, KEPT_FLAGS, type OpenFile, restoreOwner, saveOwner } from './file.ts';
+import { whyOther } from './identity.ts';
 
 /** null, zero, full, random, urandom: Documentation/admin-guide/devices.txt. */
 const MEMORY_MAJOR = 1;
@@ -50,6 +51,8 @@ export const path: FileKind = {
     if (reg.size !== undefined && reg.size !== stat.stx_size && (stat.stx_mode & S_IFMT) === S_IFREG) {
       throw changed(pathname, `it had ${reg.size} bytes and has ${stat.stx_size} now`);
     }
+    const other = restoring.sameFiles && reg.identity !== undefined ? whyOther(reg.identity, stat) : undefined;
+    if (other !== undefined) throw changed(pathname, other, '; tideover restore takes it as it is');
     if (reg.pos !== 0) lseek({ fd, offset: reg.pos, whence: fcntl.SEEK_SET });
     restoreOwner(restoring, fd, reg.fown);
     return fd;
@@ -114,10 +117,10 @@ function checkType({ mode }: { readonly mode?: number | undefined }, pathname: s
   throw changed(pathname, 'it is of another type now');
 }
 
-function changed(pathname: string, why: string): UnsupportedError {
+function changed(pathname: string, why: string, more = ''): UnsupportedError {
   return new UnsupportedError({
     what: `file ${pathname}`,
     why: `${why}, so that the process would not find what it left`,
-    remedy: 'put the file back as it was when the image was made',
+    remedy: `put the file back as it was when the image was made${more}`,
   });
 }

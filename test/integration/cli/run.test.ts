@@ -10,6 +10,7 @@ import {
   readdirSync,
   readFileSync,
   rmSync,
+  statSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -235,7 +236,15 @@ test('a checkpoint that cannot be restored: fail, or start anew and leave it alo
   work.done('run', '-d', work.name, '--', 'sh', '-c', COUNTER);
   await work.says(/\n3\n/);
   await work.save();
-  appendFileSync(logOf(work.name), 'somebody else wrote into it\n');
+  const log = logOf(work.name);
+  const left = statSync(log, { bigint: true });
+  // In its place, as large as it was: what a process has read of it may be otherwise now.
+  writeFileSync(log, readFileSync(log));
+  const written = work.tideover('run', '-d', work.name, '--on-failure', 'fail', '--', 'true');
+  assert.equal(written.status, 3);
+  assert.match(written.stderr, /file .*: it was written to since: last at 2.*; tideover restore takes it as it is/);
+  assert.equal(statSync(log, { bigint: true }).ino, left.ino);
+  appendFileSync(log, 'somebody else wrote into it\n');
   const failed = work.tideover('run', '-d', work.name, '--on-failure', 'fail', '--', 'true');
   assert.equal(failed.status, 3);
   assert.match(failed.stderr, /bytes and has/);
