@@ -38,6 +38,8 @@ const program = (name: string) => `/var/${name}/ld-linux-x86-64.so.2 --library-p
 /** Of the next kernel: what each tool has left is made to go on. */
 const EARLY = `${MOUNT}
 echo bench: up >/dev/console
+# CRIU looks at what connections can do, over the loopback.
+ifconfig lo up
 if [ -e /var/images/inventory.img ]; then ${program('criu')} restore -D /var/images -o /var/restore.log -d
 else tideover update resume --hold; tideover update resume; fi >/var/resumed 2>&1
 `;

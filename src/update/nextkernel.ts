@@ -1,5 +1,5 @@
 /** The kernel that an update goes to, loaded so that preserved memory is left alone by it. */
-import { existsSync } from 'node:fs';
+import { existsSync, statSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import { reuseCommandLine } from '../kexec/commandline.ts';
 import { readKernel } from '../kexec/kernelfile.ts';
@@ -38,9 +38,17 @@ export class NextKernel {
     return this.#files.commandLine;
   }
 
-  /** Whether it could be loaded now. @throws UnsupportedError, FormatError as `kexec load` */
-  check(): void {
-    planKernel(this.#files);
+  /**
+   * Whether it could be loaded now.
+   *
+   * @returns bytes of memory that it takes until it starts: what it is loaded to has other pages until then, and is read once more
+   * @throws UnsupportedError, FormatError as `kexec load`
+   */
+  check(): number {
+    const { kernel, initrds } = this.#files;
+    const { plan } = planKernel(this.#files);
+    if (plan === undefined) return 2 * [kernel, ...initrds].reduce((sum, file) => sum + statSync(file).size, 0);
+    return plan.segments.reduce((sum, { size, bytes }) => sum + size + bytes.length, 0);
   }
 
   /** Loads it, with what is in preserved memory now left out of its memory map. */

@@ -67,12 +67,12 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
   const names = trees.map(({ name }) => name);
   checkStop(stop, names);
   const next = new NextKernel(request);
-  next.check();
+  const loaded = next.check();
   const drivers = checkDrivers(next);
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
   const files = sizeOfFiles(trees.flatMap(({ pid }) => volatileFiles(pid)));
   const memory = measured.reduce((sum, { memory }) => sum + memory, files);
-  demandRoom(memory);
+  demandRoom(needs(memory) + loaded);
   const folder = spillFolder(wanted, needs(memory));
   const from = readMachine().kernel.release;
   const noGuard = whyNoGuard(next.commandLine);
@@ -100,13 +100,13 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
   return { ...plan, record: common, warnings: [lost, ...warnings] };
 }
 
-/** @throws UnsupportedError where the trees do not fit into memory once more */
-function demandRoom(memory: number): void {
-  const [needed, free] = [needs(memory), freemem()];
+/** @throws UnsupportedError where the trees do not fit into memory once more, beside the next kernel */
+function demandRoom(needed: number): void {
+  const free = freemem();
   if (needed <= free) return;
   const mib = (bytes: number) => `${Math.ceil(bytes / (1 << 20))} MiB`;
   throw new UnsupportedError({
-    what: 'room for the trees in preserved memory',
+    what: 'room for the trees in preserved memory, and for the next kernel',
     why: `${mib(needed)} are needed, and ${mib(free)} are free`,
     remedy: 'end something, or keep less',
   });

@@ -117,7 +117,7 @@ async function loseOne(vm: Vm, clients: readonly Client[]): Promise<void> {
 }
 
 test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside stay on their connections`, async (t) => {
-  const vm = await boot({ kernel: '6.1', memory: 1024, cpus: 2, disks: [disk], modules: KEPT_MODULES });
+  const vm = await boot({ kernel: '6.1', memory: full ? 1536 : 1024, cpus: 2, disks: [disk], modules: KEPT_MODULES });
   try {
     await mountKernels(vm);
     await vm.check(`cp ${KERNELS}/fault.mjs /opt/tideover/dist/`);
