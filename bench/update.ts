@@ -62,6 +62,8 @@ interface Outage {
   readonly whole: number;
   /** From the old kernel's last line to the next one's first program. */
   readonly kernel: number;
+  /** What tideover says of itself; empty for others. */
+  readonly said: string;
 }
 
 export async function run({ small }: { small: boolean }): Promise<BenchResult> {
@@ -91,6 +93,7 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
       compare('the rest: writing and restoring', 'tideover', share, 1),
       compare('the rest, with a copy on the disk too', 'with a copy on the disk', share, 1),
     ],
+    notes: ["the last one's own account:", ...outages.tideover.at(-1)!.said.trim().split('\n')],
   };
 }
 
@@ -141,7 +144,8 @@ async function outage(base: OwnDisk, tool: (pid: number) => string): Promise<Out
     const at = gaps.indexOf(Math.max(...gaps));
     if (gaps.length === 0 || gaps[at]! < 1000)
       throw new Error(`it did not go on: ${await vm.check('cat /var/resumed')}`);
-    return { whole: beats[at + 1]! + after - (beats[at]! + before), kernel: arrived - left };
+    const said = await vm.check('[ -e /var/images ] || tideover update status', PATIENCE);
+    return { whole: beats[at + 1]! + after - (beats[at]! + before), kernel: arrived - left, said };
   } finally {
     await vm.close();
     disk.remove();
