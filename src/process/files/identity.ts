@@ -4,15 +4,22 @@
  */
 import { statfsSync } from 'node:fs';
 import type { Statx } from '../../abi/stat.ts';
+import {
+  BTRFS_SUPER_MAGIC,
+  EXFAT_SUPER_MAGIC,
+  MSDOS_SUPER_MAGIC,
+  NFS_SUPER_MAGIC,
+  OVERLAYFS_SUPER_MAGIC,
+} from '../../abi/statfs.ts';
 import type { file_identity_entry } from '../../image/messages/descriptors.ts';
 import type { Value } from '../../image/proto.ts';
 
 export type Identity = Value<typeof file_identity_entry>;
 
-/** Of statfs(2): BTRFS_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC. Their files are on disks, though their device is none. */
-const ON_DISKS: readonly number[] = [0x9123_683e, 0x6969, 0x794c_7630];
-/** MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC: inodes may have other numbers when they are mounted again. */
-const NUMBERED_ANEW: readonly number[] = [0x4d44, 0x2011_bab0, 0x794c_7630];
+/** Their files are on disks, though their device is none. */
+const ON_DISKS: readonly number[] = [BTRFS_SUPER_MAGIC, NFS_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
+/** Inodes may have other numbers when they are mounted again. */
+const NUMBERED_ANEW: readonly number[] = [MSDOS_SUPER_MAGIC, EXFAT_SUPER_MAGIC, OVERLAYFS_SUPER_MAGIC];
 
 /** What file systems of a machine keep of their files over a start of it: asked once for each. */
 export class Disks {
