@@ -28,7 +28,10 @@ const loads = [
 
 /** In ms. */
 interface Times {
-  /** What the image's own statistics say; for a program that is left running, and for one that is killed. */
+  /**
+   * From the first thread that is stopped to the last that is let go or killed, as the tool says; for a program that is left running, and
+   * for one that is killed.
+   */
   readonly running: number;
   readonly killed: number;
   /** What the program saw: left running; killed and restored by a second command. */
@@ -41,6 +44,8 @@ interface Tool {
   readonly leave: string;
   readonly kill: string;
   readonly restore: string;
+  /** How long a checkpoint says that it took, in ms. */
+  frozen(image: string, stdout: string): number;
 }
 
 export async function run({ small }: { small: boolean }): Promise<BenchResult> {
@@ -52,14 +57,17 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
   const criu = process.env.TIDEOVER_CRIU ?? (await fetchCriu()).command.join(' ');
   const tools: Record<'tideover' | 'CRIU', Tool> = {
     tideover: {
-      leave: `${own} checkpoint -t $PID -D $IMAGE --leave-running`,
-      kill: `${own} checkpoint -t $PID -D $IMAGE`,
+      leave: `${own} checkpoint -t $PID -D $IMAGE --leave-running --json`,
+      kill: `${own} checkpoint -t $PID -D $IMAGE --json`,
       restore: `${own} restore -D $IMAGE -d`,
+      // The image is complete before anything is killed, and cannot tell how long that took.
+      frozen: (_, stdout) => (JSON.parse(stdout) as { frozen: number }).frozen,
     },
     CRIU: {
       leave: `${criu} dump -t $PID -D $IMAGE --leave-running`,
       kill: `${criu} dump -t $PID -D $IMAGE`,
       restore: `${criu} restore -D $IMAGE -d`,
+      frozen: frozenTime,
     },
   };
   const place = await warmPlace();
@@ -96,6 +104,7 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
     removeTemporary(folder);
   }
   const notes = [
+    'frozen: from the first thread that is stopped to the last that is let go or killed: freezing_time and frozen_time of CRIU',
     'moved as a stream: checkpoint -D - | restore -D -, both started before; against two commands of CRIU',
     'two commands: checkpoint, then restore, whose Node starts when the program is gone already. It shows what that start costs (bench startup) and has no goal',
   ];
@@ -164,10 +173,11 @@ async function ask({ pid, report }: Running): Promise<number> {
   return reported(report);
 }
 
-function shell({ inside, pid, keeper }: Running, command: string, image: string): Promise<unknown> {
+/** @returns its standard output */
+async function shell({ inside, pid, keeper }: Running, command: string, image: string): Promise<string> {
   mkdirSync(image, { recursive: true });
   const env = { ...process.env, PID: `${pid}`, KEEPER: `${keeper.pid}`, IMAGE: image };
-  return promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env });
+  return (await promisify(execFile)('nsenter', [...inside, '--', 'sh', '-c', command], { env })).stdout;
 }
 
 /** One program from its start to its end. */
@@ -175,13 +185,13 @@ async function measure(program: readonly string[], tool: Tool, folder: string, p
   const running = await start(program, folder, place);
   try {
     const [first, second] = [join(folder, 'first'), join(folder, 'second')];
-    await shell(running, tool.leave, first);
+    const left = await shell(running, tool.leave, first);
     await setTimeout(20);
     const stop = await ask(running);
-    await shell(running, `${tool.kill} && ${gone} && ${tool.restore}`, second);
+    const killed = await shell(running, `${tool.kill} && ${gone} && ${tool.restore}`, second);
     await setTimeout(20);
     const outage = await ask(running);
-    return { running: frozenTime(first), killed: frozenTime(second), stop, outage };
+    return { running: tool.frozen(first, left), killed: tool.frozen(second, killed), stop, outage };
   } finally {
     await end(running);
   }
@@ -223,8 +233,14 @@ async function ended(pid: number): Promise<void> {
   while (existsSync(`/proc/${pid}`) && runs()) await setTimeout(2);
 }
 
+/**
+ * How long programs stood still, by the statistics of an image: CRIU's `frozen_time` begins when the last thread has stopped, and
+ * `freezing_time` when the first one is asked to.
+ *
+ * @returns ms
+ */
 export function frozenTime(image: string): number {
   const store = openDirectory(image);
   const stats = withSource(store, fileName(images.STATS, 'dump'), (source) => readEntry(source, images.STATS));
-  return stats.dump!.frozen_time / 1000;
+  return (stats.dump!.freezing_time + stats.dump!.frozen_time) / 1000;
 }

@@ -89,7 +89,11 @@ export function writeInventory(draft: ImageDraft, { boottime }: Clocks): void {
   ]);
 }
 
-/** Times in milliseconds. */
+/**
+ * As CRIU counts them: first the time until the last thread had stopped, then the time from there on.
+ *
+ * @param times in milliseconds; `frozen` from the first thread that stopped
+ */
 export function writeStatistics(
   draft: ImageDraft,
   memory: readonly Pick<Memory, 'runs' | 'unchanged' | 'later'>[],
@@ -100,7 +104,7 @@ export function writeStatistics(
   const unchanged = memory.reduce((sum, each) => sum + (each.unchanged?.size ?? 0), 0) / 4096;
   const lazy = memory.reduce((sum, each) => sum + (each.later?.size ?? 0), 0) / 4096;
   const dump = {
-    ...{ freezing_time: micros(freezing), frozen_time: micros(frozen), memdump_time: 0, memwrite_time: 0 },
+    ...{ freezing_time: micros(freezing), frozen_time: micros(frozen - freezing), memdump_time: 0, memwrite_time: 0 },
     ...{
       pages_scanned: pages + unchanged + lazy,
       pages_skipped_parent: unchanged,
