@@ -69,6 +69,18 @@ export class Reader {
     return true;
   }
 
+  /** Passes over varints that are 0, each behind a tag of one byte. @returns how many, at most `most` */
+  zeros(tag: number, most: number): number {
+    const { bytes, end } = this;
+    if (tag > 0x7f) return 0;
+    let { at } = this;
+    const last = Math.min(end - 2, at + 2 * (most - 1));
+    while (at <= last && bytes[at] === tag && bytes[at + 1] === 0) at += 2;
+    const count = (at - this.at) / 2;
+    this.at = at;
+    return count;
+  }
+
   /** The length before bytes, a text or a message, compared with what is left. */
   length(): number {
     const start = this.at;
@@ -139,6 +151,25 @@ export class Writer {
     }
     bytes[at++] = low;
     this.at = at;
+  }
+
+  /** As many varints that are 0, each behind a tag. */
+  zeros(tag: number, count: number): void {
+    if (tag > 0x7f) {
+      for (let i = 0; i < count; i++) {
+        this.varint(tag, 0);
+        this.varint(0, 0);
+      }
+      return;
+    }
+    this.room(2 * count);
+    const { bytes } = this;
+    const end = this.at + 2 * count;
+    for (let at = this.at; at < end; at += 2) {
+      bytes[at] = tag;
+      bytes[at + 1] = 0;
+    }
+    this.at = end;
   }
 
   /** A varint of 64 bits. */
