@@ -203,7 +203,10 @@ export function typeOfFile(file: string): ImageType | undefined {
 
 /** `fileName(images.CORE, 17)` is `core-17.img`. */
 export function fileName(image: { readonly file: string }, id: number | string = ''): string {
-  return image.file.replace(/%[uxs]/, (format) => (format === '%x' ? Number(id).toString(16) : `${id}`));
+  const { file } = image;
+  const at = file.indexOf('%');
+  if (at < 0) return file;
+  return `${file.slice(0, at)}${file[at + 1] === 'x' ? Number(id).toString(16) : id}${file.slice(at + 2)}`;
 }
 
 /** Files that a page server gets: which memory there is, and what is in it. */

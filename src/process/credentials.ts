@@ -19,7 +19,16 @@ export function saveCredentials(remote: Remote): () => Credentials {
   return () => credentialsOf(remote.tracee.status, remote.result(secbits));
 }
 
+let known: { readonly identity: string; readonly credentials: Credentials } | undefined;
+
+/** As a rule all threads of a process have the same ones, and there may be thousands. */
 export function credentialsOf(status: Status, secbits = 0): Credentials {
+  const { identity } = status;
+  if (known?.identity !== identity) known = { identity, credentials: read(status) };
+  return { ...known.credentials, secbits };
+}
+
+function read(status: Status): Credentials {
   const [uid, euid, suid, fsuid] = status.Uid;
   const [gid, egid, sgid, fsgid] = status.Gid;
   return {
@@ -28,7 +37,7 @@ export function credentialsOf(status: Status, secbits = 0): Credentials {
     cap_prm: words(status.CapPrm),
     cap_eff: words(status.CapEff),
     cap_bnd: words(status.CapBnd),
-    secbits,
+    secbits: 0,
     groups: [...status.Groups],
     no_new_privs: status.NoNewPrivs ? 1 : 0,
     cap_amb: words(status.CapAmb),

@@ -124,10 +124,11 @@ export function interrupted(registers: Registers, code: Uint8Array): void {
  */
 export function saveRegisters(tracee: Tracee, registers: Registers, clearTidAddress: number): ThreadInfo {
   const area = tracee.xstate;
-  const gpregs = Object.fromEntries(names.map(([field, register]) => [field, registers.get(register)]));
+  const gpregs = { mode: 'NATIVE' } as Gpregs;
+  for (const [field, register] of names) gpregs[field] = registers.get(register);
   return {
     clear_tid_addr: BigInt(clearTidAddress),
-    gpregs: { ...(gpregs as unknown as Gpregs), mode: 'NATIVE' },
+    gpregs,
     fpregs: fpregsOf(area, xsaveLayout(area.length, enabled(area))),
     tls: [],
   };
@@ -177,14 +178,20 @@ export function writeFrame(remote: Remote): Mirrored {
   for (const name of GENERAL) registers.copy(name, view, ucontext.offsets[name]);
   for (const name of SEGMENTS) view.setUint16(ucontext.offsets[name], registers.number(name), true);
   frame.bytes.set(area, fpstate);
-  const xfeatures = view.getBigUint64(fpstate + SW_BYTES_AT, true);
-  fpx_sw_bytes.write(
-    { magic1: FP_XSTATE_MAGIC1, extended_size: area.length + 4, xfeatures, xstate_size: area.length },
-    frame.bytes,
-    fpstate + SW_BYTES_AT,
-  );
+  frame.bytes.set(softwareBytes(view.getBigUint64(fpstate + SW_BYTES_AT, true), area.length), fpstate + SW_BYTES_AT);
   view.setUint32(fpstate + area.length, FP_XSTATE_MAGIC2, true);
   return remote.frameRange(fpstate + area.length + 4);
+}
+
+let software: { readonly xfeatures: bigint; readonly size: number; readonly bytes: Uint8Array } | undefined;
+
+/** What a frame says of an xsave area, as a rule the same for all threads. */
+function softwareBytes(xfeatures: bigint, size: number): Uint8Array {
+  if (software?.xfeatures !== xfeatures || software.size !== size) {
+    const fields = { magic1: FP_XSTATE_MAGIC1, extended_size: size + 4, xfeatures, xstate_size: size };
+    software = { xfeatures, size, bytes: fpx_sw_bytes.write(fields) };
+  }
+  return software.bytes;
 }
 
 /** What is the same in all. */

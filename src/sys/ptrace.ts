@@ -7,11 +7,11 @@
  */
 import { Errno } from '../abi/errno.ts';
 import * as abi from '../abi/ptrace.ts';
-import { viewOf } from '../abi/struct.ts';
 import { iovec } from '../abi/uio.ts';
 import { __WALL, type WaitStatus, WNOHANG, waitStatus } from '../abi/wait.ts';
 import { interruptAfter } from './deadline.ts';
 import { wait4 } from './process.ts';
+import { Region } from './region.ts';
 import { type Address, int, oneOf, syscall, word } from './syscall.ts';
 
 /**
@@ -67,7 +67,8 @@ export const PATIENCE = 300_000;
  * @throws SyscallError ECHILD (not a tracee or child)
  */
 export function waitTracee(tid: number, timeout = PATIENCE): WaitStatus | undefined {
-  const args = { pid: tid, wstatus: status, options: __WALL | WNOHANG, rusage: 0 };
+  const { address, view } = room();
+  const args = { pid: tid, wstatus: address + STATUS, options: __WALL | WNOHANG, rusage: 0 };
   let result = wait4.attempt(args);
   // A pidfd does not signal stops of tracees, so that there is nothing to poll(2), and wait4(2) knows no time limit.
   if (result === 0 && timeout > 0) {
@@ -80,7 +81,7 @@ export function waitTracee(tid: number, timeout = PATIENCE): WaitStatus | undefi
       interruptAfter(0);
     }
   }
-  if (result > 0) return waitStatus(statusView.getInt32(0, true));
+  if (result > 0) return waitStatus(view.getInt32(STATUS, true));
   if (result < 0 && result !== -Errno.EINTR) throw wait4.error(args, result);
   return undefined;
 }
@@ -102,13 +103,15 @@ export function setRegset(tid: number, type: number, from: Address, size: number
 
 /** Blocked signals, signal n being bit n - 1. */
 export function getSigmask(tid: number): bigint {
-  ptrace({ request: abi.PTRACE_GETSIGMASK, pid: tid, addr: mask.length, data: mask });
-  return maskView.getBigUint64(0, true);
+  const { address, view } = room();
+  ptrace({ request: abi.PTRACE_GETSIGMASK, pid: tid, addr: MASK_SIZE, data: address + MASK });
+  return view.getBigUint64(MASK, true);
 }
 
 export function setSigmask(tid: number, blocked: bigint): void {
-  maskView.setBigUint64(0, blocked, true);
-  ptrace({ request: abi.PTRACE_SETSIGMASK, pid: tid, addr: mask.length, data: mask });
+  const { address, view } = room();
+  view.setBigUint64(MASK, blocked, true);
+  ptrace({ request: abi.PTRACE_SETSIGMASK, pid: tid, addr: MASK_SIZE, data: address + MASK });
 }
 
 /** The siginfo of the signal that a tracee stopped for, 128 bytes. @throws SyscallError EINVAL (stopped by none) */
@@ -134,19 +137,28 @@ export function peekSiginfo(
 
 /** Where and how a thread registered rseq(2); a pointer of 0 says that it did not. @throws SyscallError EIO (not built in) */
 export function getRseqConfiguration(tid: number): ReturnType<typeof abi.ptrace_rseq_configuration.read> {
-  const data = new Uint8Array(abi.ptrace_rseq_configuration.size);
-  ptrace({ request: abi.PTRACE_GET_RSEQ_CONFIGURATION, pid: tid, addr: data.length, data });
-  return abi.ptrace_rseq_configuration.read(data);
+  const { address, bytes } = room();
+  const { size } = abi.ptrace_rseq_configuration;
+  ptrace({ request: abi.PTRACE_GET_RSEQ_CONFIGURATION, pid: tid, addr: size, data: address + RSEQ });
+  return abi.ptrace_rseq_configuration.read(bytes, RSEQ);
 }
 
-const vector = new Uint8Array(iovec.size);
-const status = new Uint8Array(4);
-const statusView = viewOf(status);
-const mask = new Uint8Array(8);
-const maskView = viewOf(mask);
+/** Where small arguments and answers lie, of which a process with many threads has thousands: nothing is copied to it and back. */
+let small: Region | undefined;
+const [VECTOR, STATUS, MASK, RSEQ] = [0, 16, 24, 32];
+const MASK_SIZE = 8;
+
+function room(): Region {
+  small ??= new Region(4096);
+  return small;
+}
 
 function regset(request: number, tid: number, type: number, at: Address, size: number): number {
-  iovec.write({ iov_base: at, iov_len: size }, vector);
-  ptrace({ request, pid: tid, addr: type, data: vector });
-  return iovec.read(vector).iov_len;
+  const { address, view } = room();
+  const { iov_base, iov_len } = iovec.offsets;
+  view.setBigUint64(VECTOR + iov_base, BigInt(at), true);
+  view.setUint32(VECTOR + iov_len, size, true);
+  view.setUint32(VECTOR + iov_len + 4, 0, true);
+  ptrace({ request, pid: tid, addr: type, data: address + VECTOR });
+  return view.getUint32(VECTOR + iov_len, true);
 }

@@ -113,6 +113,8 @@ export interface Status {
   /** SECCOMP_MODE_*: 0 none, 1 strict, 2 filter. */
   readonly Seccomp: number;
   readonly Seccomp_filters: number;
+  /** The lines that tell who it is, Uid to Groups and CapInh to NoNewPrivs: the same in those that are the same. */
+  readonly identity: string;
   /** `VmPeak`, `VmRSS`, `RssAnon`, ... in bytes; a kernel thread and a zombie have none. */
   readonly sizes: ReadonlyMap<string, number>;
 }
@@ -253,6 +255,12 @@ class StatusText implements Status {
 
   get Seccomp_filters(): number {
     return Number(this.#find('Seccomp_filters') ?? 0);
+  }
+
+  get identity(): string {
+    const text = this.#text;
+    const lines = (first: string, after: string) => text.slice(text.indexOf(`\n${first}:`), text.indexOf(`\n${after}:`));
+    return lines('Uid', 'NStgid') + lines('CapInh', 'Seccomp');
   }
 
   get sizes(): ReadonlyMap<string, number> {
