@@ -168,7 +168,8 @@ export function message<const F extends Table>(name: string, table: F): Message<
     const value = kind.read(from);
     list.push(value);
     if (value !== 0 && value !== 0n) return;
-    for (let left = kind.wire === 0 ? from.zeros(tag, MAX_ELEMENTS + 1 - list.length) : 0; left > 0; left--) list.push(value);
+    for (let left = kind.wire === 0 ? from.zeros(tag, MAX_ELEMENTS + 1 - list.length) : 0; left > 0; left--)
+      list.push(value);
   }
 
   function write(to: Writer, value: Loose): void {

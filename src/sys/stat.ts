@@ -259,7 +259,8 @@ class StatusText implements Status {
 
   get identity(): string {
     const text = this.#text;
-    const lines = (first: string, after: string) => text.slice(text.indexOf(`\n${first}:`), text.indexOf(`\n${after}:`));
+    const lines = (first: string, after: string) =>
+      text.slice(text.indexOf(`\n${first}:`), text.indexOf(`\n${after}:`));
     return lines('Uid', 'NStgid') + lines('CapInh', 'Seccomp');
   }
 
