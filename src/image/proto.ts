@@ -184,15 +184,19 @@ export function message<const F extends Table>(name: string, table: F): Message<
   }
 
   function writeElements(to: Writer, member: Member, list: readonly unknown[]): void {
-    for (let i = 0; i < list.length; i++) {
-      let zeros = 0;
-      if (member.kind.wire === 0) while (list[i + zeros] === 0 || list[i + zeros] === 0n) zeros++;
-      if (zeros === 0) writeMember(to, member, list[i]);
-      else {
-        to.zeros(member.tag, zeros);
-        i += zeros - 1;
+    const { length } = list;
+    let zeros = 0;
+    for (let i = 0; i < length; i++) {
+      const value = list[i];
+      if (member.kind.wire === 0 && (value === 0 || value === 0n)) {
+        zeros++;
+        continue;
       }
+      if (zeros > 0) to.zeros(member.tag, zeros);
+      zeros = 0;
+      writeMember(to, member, value);
     }
+    if (zeros > 0) to.zeros(member.tag, zeros);
   }
 
   function writeMember(to: Writer, { place, tag, kind }: Member, value: unknown): void {
