@@ -138,6 +138,23 @@ test('packed elements are read', () => {
   assert.deepEqual(samples.decode(hex('0801 5a 03 01 ac02')).k, [1, 300]);
 });
 
+test('zeros in lists are bytes like those of other numbers, wherever they stand', () => {
+  const numbers = message('numbers', { near: [1, u32, repeated], wide: [2, u64, repeated], far: [17, i32, repeated] });
+  const written = Buffer.from('08000805080008001000100710008801008801008801fffffffffffffffffF01880100', 'hex');
+  const value = { near: [0, 5, 0, 0], wide: [0n, 7n, 0n], far: [0, 0, -1, 0] };
+  assert.deepEqual(Buffer.from(numbers.encode(value)), written);
+  assert.deepEqual(numbers.decode(written), value);
+  const model = {
+    near: fc.array(fc.constantFrom(0, 1, 300), { maxLength: 9 }),
+    wide: fc.array(fc.constantFrom(0n, 1n, 2n ** 64n - 1n), { maxLength: 9 }),
+    far: fc.array(fc.constantFrom(0, -1), { maxLength: 9 }),
+  };
+  const lists = fc.record(model, { noNullPrototype: true });
+  fc.assert(fc.property(lists, (each) => assert.deepEqual(numbers.decode(numbers.encode(each)), each)));
+  // A tag without its value.
+  assert.throws(() => numbers.decode(Buffer.from('0800080008', 'hex')), FormatError);
+});
+
 test('an absent field stays absent, and its meaning is declared', () => {
   const file = reg_file_entry.decode(
     reg_file_entry.encode({
