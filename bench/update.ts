@@ -24,7 +24,7 @@ import { type BenchResult, type Comparison, median } from './bench.ts';
 export const name = 'update';
 export const summary = 'a program over a change of the kernel, against CRIU and kexec-tools by hand';
 
-const ROUNDS = 3;
+const ROUNDS = 2;
 const MEGABYTES = 256;
 const NAME = '6.12';
 const PATIENCE = { timeout: 300_000 };

@@ -40,6 +40,7 @@ tideover update resume --hold >/dev/null 2>&1
 
 /** What is said of each step of the update as it begins. */
 const STEPS: Readonly<Record<string, string>> = {
+  plan: 'everything is looked at, and nothing is touched',
   memory: 'memory is taken that the next kernel will leave alone',
   precopy: 'memory of the processes is copied while they run',
   load: 'the next kernel is loaded',

@@ -198,6 +198,7 @@ async function showPlan(flags: Request): Promise<Output> {
 }
 
 async function changeKernel(io: Io, flags: Request): Promise<Output> {
+  io.info('plan');
   const plan = await planned(flags);
   const { update: start } = await import('../../update/update.ts');
   const { freezeFileSystems } = await import('../../hibernate/filesystems.ts');
