@@ -21,7 +21,7 @@ type Arguments = [string, string, string, string, string, ...string[]];
 const [role, folder, caller, lent, program, ...args] = process.argv.slice(2) as Arguments;
 
 /** As in bin/tideover. */
-const NODE = ['--min-semi-space-size=4'];
+const NODE = ['--min-semi-space-size=4', '--v8-pool-size=1'];
 
 if (role === 'start') {
   const open = (name: string) => openSync(join(folder, name), 'wx', 0o600);
