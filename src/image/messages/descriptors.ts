@@ -10,7 +10,6 @@ export const fown_entry = message('fown_entry', {
   pid: [5, u32, required],
 });
 
-/** A regular file, directory or device by path. mnt_id -1: the one mount namespace of the image. */
 /** Of a file on a disk: by what it is known to be the very same one, as it was left. */
 export const file_identity_entry = message('file_identity_entry', {
   mtime_sec: [1, i64n, required],
@@ -19,6 +18,7 @@ export const file_identity_entry = message('file_identity_entry', {
   ino: [3, u64],
 });
 
+/** A regular file, directory or device by path. mnt_id -1: the one mount namespace of the image. */
 export const reg_file_entry = message('reg_file_entry', {
   id: [1, u32, required],
   flags: [2, u32, required],
