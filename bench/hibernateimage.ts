@@ -12,8 +12,10 @@ import { pageAligned } from '../src/hibernate/direct.ts';
 import { openOutput, openReader } from '../src/hibernate/place.ts';
 import { restoreMemory } from '../src/hibernate/restore.ts';
 import { saveMemory } from '../src/hibernate/save.ts';
+import { usefulThreads } from '../src/hibernate/threads.ts';
 import { description, NOTE, note } from '../test/integration/hibernate/machine.ts';
 import { type BenchResult, type Comparison, median } from './bench.ts';
+import { limitDisk } from './limit.ts';
 
 export const name = 'hibernateimage';
 export const summary = 'save and restore memory on this machine, against plain writing and reading';
@@ -22,8 +24,14 @@ const MB = 1 << 20;
 const CHUNK = 4 * MB;
 const ROUNDS = 3;
 const IN_MEMORY = '/dev/shm';
-/** A disk has its own speed, which compression makes more of; so what that costs is seen in memory. */
+/** Bytes per second of the disk that is limited: as SATA has it. */
+const LIMIT = 500e6;
+/**
+ * A disk has its own speed, which compression makes more of; so what that costs is seen in memory. That of a virtual machine may be
+ * another machine's memory: limited, it is one.
+ */
 const CASES = [
+  ['limited disk', 'none'],
   ['disk', 'none'],
   ['memory', 'none'],
   ['memory', 'lzo'],
@@ -39,11 +47,17 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
   try {
     makeMemory(memory!, back!, sizes.at(-1)!);
     const comparisons: Comparison[] = [];
-    for (const [where, compression] of small ? CASES.slice(0, 1) : CASES) {
-      const image = where === 'disk' ? onDisk! : inMemory!;
+    const notes: string[] = [];
+    for (const [where, compression] of small ? CASES.slice(1, 2) : CASES) {
+      const image = where === 'memory' ? inMemory! : onDisk!;
+      using limited = where === 'limited disk' ? limitDisk(folders[1]!, LIMIT) : undefined;
+      if (where === 'limited disk' && limited === undefined) {
+        notes.push('no limited disk: this machine has no blkio controller for it');
+        continue;
+      }
       const rounds = small ? 1 : ROUNDS;
       const found = await measure({ memory: memory!, back: back!, image, compression, sizes, rounds });
-      const goal = where === 'disk' ? { goal: 1 / 0.9 } : {};
+      const goal = where === 'memory' ? {} : { goal: 1 / 0.9 };
       for (const [ours, plain, reference] of [
         ['save', 'write', 'plain writing'],
         ['restore', 'read', 'plain reading'],
@@ -57,7 +71,10 @@ export async function run({ small }: { small: boolean }): Promise<BenchResult> {
     }
     return {
       comparisons,
-      notes: [`per GB of memory, half of which is random and half a program's; ${availableParallelism()} processors`],
+      notes: [
+        ...notes,
+        `per GB of memory, half of which is random and half a program's; ${availableParallelism()} processors`,
+      ],
     };
   } finally {
     for (const folder of folders) rmSync(folder, { recursive: true });
@@ -96,16 +113,17 @@ interface Setting {
 
 /** Each case. @returns seconds for 1e9 bytes of memory, or of a file, by the clock or of all processors */
 async function measure({ memory, back, image, compression, sizes, rounds }: Setting) {
-  const options = { threads: availableParallelism() };
+  const options = { threads: usefulThreads() };
   const rangesOf = (size: number) => [
     { start: MB, end: 5 * MB },
     { start: 8 * MB, end: size },
   ];
   writeFileSync(image, '');
+  // What is not saved is not written: plain is as much as the image has.
+  let bytes = 0;
   const cases = {
-    write: (size: number) => writePlain(image, size),
-    save: (size: number) =>
-      saveMemory(
+    save: async (size: number) => {
+      const saved = await saveMemory(
         { path: image },
         {
           description,
@@ -117,11 +135,14 @@ async function measure({ memory, back, image, compression, sizes, rounds }: Sett
           device: memory,
         },
         options,
-      ),
-    read: (size: number) => readPlain(image, size),
+      );
+      bytes = saved.size;
+    },
     restore: () => restoreMemory({ path: image }, options, [], back),
+    write: () => writePlain(image, bytes),
+    read: () => readPlain(image, bytes),
   };
-  const names = ['write', 'save', 'read', 'restore'] as const;
+  const names = ['save', 'restore', 'write', 'read'] as const;
   const found = new Map(names.map((each) => [each, { wall: [] as number[], cpu: [] as number[] }]));
   // The blocks are there before anything is measured, as those of a disk are.
   writePlain(image, sizes.at(-1)! + 16 * MB);

@@ -26,6 +26,7 @@ import { describeImage, markImage, restoreMemory } from './restore.ts';
 import { saveMemory } from './save.ts';
 import { say } from './say.ts';
 import { openFromThere } from './server.ts';
+import { usefulThreads } from './threads.ts';
 
 /** A disk on USB is there after so long at most. */
 const DISK_SECONDS = 30;
@@ -205,7 +206,7 @@ function end(how: 'poweroff' | 'reboot'): void {
 }
 
 /**
- * As many as there are processors, and room for; a word on the console at every tenth; at the end, how much of the region was
+ * As many as are of use, and there is room for; a word on the console at every tenth; at the end, how much of the region was
  * never needed.
  */
 function threads(done: string) {
@@ -213,7 +214,7 @@ function threads(done: string) {
   let least = availableMemory();
   const began = Date.now();
   return {
-    threads: Math.max(1, Math.min(availableParallelism(), Math.floor((0.75 * least) / THREAD_BYTES))),
+    threads: Math.max(1, Math.min(usefulThreads(), Math.floor((0.75 * least) / THREAD_BYTES))),
     spare: () => `${Math.round(least / MB)} MB of the region were left`,
     onProgress(at: number, total: number) {
       least = Math.min(least, availableMemory());

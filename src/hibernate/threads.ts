@@ -1,4 +1,5 @@
 /** Threads that copy memory into an image or back. This file is also what such a thread runs. */
+import { availableParallelism } from 'node:os';
 import { CHUNK_PAGES, CONTROL_WORDS, type Copied, type CopyJob, copyPages, takeChunk } from '../crash/filter/job.ts';
 import { inThread, serve } from '../crash/filter/thread.ts';
 import { type ThreadOptions, together } from '../crash/filter/threads.ts';
@@ -24,6 +25,11 @@ interface RestoreTask {
   readonly pages: Range;
   readonly leave: readonly Range[];
   readonly control: Int32Array<SharedArrayBuffer>;
+}
+
+/** One more than there are processors: while it waits for the disk, the others are packing (bench/hibernateimage.ts). */
+export function usefulThreads(): number {
+  return availableParallelism() + 1;
 }
 
 const NAME = 'hibernate';
