@@ -211,6 +211,7 @@ async function fill(vm: Vm): Promise<void> {
 async function fillMore(vm: Vm): Promise<void> {
   await vm.check('mkdir /mnt/locked; mount -t ramfs ramfs /mnt/locked');
   await vm.check('for i in 1 2; do cp /tmp/random /mnt/locked/$i; done', SLOW);
+  await vm.check('dd if=/tmp/random of=/mnt/locked/3 bs=1M count=150', SLOW);
 }
 
 async function limit(vm: Vm, bps: number): Promise<void> {
