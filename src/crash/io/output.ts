@@ -13,6 +13,7 @@ export class OutputFile implements Output {
   readonly path: string;
   readonly partial: string;
   readonly fd: number;
+  #isOpen = true;
 
   /** @throws the system's error */
   constructor(path: string) {
@@ -33,7 +34,7 @@ export class OutputFile implements Output {
 
   commit(): void {
     fsyncSync(this.fd);
-    closeSync(this.fd);
+    this.#close();
     renameSync(this.partial, this.path);
     const folder = openSync(dirname(this.path), 'r');
     try {
@@ -43,9 +44,15 @@ export class OutputFile implements Output {
     }
   }
 
+  /** Also after a commit that failed, of which the error is to be known. */
   abort(): void {
-    closeSync(this.fd);
+    if (this.#isOpen) this.#close();
     rmSync(this.partial, { force: true });
+  }
+
+  #close(): void {
+    this.#isOpen = false;
+    closeSync(this.fd);
   }
 }
 
