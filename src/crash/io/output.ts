@@ -36,12 +36,7 @@ export class OutputFile implements Output {
     fsyncSync(this.fd);
     this.#close();
     renameSync(this.partial, this.path);
-    const folder = openSync(dirname(this.path), 'r');
-    try {
-      fsyncSync(folder);
-    } finally {
-      closeSync(folder);
-    }
+    syncFolder(dirname(this.path));
   }
 
   /** Also after a commit that failed, of which the error is to be known. */
@@ -72,5 +67,24 @@ export function append(fd: number, bytes: Uint8Array): void {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
       pause();
     }
+  }
+}
+
+/**
+ * What was renamed in a directory is on the disk. By NFS it is that when the server has answered (RFC 1813, 4.8; RFC 8881 has it so too), and a
+ * directory need not be opened for it: Linux 7.2 cannot where a server has no delegations for directories (nfs-ganesha 4).
+ */
+function syncFolder(path: string): void {
+  let folder: number;
+  try {
+    folder = openSync(path, 'r');
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'EREMOTEIO') return;
+    throw error;
+  }
+  try {
+    fsyncSync(folder);
+  } finally {
+    closeSync(folder);
   }
 }
