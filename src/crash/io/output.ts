@@ -71,7 +71,7 @@ export function append(fd: number, bytes: Uint8Array): void {
 }
 
 /**
- * What was renamed in a directory is on the disk. By NFS it is that when the server has answered (RFC 1813, 4.8; RFC 8881 has it so too), and a
+ * What was renamed in a directory is on the disk. By NFS it is that when the server has answered (RFC 1813, 4.8), and a
  * directory need not be opened for it: Linux 7.2 cannot where a server has no delegations for directories (nfs-ganesha 4).
  */
 function syncFolder(path: string): void {
