@@ -5,6 +5,7 @@ import {
   createWriteStream,
   existsSync,
   mkdirSync,
+  readFileSync,
   renameSync,
   rmSync,
   statSync,
@@ -12,12 +13,12 @@ import {
 } from 'node:fs';
 import { createServer as createHttp, type RequestListener } from 'node:http';
 import { createServer as createHttps } from 'node:https';
-import { type AddressInfo, createServer, type Server } from 'node:net';
+import { type AddressInfo, createServer, isIP, type Server } from 'node:net';
 import { dirname, join } from 'node:path';
 import { pipeline } from 'node:stream/promises';
 import { run } from './command.ts';
 import { requirePackages } from './packages.ts';
-import { temporaryFolder } from './temporary.ts';
+import { removeTemporary, temporaryFolder } from './temporary.ts';
 
 export interface OwnServer {
   readonly port: number;
@@ -78,14 +79,32 @@ export async function sshServer(): Promise<SshServer> {
   };
 }
 
+export interface Certificate {
+  /** Both in PEM. */
+  readonly key: string;
+  readonly cert: string;
+}
+
+/** That of a server, which nobody vouches for but itself. @param name of the server, or its IPv4 address */
+export async function ownCertificate(name: string): Promise<Certificate> {
+  const folder = temporaryFolder();
+  const at = (file: string) => join(folder, file);
+  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
+  const of = ['-subj', `/CN=${name}`, '-addext', `subjectAltName=${isIP(name) === 0 ? 'DNS' : 'IP'}:${name}`];
+  await run(['openssl', ...request, ...of, '-keyout', at('key'), '-out', at('cert')]);
+  const [key, cert] = [readFileSync(at('key'), 'utf8'), readFileSync(at('cert'), 'utf8')];
+  removeTemporary(folder);
+  return { key, cert };
+}
+
 /**
  * Takes what is PUT into a folder, and gives it away again, also in parts. A body that is cut leaves nothing.
  *
- * @param isFull says of a path whether there is no room for it @param tls key and certificate in PEM, for https
+ * @param isFull says of a path whether there is no room for it @param tls for https
  */
 export async function httpServer(
   folder: string,
-  { isFull = () => false, tls }: { isFull?: (path: string) => boolean; tls?: { key: string; cert: string } } = {},
+  { isFull = () => false, tls }: { isFull?: (path: string) => boolean; tls?: Certificate } = {},
 ): Promise<OwnServer> {
   const answer: RequestListener = async (request, response) => {
     const path = join(folder, decodeURIComponent(request.url!));

@@ -7,7 +7,7 @@ import { MS_NOATIME } from '../abi/mount.ts';
 import { ArchiveWriter } from '../crash/archive.ts';
 import { filterDump } from '../crash/filter/filter.ts';
 import { OutputFile, writeAt } from '../crash/io/output.ts';
-import { syncFolder } from '../sys/folder.ts';
+import { syncFolder } from '../fsync.ts';
 import { sync, umount2 } from '../sys/mount.ts';
 import { openBlock } from '../target/block.ts';
 import { put } from '../target/http.ts';

@@ -3,7 +3,7 @@
  *
  *     DIR/inventory.img ...          the image; without the inventory there is none
  *     DIR/parent                     a symbolic link to the image that this one builds on, if it does
- *     DIR/.partial-PID-XXXXXX/...    one that is being written by process PID
+ *     DIR/.partial-WRITER-XXXXXX/... one that is being written; WRITER is PID, or PID.STARTTIME
  *
  * A new image is written below the partial directory, synced, and moved up file by file, the inventory last: whoever looks
  * in between finds no image, never half of one. What a killed program left is removed by the next one; where it had written all,
@@ -13,6 +13,7 @@
 import * as fs from 'node:fs';
 import { join, resolve } from 'node:path';
 import { FormatError, SyscallError, UnsupportedError } from '../errors.ts';
+import { syncFolder } from '../fsync.ts';
 import type { ImageInfo } from './info.ts';
 import { draftOn, type ImageDraft, type ImageStore, isImageFile, missing, type Sink, type Source } from './store.ts';
 import { PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';
@@ -21,7 +22,27 @@ import { fileName, images, isMemory } from './types.ts';
 const INVENTORY = fileName(images.INVENTORY);
 /** CR_PARENT_LINK of CRIU's criu/include/image.h. */
 const PARENT = 'parent';
-const PARTIAL = /^\.partial-(\d+)-/;
+const PARTIAL = /^\.partial-(\d+(?:\.\d+)?)-/;
+
+/** Who writes images: told by what an image that is being written has in its name. */
+export interface Writers {
+  /** This process: `PID`, or `PID.STARTTIME`. */
+  readonly self: string;
+  /** Whether who wrote something is still there. */
+  lives(writer: string): boolean;
+}
+
+/** By process ids, which is what can be known anywhere: one that is another process's by now is taken for the writer. */
+const byNumber: Writers = {
+  self: `${process.pid}`,
+  lives(writer) {
+    try {
+      return process.kill(Number.parseInt(writer, 10), 0);
+    } catch (error) {
+      return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+    }
+  },
+};
 
 export interface DirectoryOptions {
   /** Replace the image that is there. */
@@ -34,6 +55,7 @@ export interface DirectoryOptions {
   readonly occupy?: (fd: number, size: number) => void;
   /** The directory of the image that this one builds on, from within its own. */
   readonly parent?: string | undefined;
+  readonly writers?: Writers;
 }
 
 /**
@@ -43,7 +65,8 @@ export interface DirectoryOptions {
  */
 export function createDirectory(path: string, info: ImageInfo | undefined, options: DirectoryOptions = {}): ImageDraft {
   const made = call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 })) !== undefined;
-  settleAbandoned(path, true);
+  const { writers = byNumber } = options;
+  settleAbandoned(path, writers, true);
   const before = imageFiles(path);
   if (before.includes(INVENTORY) && !options.replace) {
     throw new UnsupportedError({
@@ -53,7 +76,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     });
   }
   if (options.parent !== undefined) checkParent(path, options.parent);
-  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
+  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${writers.self}-`)));
   const files: string[] = [];
   const open = new Set<number>();
 
@@ -70,6 +93,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   const reserve = (file: string, size: number, hurried: boolean): void => {
     const fd = begin(file);
     reserved.set(file, { fd, size });
+    if (size === 0) return;
     options.fallocate?.(fd, size);
     if (hurried) options.occupy?.(fd, size);
   };
@@ -83,7 +107,8 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
     return fileSink(fd, target, (length) => {
       open.delete(fd);
-      if (before !== undefined) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
+      if (before !== undefined && before.size > length)
+        call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
     });
   };
 
@@ -160,8 +185,8 @@ function fileSink(fd: number, target: string, ending: (length: number) => void):
 /**
  * @throws SyscallError where there is no such directory; its parent() FormatError where an image builds on itself
  */
-export function openDirectory(path: string): ImageStore {
-  call(`readdir(${path})`, () => settleAbandoned(path, false));
+export function openDirectory(path: string, writers = byNumber): ImageStore {
+  call(`readdir(${path})`, () => settleAbandoned(path, writers, false));
   return openChained(path, []);
 }
 
@@ -254,7 +279,7 @@ function move(from: string, to: string, file: string): void {
   call(`rename(${join(to, file)})`, () => fs.renameSync(join(from, file), join(to, file)));
 }
 
-/** fsync(2) of a file or directory. */
+/** fsync(2) of a file. */
 function sync(path: string): void {
   const fd = call(`open(${path})`, () => fs.openSync(path, 'r'));
   try {
@@ -283,10 +308,10 @@ function moveUp(partial: string, path: string): void {
   putSums(partial, path);
   linkParent(path, parentOf(partial));
   // What comes first has to be on the disk first.
-  sync(path);
+  call(`fsync(${path})`, () => syncFolder(path));
   if (begins) move(partial, path, INVENTORY);
   fs.rmSync(partial, { recursive: true, force: true });
-  sync(path);
+  call(`fsync(${path})`, () => syncFolder(path));
 }
 
 /**
@@ -327,10 +352,10 @@ function linkParent(path: string, parent: string | undefined): void {
  *
  * @param parent the directory of the image on which they build, from within this one
  */
-export function createPages(path: string, parent?: string): ImageDraft {
+export function createPages(path: string, parent?: string, writers = byNumber): ImageDraft {
   call(`mkdir(${path})`, () => fs.mkdirSync(path, { recursive: true, mode: 0o700 }));
   if (parent !== undefined) checkParent(path, parent, isMemory);
-  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${process.pid}-`)));
+  const partial = call(`mkdtemp(${path})`, () => fs.mkdtempSync(join(path, `.partial-${writers.self}-`)));
   const files: string[] = [];
   const open = new Set<number>();
   const create = (file: string): Sink => {
@@ -349,7 +374,7 @@ export function createPages(path: string, parent?: string): ImageDraft {
     }
     linkParent(path, parent);
     fs.rmdirSync(partial);
-    sync(path);
+    call(`fsync(${path})`, () => syncFolder(path));
   };
   const abort = () => {
     for (const fd of open) fs.closeSync(fd);
@@ -360,10 +385,10 @@ export function createPages(path: string, parent?: string): ImageDraft {
 }
 
 /** What those left who do not live any more: images that are whole are made so, all others can be removed. */
-function settleAbandoned(path: string, remove: boolean): void {
+function settleAbandoned(path: string, writers: Writers, remove: boolean): void {
   for (const entry of fs.readdirSync(path)) {
-    const pid = PARTIAL.exec(entry)?.[1];
-    if (pid === undefined || lives(Number(pid))) continue;
+    const writer = PARTIAL.exec(entry)?.[1];
+    if (writer === undefined || writers.lives(writer)) continue;
     const partial = join(path, entry);
     if (!isOurs(partial)) continue;
     if (isWhole(partial, path)) moveUp(partial, path);
@@ -390,14 +415,6 @@ function isWhole(partial: string, path: string): boolean {
 
 function sumsOf(partial: string): Sums {
   return Sums.parse(fs.readFileSync(join(partial, SUMS_FILE), 'latin1'), SUMS_FILE);
-}
-
-function lives(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
-  }
 }
 
 function removeIfEmpty(path: string): void {

@@ -54,6 +54,8 @@ export interface ImageDraft {
   readonly sendsMemory?: boolean;
   /** A commit takes no time, and may still find no room: it comes before the processes end. */
   readonly commitsAtOnce?: boolean;
+  /** Whoever reads already goes on with the image when it is committed: that comes when the processes have ended. */
+  readonly commitsToReader?: boolean;
   /**
    * Begins a file.
    * @param size in bytes; demanded of pages, a hint for others
@@ -61,8 +63,8 @@ export interface ImageDraft {
    */
   create(file: string, size?: number): Sink;
   /**
-   * Gives pages their room beforehand, where that makes writing them faster. The file may become another size, or none at all.
-   * SyscallError ENOSPC where there is no room.
+   * Gives a file its room beforehand, or with a size of 0 only its place among the others, where that makes writing it faster. It may
+   * become another size, or none at all. SyscallError ENOSPC where there is no room.
    * @param hurried somebody waits while it is written: what can be done for that beforehand is done
    */
   reserve?(file: string, size: number, hurried: boolean): void;

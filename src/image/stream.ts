@@ -31,6 +31,9 @@ const MAX_KEPT = 256 << 20;
 /** What goes through a pipe at once as long as nobody has widened it, in bytes. */
 const GATHERED = 64 << 10;
 
+/** Of pages that are read before they are asked for, at most, in bytes. */
+const AHEAD = 4 << 20;
+
 /** Memory is taken as the bytes come, not as a header promises them. */
 const PIECE = 1 << 20;
 
@@ -108,7 +111,8 @@ export function createStream(fd: number, info: ImageInfo | undefined, wait: () =
     put(new Uint8Array(2 * BLOCK));
     flush();
   };
-  return draftOn({ create, announce: flush, commit, abort() {}, keep: () => 'the stream, which lacks its end' }, info);
+  const keep = () => 'the stream, which lacks its end';
+  return { ...draftOn({ create, announce: flush, commit, abort() {}, keep }, info), commitsToReader: true };
 }
 
 /**
@@ -126,7 +130,7 @@ export function openStream(fd: number, name = 'stream', wait: () => void = pause
   /** The pages that the stream stands in, and how much of them, with the padding, is still to come. */
   let current: { file: string; size: number; read: number } | undefined;
 
-  const gathered = new Uint8Array(GATHERED);
+  let gathered = new Uint8Array(GATHERED);
   let [from, to] = [0, 0];
   const readInto = (bytes: Uint8Array): number =>
     patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
@@ -164,6 +168,18 @@ export function openStream(fd: number, name = 'stream', wait: () => void = pause
     return bytes;
   };
 
+  /**
+   * Takes pages off the pipe before anybody asks for them, if they are few: what they are of ends when the writer has got rid of
+   * all, and can then do so while its restore is being prepared.
+   */
+  const readAhead = (size: number): void => {
+    if (size > AHEAD || size <= to - from) return;
+    const room = new Uint8Array(Math.max(GATHERED, size));
+    room.set(gathered.subarray(from, to));
+    [gathered, from, to] = [room, 0, to - from];
+    for (let got = 1; got > 0 && to < size; to += got) got = readInto(gathered.subarray(to, size));
+  };
+
   /** Goes to the next pages, or to the end, and keeps what comes before. Pages that were begun are passed over. */
   const advance = (): void => {
     while (current !== undefined) {
@@ -190,6 +206,7 @@ export function openStream(fd: number, name = 'stream', wait: () => void = pause
       }
       if (/^pages-/.test(file)) {
         current = { file, size: header.size, read: 0 };
+        readAhead(header.size);
         return;
       }
       keptBytes += header.size;

@@ -10,7 +10,7 @@ import type { thread_attributes_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
 import type { CoreEntry } from '../image/tree.ts';
 import { close, openat } from '../sys/files.ts';
-import { readProcText } from '../sys/proc.ts';
+import { readTaskText } from '../sys/proc.ts';
 import { ioprio_get, sched_getaffinity, sched_getattr } from '../sys/process.ts';
 import { lend, type Remote } from './remote.ts';
 
@@ -131,7 +131,7 @@ export function saveProcFiles(pid: number | 'self'): ProcFiles {
 
 function read(pid: number | 'self', name: string): string | undefined {
   try {
-    return readProcText(`/proc/${pid}/${name}`);
+    return readTaskText(`/proc/${pid}/${name}`);
   } catch {
     return undefined;
   }

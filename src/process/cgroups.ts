@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { UnsupportedError } from '../errors.ts';
 import { makeFolders, removeEmpty } from '../sys/folder.ts';
 import { cgroup2Mount, type Mount, readMountinfo } from '../sys/mountinfo.ts';
-import { readProcText } from '../sys/proc.ts';
+import { readTaskText } from '../sys/proc.ts';
 import { sleep } from '../sys/process.ts';
 
 /** `0::/user.slice`, `4:memory:/db`: the lines of /proc/PID/cgroup, without the number, which changes from boot to boot. */
 export function cgroupsOf(pid: number | string): string[] {
-  const lines = readProcText(`/proc/${pid}/cgroup`).trimEnd().split('\n');
+  const lines = readTaskText(`/proc/${pid}/cgroup`).trimEnd().split('\n');
   return lines
     .filter((line) => line !== '')
     .map((line) => line.slice(line.indexOf(':') + 1).replace(/ \(deleted\)$/, ''));

@@ -3,19 +3,26 @@
  *
  *     look (look.ts) -> make room, rehearse -> stop, save, let go (stopped.ts)
  */
+import { closeSync, openSync } from 'node:fs';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, SyscallError } from '../errors.ts';
-import { type ImageDraft, MemoryStore } from '../image/store.ts';
-import { pagesFile } from '../image/types.ts';
+import type { ImageDraft } from '../image/store.ts';
+import { createStream } from '../image/stream.ts';
+import { fileName, images, pagesFile } from '../image/types.ts';
 import { availableMemory } from '../sys/meminfo.ts';
+import { keepTaskFiles } from '../sys/proc.ts';
+import { descriptorLimit } from '../sys/process.ts';
+import { readStatus } from '../sys/stat.ts';
 import { AllOrNone } from './allornone.ts';
 import { Foresight } from './foresight.ts';
-import { treeOf } from './freeze.ts';
+import { threadsOf, treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
+import { isGone } from './gone.ts';
 import { GroupsSeen } from './groupsettings.ts';
-import { endIdle, startIdle } from './idle.ts';
+import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { lookAt } from './look.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
+import { forgetMirrors, prepareMirrors, saveLayout } from './remote.ts';
 import { type CheckpointOptions, type CheckpointResult, HELD, save, Unforeseen } from './stopped.ts';
 import { Tracking } from './tracking.ts';
 
@@ -25,6 +32,7 @@ import { Tracking } from './tracking.ts';
  */
 export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   const { parent, outcome, trackMemory, inHaste = false } = given;
+  using _files = keepTaskFiles();
   let tracking: Tracking | undefined;
   let freezer: Freezer | undefined;
   let foresight: Foresight | undefined;
@@ -51,6 +59,13 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     try {
       if (!inHaste) rehearse(options, draft);
       reserve(draft, sizes, !goesOn && !inHaste);
+      const seen = membersOf(given.pid);
+      if (!goesOn && draft.reserve !== undefined && !inHaste)
+        for (const file of smallFiles(seen)) draft.reserve(file, 0, true);
+      prepareMirrors(
+        seen.map(({ tids }) => tids.length),
+        saveLayout,
+      );
       freezer = Freezer.of(given.pid, given.freezeGroup);
       if (outcome !== 'run') ending = new AllOrNone(given.pid, outcome === 'kill' ? SIGKILL : SIGSTOP);
       const saved = { ...options, freezer, ending };
@@ -70,12 +85,48 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     if (!(error instanceof PartialError)) draft.abort();
     throw error;
   } finally {
+    forgetMirrors();
     foresight?.[Symbol.dispose]();
     ending?.[Symbol.dispose]();
     freezer?.[Symbol.dispose]();
     tracking?.[Symbol.dispose]();
   }
 }
+
+/** A process of the tree as it is now. */
+interface Member {
+  readonly pid: number;
+  readonly tids: readonly number[];
+  /** Whether its ids in the image are those here. */
+  readonly hasOurIds: boolean;
+}
+
+/** What will be asked of each thread is asked once more, so that it is at hand: see keepTaskFiles(). Some may end meanwhile. */
+function membersOf(root: number): Member[] {
+  return treeOf(root).flatMap((pid) => {
+    try {
+      const tids = threadsOf(pid);
+      for (const tid of tids) readStatus(`${pid}/task/${tid}`);
+      return { pid, tids, hasOurIds: readStatus(pid).NSpid.length === 1 };
+    } catch (error) {
+      if (isGone(error)) return [];
+      throw error;
+    }
+  });
+}
+
+/** Images that processes are likely to have, beside their pages. Making a file takes longer than writing one. */
+function smallFiles(members: readonly Member[]): string[] {
+  const all = [images.PSTREE, images.FILES, images.INVENTORY].map((type) => fileName(type));
+  for (const { pid, tids } of members.filter(({ hasOurIds }) => hasOurIds)) {
+    all.push(...[images.IDS, images.MM, images.FS, images.PAGEMAP].map((type) => fileName(type, pid)));
+    all.push(...tids.map((tid) => fileName(images.CORE, tid)));
+  }
+  return all.slice(0, Math.min(MOST_FILES, descriptorLimit() / 4));
+}
+
+/** They are open all the time. */
+const MOST_FILES = 4096;
 
 /**
  * Has pages get their room before anything is stopped: what there is none for is said then, and giving it takes longer than
@@ -113,23 +164,27 @@ function practise(memory: readonly Memory[]): void {
 }
 
 /**
- * Checkpoints a process of ours that does nothing, into memory and to where the image will be. Code that runs for the first time
+ * Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be. Code that runs for the first time
  * takes ten times as long as it does then: 20 ms for a small program, which would be stopped meanwhile.
  *
  * @param into has nothing of it afterwards
  */
 function rehearse(options: CheckpointOptions, into: ImageDraft): void {
-  const pid = startIdle();
+  const pid = startIdle(true);
   const until = performance.now() + REHEARSING;
-  const room = new HeldMemory(ROUNDS << 16, 0);
+  const room = new HeldMemory(IDLE_MEMORY, 0);
   let left = false;
+  const nowhere = openSync('/dev/null', 'w');
   try {
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
       const written = round % WRITTEN === 0 && into.clear !== undefined;
       // Without its sums it is no image, whatever happens now.
-      const draft = written ? { ...into, seal() {}, commit() {} } : new MemoryStore().draft();
+      const draft = written ? { ...into, seal() {}, commit() {} } : createStream(nowhere, undefined);
       left = written;
-      save({ ...options, ...REHEARSED, pid }, draft, room);
+      // Of those that end, memory is written while they stand still.
+      const beforeEnd = options.outcome === 'run' ? undefined : () => {};
+      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room);
+      room.clear();
       if (written) into.clear!();
       left = false;
     }
@@ -138,6 +193,7 @@ function rehearse(options: CheckpointOptions, into: ImageDraft): void {
   } finally {
     endIdle(pid);
     room[Symbol.dispose]();
+    closeSync(nowhere);
   }
   if (left) into.clear!();
 }
@@ -156,7 +212,6 @@ const REHEARSING = 200;
 const REHEARSED = {
   outcome: 'run',
   ghostLimit: 1 << 20,
-  beforeEnd: undefined,
   tracking: undefined,
   serve: undefined,
   lazyPages: false,

@@ -14,7 +14,7 @@ import { entryOf } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { close, openat } from '../sys/files.ts';
 import { clock_gettime } from '../sys/poll.ts';
-import { readProcText } from '../sys/proc.ts';
+import { readTaskText } from '../sys/proc.ts';
 import { enterLent, type Remote } from './remote.ts';
 
 export type Clocks = Value<typeof timens_entry>;
@@ -75,7 +75,7 @@ function offsetsOf(pid: number | 'self'): Record<ClockName, Nanoseconds> {
   const offsets = { monotonic: 0n, boottime: 0n };
   let text = '';
   try {
-    text = readProcText(`/proc/${pid}/timens_offsets`);
+    text = readTaskText(`/proc/${pid}/timens_offsets`);
   } catch {
     return offsets;
   }

@@ -7,7 +7,6 @@ import { type SyscallError, UnsupportedError } from '../errors.ts';
 import { sleep } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { childrenOf } from './freeze.ts';
-import { byInnerId } from './ids.ts';
 import type { Made } from './made.ts';
 import type { Remote } from './remote.ts';
 
@@ -25,14 +24,14 @@ const CLONES = 200;
 /**
  * Has a process make children or threads, many at a time.
  *
- * @param among lists ids here of which those of them will be some
+ * @param outer gives the ids here of those that were just made, by their ids in the innermost PID namespace
  * @param taken is told the place of each that is there, and its id here; also when others could not be made
  * @throws UnsupportedError (an id is taken), SyscallError
  */
 export function cloneAll(
   made: Made,
   wanted: readonly Wanted[],
-  among: () => readonly number[],
+  outer: (ids: readonly number[]) => readonly number[],
   taken: (place: number, id: number) => void,
 ): void {
   const { leader, inner } = made;
@@ -45,10 +44,10 @@ export function cloneAll(
     const failed = results.flatMap((result, i) =>
       result > 0 ? [] : [{ i, error: leader.error(indexes[i]!, result) }],
     );
-    const here = inner ? byInnerId(among()) : undefined;
-    for (const [i, id] of results.entries()) {
-      if (id > 0) taken(first + i, here === undefined ? id : here.get(id)!);
-    }
+    const places = results.flatMap((result, i) => (result > 0 ? [i] : []));
+    const ids = places.map((i) => results[i]!);
+    const here = inner && ids.length > 0 ? outer(ids) : ids;
+    for (const [i, place] of places.entries()) taken(first + place, here[i]!);
     for (const { i, error } of failed) {
       const { id } = part[i]!;
       if (error.errno !== Errno.EEXIST || inner || !isGoing(id)) throw notMade(error, id);
@@ -70,12 +69,19 @@ export function cloneOne(made: Made, wanted: Omit<Wanted, 'exit_signal'>, parent
   cloneAll(
     made,
     all,
-    () => childrenOf(parent, [parent]),
+    (ids) => childrenByInnerId(parent, ids),
     (_, id) => {
       pid = id;
     },
   );
   return pid;
+}
+
+/** Children of a process by their ids in the innermost of their PID namespaces. */
+export function childrenByInnerId(parent: number, ids: readonly number[]): number[] {
+  const all = childrenOf(parent, [parent]);
+  const inner = new Map(all.map((id) => [readStatus(id).NSpid.at(-1)!, id]));
+  return ids.map((id) => inner.get(id)!);
 }
 
 /** Adds the call. */

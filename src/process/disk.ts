@@ -3,11 +3,31 @@
 import { Errno } from '../abi/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/fcntl.ts';
 import { TMPFS_MAGIC } from '../abi/statfs.ts';
-import type { DirectoryOptions } from '../image/directory.ts';
+import type { DirectoryOptions, Writers } from '../image/directory.ts';
 import { fallocate, fileSystemOf, pwrite64 } from '../sys/files.ts';
 import { syncFileSystem } from '../sys/folder.ts';
+import { readStat } from '../sys/stat.ts';
+import { isGone } from './gone.ts';
 
-export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate' | 'occupy'> = {
+/** By process id and the time of its start: another process that has the number now is not the writer. */
+export const writers: Writers = {
+  get self() {
+    return `${process.pid}.${readStat(process.pid).starttime}`;
+  },
+  lives(writer) {
+    const [pid, starttime] = writer.split('.').map(Number);
+    try {
+      const now = readStat(pid!);
+      return now.state !== 'Z' && (starttime === undefined || now.starttime === starttime);
+    } catch (error) {
+      if (isGone(error)) return false;
+      throw error;
+    }
+  },
+};
+
+export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate' | 'occupy' | 'writers'> = {
+  writers,
   syncfs: syncFileSystem,
 
   /** Says at once that there is no room. Not every file system can do it; there, writing says it. */

@@ -5,10 +5,9 @@
 
 import { readdirSync } from 'node:fs';
 import { Errno } from '../abi/errno.ts';
-import { PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD, PTRACE_SETOPTIONS } from '../abi/ptrace.ts';
+import { PTRACE_O_SUSPEND_SECCOMP, PTRACE_O_TRACESYSGOOD } from '../abi/ptrace.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
-import { readProcText } from '../sys/proc.ts';
-import { ptrace } from '../sys/ptrace.ts';
+import { readTaskText } from '../sys/proc.ts';
 import { readStat, readStatus, type Status } from '../sys/stat.ts';
 import type { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
@@ -114,7 +113,9 @@ export function threadsOf(pid: number): number[] {
 
 /** Process ids below a process, in the order they were made. */
 export function childrenOf(pid: number, tids: readonly number[] = threadsOf(pid)): number[] {
-  return tids.flatMap((tid) => (readProcText(`/proc/${pid}/task/${tid}/children`).match(/\d+/g) ?? []).map(Number));
+  return tids.flatMap((tid) =>
+    (readTaskText(`/proc/${pid}/task/${tid}/children`, 'many').match(/\d+/g) ?? []).map(Number),
+  );
 }
 
 /** A process and all below it, of which some may end meanwhile. */
@@ -156,7 +157,6 @@ function stopThreads(
         threads.set(tid, tracee);
         if (tracee.registers.areOf32Bits) throw refuse32Bits(pid, `thread ${tid}`);
         if (freezer === undefined) threads.set(tid, outsideVdso(tracee, vdso, timeout));
-        setStopOptions(pid, tid);
       } catch (error) {
         if (error instanceof TraceeGone) continue;
         // Those after it are attached, not stopped yet, and let go by a stop that comes.
@@ -165,8 +165,9 @@ function stopThreads(
       }
     }
     // One that runs makes others.
-    if (fresh.length === 0 || readStat(pid).num_threads === threads.size) return;
+    if (fresh.length === 0 || readStat(pid).num_threads === threads.size) break;
   }
+  for (const tracee of threads.values()) suspendFilters(tracee);
 }
 
 /** @returns whether the thread is there to be stopped */
@@ -189,14 +190,12 @@ function attach(pid: number, tid: number): boolean {
   }
 }
 
-/** A filter on system calls would see those that we make in the process. Suspending it takes CAP_SYS_ADMIN. */
-function setStopOptions(pid: number, tid: number): void {
-  const options = PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP;
-  const args = { request: PTRACE_SETOPTIONS, pid: tid, addr: 0, data: options };
-  const result = ptrace.attempt(args);
-  if (result === 0) return;
-  if (readStatus(`${pid}/task/${tid}`).Seccomp !== 0) throw ptrace.error(args, result);
-  setOptions(tid, PTRACE_O_TRACESYSGOOD);
+/**
+ * A filter on system calls would see those that we make in the process, and one thread that runs may set it for all. So it is asked
+ * for when all have stopped, and suspended then and not before: a thread that runs without its filter might do what it must not.
+ */
+function suspendFilters({ tid, status }: Tracee): void {
+  if (status.Seccomp !== 0) setOptions(tid, PTRACE_O_TRACESYSGOOD | PTRACE_O_SUSPEND_SECCOMP);
 }
 
 function abandon(pid: number, tid: number): void {

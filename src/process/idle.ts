@@ -1,8 +1,10 @@
-/** A process that does nothing, to practise on. */
+/** A process that does nothing: to compare with, and to practise on. */
 
+import { O_RDWR } from '../abi/fcntl.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL } from '../abi/signal.ts';
+import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { __WALL } from '../abi/wait.ts';
 import { assemble } from '../asm/assemble.ts';
@@ -18,12 +20,33 @@ import { writeRegisters } from './tracee.ts';
 
 const MEMORY = { address: 0x1000_0000, size: 1 << 16 };
 
+/** A program that does nothing for 68 years, and has mappings, files and memory as most programs have them. */
+const SLEEP = ['/bin/sleep', '2147483647'] as const;
+/** More than it has in memory, in bytes. */
+export const IDLE_MEMORY = 1 << 20;
+
+/** Where in its memory these and their addresses are. */
+const NULL_DEVICE = MEMORY.address + 0x400;
+const STRINGS = [MEMORY.address + 0x500, MEMORY.address + 0x600] as const;
+const ARGV = MEMORY.address + 0x700;
+
 /**
- * Closes all descriptors, which are ours, and waits for ever; but it ends with us. It asks for that by itself, as it may have
- * been stopped before clone3's own code did, and until it has, PTRACE_O_EXITKILL stands for it.
+ * Closes all descriptors, which are ours, and waits for ever, as the program or without one; but it ends with us. It asks for that by
+ * itself, as it may have been stopped before clone3's own code did, and until it has, PTRACE_O_EXITKILL stands for it.
  */
-function code(): Uint8Array {
+function code(asProgram: boolean): Uint8Array {
   const [again, end] = [label('again'), label('end')];
+  const openNull = [mov(eax, NR.open), mov(edi, NULL_DEVICE), mov(esi, O_RDWR), mov(edx, 0), syscall()];
+  const execute = [
+    ...openNull,
+    ...openNull,
+    ...openNull,
+    mov(eax, NR.execve),
+    mov(edi, STRINGS[0]),
+    mov(esi, ARGV),
+    mov(edx, ARGV + 8 * SLEEP.length),
+    syscall(),
+  ];
   return assemble(
     mov(eax, NR.prctl),
     mov(edi, PR_SET_PDEATHSIG),
@@ -39,6 +62,7 @@ function code(): Uint8Array {
     mov(esi, 0x7fff_ffff),
     mov(edx, 0),
     syscall(),
+    ...(asProgram ? execute : []),
     again,
     mov(eax, NR.pause),
     syscall(),
@@ -50,14 +74,23 @@ function code(): Uint8Array {
   ).bytes;
 }
 
-/** @returns its process id; nobody traces it, it waits, and it ends with us */
-export function startIdle(): number {
+/**
+ * @param asProgram whether it is to be a program like others; where there is none it has nothing but a page of code
+ * @returns its process id; nobody traces it, it waits, and it ends with us
+ */
+export function startIdle(asProgram = false): number {
   const clone = () => clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD, pdeath_sig: SIGKILL }).pid;
   const tracee = makeScratch(clone, MEMORY);
   const { pid } = tracee;
   const region = new Region(4096);
   try {
-    region.bytes.set(code());
+    region.bytes.set(code(asProgram));
+    const put = (text: string, address: number) => region.bytes.set(bytesOf(text), address - MEMORY.address);
+    put('/dev/null', NULL_DEVICE);
+    for (const [i, text] of SLEEP.entries()) {
+      put(text, STRINGS[i]!);
+      region.view.setBigUint64(ARGV + 8 * i - MEMORY.address, BigInt(STRINGS[i]!), true);
+    }
     writeMemory(pid, MEMORY.address, region.address, region.size);
     tracee.registers.set('rip', MEMORY.address);
     writeRegisters(pid, tracee.registers);

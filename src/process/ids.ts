@@ -55,8 +55,3 @@ function outside(id: number): UnsupportedError {
     remedy: 'end it, or save a tree that has both',
   });
 }
-
-/** Processes or threads by their ids in the innermost of their PID namespaces. */
-export function byInnerId(ids: readonly number[]): Map<number, number> {
-  return new Map(ids.map((id) => [readStatus(id).NSpid.at(-1)!, id]));
-}

@@ -36,6 +36,8 @@ const CHUNK = 64 * PAGE;
  * places before it answers.
  */
 const NEXT_WITHIN = 1;
+/** In ms: there may be children to be looked for, and pages to be looked at again. */
+const UNTIL_TOUCHED = 5;
 /** How often it is looked for children whose memory is known and they are not, in ms. */
 const LOOK_EVERY = 20;
 
@@ -110,6 +112,8 @@ export interface LazyWatch {
   filled(result: LazyResult): void;
   /** Descriptor for what is said when this process is killed. */
   readonly log: number;
+  /** One that can be read from when they go on: what is not touched is not brought before, while others still restore them. */
+  readonly going?: number;
 }
 
 /** The pages of an image, listed before anybody needs them. */
@@ -188,17 +192,19 @@ class Server {
     this.#guard = this.#newGuard();
   }
 
-  run({ filled }: LazyWatch): LazyResult {
-    let demanded = false;
+  run({ filled, going }: LazyWatch): LazyResult {
+    let [demanded, waits] = [false, going !== undefined];
     while (this.#spaces.some((space) => !space.isFull) || this.#again.length > 0) {
       const open = this.#spaces.filter(({ isGone }) => !isGone);
-      const fds = [this.#guard.pidfd, ...open.map(({ fd }) => fd)];
-      const waiting: ReadonlySet<number> = new Set(pollReadable(fds, demanded ? NEXT_WITHIN : 0));
+      const fds = [this.#guard.pidfd, ...(waits ? [going!] : []), ...open.map(({ fd }) => fd)];
+      const timeout = waits ? UNTIL_TOUCHED : demanded ? NEXT_WITHIN : 0;
+      const waiting: ReadonlySet<number> = new Set(pollReadable(fds, timeout));
+      if (waits && waiting.has(going!)) waits = false;
       if (waiting.has(this.#guard.pidfd)) this.#guardAgain();
       demanded = open.filter((space) => waiting.has(space.fd) && this.#answer(space)).length > 0;
       for (const { space, address } of this.#again.splice(0)) this.#demand(space, address);
       if (this.#unseen > 0) this.#look();
-      const next = demanded ? undefined : open.find((space) => !space.isFull);
+      const next = demanded || waits ? undefined : open.find((space) => !space.isFull);
       if (next !== undefined) this.#fillOn(next);
     }
     this.#image.remote?.close();

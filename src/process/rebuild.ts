@@ -2,6 +2,7 @@
  * One process made anew, when its tree and its memory are there: where it stands, descriptors, threads, credentials, signals,
  * timers, registers.
  */
+import { readdirSync } from 'node:fs';
 import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../abi/fcntl.ts';
 import { PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
 import { PTRACE_EVENT_STOP } from '../abi/ptrace.ts';
@@ -37,7 +38,6 @@ import { credentialsOf, restoreCredentials, sameCredentials } from './credential
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
 import { restoreLock } from './files/locks.ts';
-import { threadsOf } from './freeze.ts';
 import { restoreLimits } from './limits.ts';
 import type { Made } from './made.ts';
 import { restoreDumpable } from './mm.ts';
@@ -119,10 +119,13 @@ export function rebuild(made: Made, restoring: Restoring, own: Own, keep: number
     if (i === 0) restoreDumpable(remote, task.mm!);
     restoreParentDeathSignal(remote, state);
   }
+  const ids = remotes.map((remote) => remote.call(NR.gettid));
   Remote.startAll(remotes);
   Remote.finishAll(remotes);
   for (const [i, remote] of remotes.entries()) {
     const { tid, core: state } = task.threads[i]!;
+    const id = remote.result(ids[i]!);
+    if (id !== tid) throw new PartialError('restore', `thread ${id} was taken for thread ${tid}`);
     restorePending(remote, task.pid, tid, state.thread_core?.signals_p?.signals ?? [], false);
   }
   Remote.startAll(remotes);
@@ -257,7 +260,8 @@ function makeThreads(one: Made): Remote[] {
   cloneAll(
     one,
     wanted,
-    () => threadsOf(pid),
+    // The kernel lists threads in the order in which they were made: copy_process() of kernel/fork.c. Each says its id later.
+    (ids) => readdirSync(`/proc/${pid}/task`).map(Number).slice(-ids.length),
     (i, here) => {
       expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
       // Signals are blocked in it as in the one that made it.

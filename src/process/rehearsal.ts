@@ -3,17 +3,14 @@
  * Where an image is still to come, as from a stream, that is time in which nobody waits.
  */
 
-import { closeSync, openSync, statSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { MFD_CLOEXEC } from '../abi/mman.ts';
-import { writeEntries } from '../image/file.ts';
-import { type ImageDraft, MemoryStore } from '../image/store.ts';
+import type { ImageDraft } from '../image/store.ts';
 import { createStream, openStream } from '../image/stream.ts';
-import { SUMS_FILE } from '../image/sums.ts';
-import { entriesOf, entryOf } from '../image/tree.ts';
-import { fileName, images } from '../image/types.ts';
 import { close } from '../sys/files.ts';
 import { memfd_create } from '../sys/memory.ts';
-import { endIdle, startIdle } from './idle.ts';
+import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
+import { infoHere } from './info.ts';
 import { HeldMemory } from './memory.ts';
 import { restore } from './restore.ts';
 import { save } from './stopped.ts';
@@ -28,7 +25,7 @@ export function rehearseRestore(wanted: () => boolean): void {
   try {
     if (!wanted()) return;
     stream = memfd_create({ name: 'rehearsal', flags: MFD_CLOEXEC });
-    writeIdle(createStream(stream, undefined));
+    writeIdle(createStream(stream, infoHere()));
     const until = performance.now() + PATIENCE;
     for (let round = 0; round < ROUNDS && performance.now() < until && wanted(); round++) {
       const fd = openSync(`/proc/self/fd/${stream}`, 'r');
@@ -45,10 +42,10 @@ export function rehearseRestore(wanted: () => boolean): void {
   }
 }
 
+/** Writes the image of a program that does nothing. */
 function writeIdle(draft: ImageDraft): void {
-  const image = new MemoryStore();
-  const pid = startIdle();
-  const room = new HeldMemory(1 << 16, 0);
+  const pid = startIdle(true);
+  const room = new HeldMemory(IDLE_MEMORY, 0);
   try {
     const how = {
       shellJob: true,
@@ -57,32 +54,9 @@ function writeIdle(draft: ImageDraft): void {
       skipInFlight: false,
       connections: 'refused',
     } as const;
-    save({ ...how, pid, outcome: 'run', timeout: 1000, ghostLimit: 1 << 20 }, image.draft(), room);
-    writeWithProgram(image, pid, draft);
+    save({ ...how, pid, outcome: 'run', timeout: 1000, ghostLimit: 1 << 20 }, draft, room);
   } finally {
     endIdle(pid);
     room[Symbol.dispose]();
   }
-}
-
-/** Its program has neither a name nor code of its own, which a restored one must have. Any other one has. */
-function writeWithProgram(image: MemoryStore, pid: number, draft: ImageDraft): void {
-  const mm = entryOf(image, images.MM, pid);
-  const files = entriesOf(image, images.FILES).map((entry) =>
-    entry.id === mm.exe_file_id
-      ? { ...entry, reg: { ...entry.reg!, name: process.execPath, size: statSync(process.execPath).size } }
-      : entry,
-  );
-  writeEntries(draft.create(fileName(images.FILES)), images.FILES, files);
-  const { start, end } = mm.vmas[0]!;
-  const code = { mm_start_code: start, mm_end_code: end, mm_start_data: start, mm_end_data: end };
-  writeEntries(draft.create(fileName(images.MM, pid)), images.MM, [{ ...mm, ...code }]);
-  const left = [fileName(images.FILES), fileName(images.MM, pid), fileName(images.REMAP_FPATH), SUMS_FILE];
-  for (const [name, bytes] of image.files) {
-    if (left.includes(name)) continue;
-    const sink = draft.create(name, bytes.length);
-    sink.write(bytes);
-    sink.close();
-  }
-  draft.commit();
 }

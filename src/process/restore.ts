@@ -98,21 +98,26 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     }
     const keep = reserveNumber(tree);
     try {
-      const hole = findHole(tree);
-      const how = { sibling: options.sibling === true, inner: own.has('pid') };
-      const root = makeRoot(tree, { hole, keep, ...how }, made);
-      // Mounts may show them.
+      // While ids of those that had them before become free.
+      const withMounts = own.has('mnt');
+      if (!withMounts) openAll(tree, restoring);
+      const ours = whatIsOurs();
       const linesOf = ({ threads }: ImageTask) => threads[0]!.core.tc!.cgroups;
       const movedHere = (line: string) => movedGroup(line, linesOf(tree.tasks[0]!), options.groups?.roots);
       const groups = store.has(fileName(images.GROUP_SETTINGS)) ? entryOf(store, images.GROUP_SETTINGS) : undefined;
+      // Mounts may show them.
       if (options.ignoreCgroups !== true) {
         prepareGroups(groups, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings, groupsMade);
       }
+      const hole = findHole(tree);
+      const how = { sibling: options.sibling === true, inner: own.has('pid') };
+      const root = makeRoot(tree, { hole, keep, ...how }, made);
       if (own.has('cgroup'))
         makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);
-      if (own.has('mnt')) restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
-      restoring.prepareShared();
-      openEverything(tree, restoring);
+      if (withMounts) {
+        restoring.root = makeMounts(store, tree.tasks[0]!.ids!.mnt_ns_id!, root, keep, options);
+        openAll(tree, restoring);
+      }
       const began = performance.now();
       enterTime(root.leader, store, keep);
       const spaces = new Spaces(restoring, store, keep, hole, lazy);
@@ -141,7 +146,6 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // All processes work at the same time: each is given a batch before the first one is waited for.
       for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);
-      const ours = whatIsOurs();
       for (const one of live) standIn(one, restoring, ours, keep);
       // Those that share a table of descriptors have used it, as it is now, for the last time.
       for (const { leader } of live) leader.finish();
@@ -190,8 +194,12 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   }
 }
 
-/** All files that some process has, maps or stands in, so that what is missing is known before anything is made. */
-function openEverything(tree: ImageTree, restoring: Restoring): void {
+/**
+ * Shared memory, and all files that some process has, maps or stands in, so that what is missing is known before anything is made of
+ * the processes.
+ */
+function openAll(tree: ImageTree, restoring: Restoring): void {
+  restoring.prepareShared();
   for (const { mm, fs, descriptors, isZombie } of tree.tasks) {
     if (isZombie) continue;
     const ids = [

@@ -49,6 +49,12 @@ export interface CheckpointOptions extends SaveOptions {
   readonly parent?: ImageStore | undefined;
   /** A later image may build on this one. */
   readonly trackMemory?: boolean | undefined;
+  /**
+   * Of a tree that is killed: it is not waited for, as the kernel takes 0.1 s to take a GiB apart.
+   *
+   * @param ended waits until all have ended
+   */
+  readonly endsMeanwhile?: ((ended: () => void) => void) | undefined;
   /** Others stand still and wait for this one, and what saves has just been used: it is not rehearsed. */
   readonly inHaste?: boolean | undefined;
   /** Folder of a control group that stops all of the tree at once; one that the tree has for itself does so without that. */
@@ -92,7 +98,9 @@ export function save(
 ): CheckpointResult {
   const { pid, timeout, outcome, beforeEnd } = options;
   const committedFirst =
-    beforeEnd !== undefined || options.serve !== undefined || (outcome === 'kill' && draft.commitsAtOnce === true);
+    options.serve !== undefined ||
+    (beforeEnd !== undefined && draft.commitsToReader !== true) ||
+    (outcome === 'kill' && draft.commitsAtOnce === true);
   const namespaces = new Namespaces(pid);
   const saving = new Saving(options, namespaces, true);
   saving.foresight = foresight;
@@ -120,7 +128,11 @@ export function save(
     options.ending?.turn(frozen.processes.map((process) => process.pid));
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
-    if (outcome === 'kill') reapAll(frozen);
+    if (outcome === 'kill') {
+      const ended = () => reapAll(frozen);
+      if (options.endsMeanwhile === undefined) ended();
+      else options.endsMeanwhile(ended);
+    }
     unhurried();
   };
   try {
@@ -179,8 +191,8 @@ export function save(
     if (committedFirst) {
       draft.commit();
       if (options.serve !== undefined) serve(memory, options.serve);
-      beforeEnd?.();
     }
+    beforeEnd?.();
     if (!done) letGo();
     const synced = performance.now();
     if (!committedFirst) commit(draft, outcome);
@@ -233,10 +245,11 @@ const SERVED = 256 << 10;
 
 /** Has it told from now on what is written, once for those that share their memory. */
 function watch(guests: readonly Guest[], tasks: readonly SavedTask[], { tracking }: CheckpointOptions): void {
+  if (tracking?.goesOn !== true) return;
   const seen = new Set<number>();
   for (const { process, remotes } of guests) {
     const { ids, vmas } = tasks.find(({ host }) => host === process.pid)!;
-    if (tracking === undefined || seen.has(ids.vm_id)) continue;
+    if (seen.has(ids.vm_id)) continue;
     seen.add(ids.vm_id);
     tracking.enter(remotes[0]!, vmas);
     tracking.restart(process.pid, vmas);

@@ -10,7 +10,7 @@ import { VMA_AREA_VDSO } from '../image/messages/memory.ts';
 import { TASK_ALIVE, TASK_DEAD, TASK_STOPPED } from '../image/messages/task.ts';
 import type { VmaEntry } from '../image/pages.ts';
 import type { CoreEntry, FsEntry, IdsEntry, MmEntry } from '../image/tree.ts';
-import { readProcText } from '../sys/proc.ts';
+import { readTaskText } from '../sys/proc.ts';
 import { readStat } from '../sys/stat.ts';
 import { saveProcFiles } from './attributes.ts';
 import { cgroupsOf } from './cgroups.ts';
@@ -261,7 +261,7 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     saved[0]!.core.tc = {
       task_state: stopped === 0 ? TASK_ALIVE : TASK_STOPPED,
       exit_code: 0,
-      personality: Number.parseInt(readProcText(`/proc/${pid}/personality`), 16),
+      personality: Number.parseInt(readTaskText(`/proc/${pid}/personality`), 16),
       flags: stat.flags,
       blk_sigset: threads[0]!.sigmask,
       comm: status.Name,

@@ -179,7 +179,7 @@ export class Tracee {
 
   /** Asks a thread to stop; `stopped` waits for it. @throws SyscallError ESRCH (gone), EPERM (no access, or traced) */
   static attach(tid: number): void {
-    seize(tid);
+    seize(tid, abi.PTRACE_O_TRACESYSGOOD);
     interrupt(tid);
   }
 

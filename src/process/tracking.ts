@@ -103,7 +103,8 @@ export interface TrackingOptions {
 export class Tracking {
   readonly #pids: readonly number[];
   readonly #parent: ImageStore | undefined;
-  readonly #goOn: boolean;
+  /** Whether a later image is to build on the new one. */
+  readonly goesOn: boolean;
   readonly #method: Method;
   /** Of the parent, by process: all pages that it has, for those that were watched since then. */
   readonly #before = new Map<number, Runs>();
@@ -120,7 +121,7 @@ export class Tracking {
   constructor(pids: readonly number[], { parent, goOn }: TrackingOptions) {
     this.#pids = pids;
     this.#parent = parent;
-    this.#goOn = goOn;
+    this.goesOn = goOn;
     try {
       this.#method = goOn || parent !== undefined ? methodHere() : 'protection';
       if (parent !== undefined) this.#readParent(parent);
@@ -160,7 +161,7 @@ export class Tracking {
   /** Gets hold of a stopped process that is to be watched anew. No image that was made before can be built on any more. */
   enter(remote: Remote, vmas: readonly VmaEntry[]): void {
     const { pid } = remote.scratch;
-    if (!this.#goOn) return;
+    if (!this.goesOn) return;
     for (const tracker of this.#found) endTracker(tracker);
     if (this.#method === 'protection') {
       this.#armed.set(pid, vmas.some(isWatched) ? this.#userfaultfd(remote, vmas) : undefined);
@@ -212,7 +213,7 @@ export class Tracking {
     idOf: (pid: number) => number,
     memory: readonly Pick<Memory, 'name' | 'runs' | 'unchanged'>[],
   ): void {
-    if (!this.#goOn) return;
+    if (!this.goesOn) return;
     // What a page server has is not asked for again.
     if (draft.sendsMemory) for (const each of memory) writePagemap(draft, each, 0, sentFile(each.name));
     const { tracker, tracked } = trackerOf([...this.#armed].map(([pid, fd]) => ({ pid, fd })));

@@ -9,8 +9,7 @@ import { clone3 } from '../sys/clone.ts';
 import { sleep } from '../sys/process.ts';
 import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
-import { ATTEMPTS, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
-import { childrenOf } from './freeze.ts';
+import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
 import { type Hole, LEADER, type Made } from './made.ts';
 import { type ProcessLayout, Remote, Scratch, scratchSize, slotOf } from './remote.ts';
 import { bornIn, isEarly, isStray } from './sessions.ts';
@@ -106,8 +105,8 @@ export function makeChildren(
       const exit_signal = (flags & CLONE_PARENT) === 0 ? exitSignal(child) : 0;
       return { id: child.pid, flags: flags | CLONE_PTRACE, exit_signal };
     });
-    const among = () => childrenOf(parent.pid, [parent.pid]);
-    cloneAll(by, wanted, among, (i, pid) => {
+    const outer = (ids: readonly number[]) => childrenByInnerId(parent.pid, ids);
+    cloneAll(by, wanted, outer, (i, pid) => {
       made.push(justMade(of[i]!, pid, parent.inner, tree, hole));
     });
   };

@@ -2,7 +2,7 @@
 import { readdirSync } from 'node:fs';
 import { FormatError } from '../errors.ts';
 import { readlink } from './files.ts';
-import { readProcText } from './proc.ts';
+import { readTaskText } from './proc.ts';
 
 export interface Fdinfo {
   /** File position. */
@@ -29,7 +29,7 @@ export function descriptorLink(pid: number, fd: number): string {
 /** @throws SyscallError ENOENT (no such descriptor), EACCES */
 export function readFdinfo(pid: number, fd: number): Fdinfo {
   const file = `/proc/${pid}/fdinfo/${fd}`;
-  return parseFdinfo(readProcText(file), file);
+  return parseFdinfo(readTaskText(file), file);
 }
 
 /** @param file for the message of an error @throws FormatError where a field is missing */

@@ -10,7 +10,15 @@ export interface Machine {
   readonly cpu: { readonly vendor: string; readonly model: string; readonly features: readonly string[] };
 }
 
+let known: Machine | undefined;
+
+/** Nothing of it changes while a kernel runs. */
 export function readMachine(): Machine {
+  known ??= read();
+  return known;
+}
+
+function read(): Machine {
   const cpuinfo = readProcText('/proc/cpuinfo');
   const line = (name: string) => new RegExp(`^${name}\\s*: (.*)$`, 'm').exec(cpuinfo)?.[1] ?? '';
   const setting = (name: string) => readProcText(`/proc/sys/kernel/${name}`).trimEnd();

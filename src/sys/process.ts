@@ -94,6 +94,12 @@ export const prlimit64 = syscall('prlimit64', 302, {
   new_limit: input,
   old_limit: output,
 });
+/** How many descriptors this process may have at a time. */
+export function descriptorLimit(): number {
+  const limit = resource.rlimit64.write({});
+  prlimit64({ pid: 0, resource: resource.RLIMIT_NOFILE, new_limit: 0, old_limit: limit });
+  return Number(resource.rlimit64.read(limit).rlim_cur);
+}
 /** Of one thread, or with 0 of the calling one. @returns 20 - nice */
 export const getpriority = syscall('getpriority', 140, { which: int, who: int });
 /** @param prio nice, -20 goes first */

@@ -1,6 +1,6 @@
 /** Identity and state of a process or thread: /proc/PID/stat and /proc/PID/status, proc_pid_stat(5), proc_pid_status(5). */
 import { FormatError } from '../errors.ts';
-import { readProcText } from './proc.ts';
+import { readProcText, readTaskText } from './proc.ts';
 
 /** Fields of /proc/PID/stat under their names in proc_pid_stat(5). Times are in ticks of 1/100 s, addresses in bytes. */
 export interface Stat {
@@ -52,7 +52,7 @@ const FIELDS = {
 /** @param pid a process, or `PID/task/TID` for a thread */
 export function readStat(pid: number | string): Stat {
   const file = `/proc/${pid}/stat`;
-  return parseStat(readProcText(file), file);
+  return parseStat(readTaskText(file), file);
 }
 
 /** @param file for the message of an error */
@@ -122,7 +122,7 @@ export interface Status {
 /** @param pid a process, or `PID/task/TID` for a thread */
 export function readStatus(pid: number | string): Status {
   const file = `/proc/${pid}/status`;
-  return parseStatus(readProcText(file), file);
+  return parseStatus(readTaskText(file), file);
 }
 
 /** @param file for the message of an error */

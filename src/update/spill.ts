@@ -10,6 +10,7 @@ import { existsSync, lstatSync, mkdirSync, readdirSync, readlinkSync, rmSync, st
 import { dirname, join, resolve } from 'node:path';
 import { RAMFS_MAGIC, TMPFS_MAGIC } from '../abi/statfs.ts';
 import { UnsupportedError } from '../errors.ts';
+import { syncFolder } from '../fsync.ts';
 import { createDirectory } from '../image/directory.ts';
 import { INFO_FILE } from '../image/info.ts';
 import { copySource, type ImageStore, withSource } from '../image/store.ts';
@@ -17,7 +18,6 @@ import { SUMS_FILE } from '../image/sums.ts';
 import { readInfo } from '../image/tree.ts';
 import { saveToDisk } from '../process/disk.ts';
 import { isGone } from '../process/gone.ts';
-import { syncFolder } from '../sys/folder.ts';
 import { spillOf } from './workload.ts';
 
 /** Where copies go if nothing is said. */

@@ -21,7 +21,7 @@ import { STOCK_FAULT, stockFault } from '../../lab/fault/stock.ts';
 import { type KernelName, kernel as kernelNamed } from '../../lab/kernels.ts';
 import { fetchMakedumpfile } from '../../lab/makedumpfile.ts';
 import { HOST } from '../../lab/qemu.ts';
-import { httpServer, nfsServer, sshServer } from '../../lab/servers.ts';
+import { httpServer, nfsServer, ownCertificate, sshServer } from '../../lab/servers.ts';
 import { removeTemporary, temporaryFolder } from '../../lab/temporary.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
@@ -122,25 +122,27 @@ test('a NULL pointer in a module: log, reason and dump are on the disk', async (
   }
 });
 
-test('a server that has no room for the dump keeps log and reason, and by ssh another takes all', async () => {
+test('a server behind TLS that has no room for the dump keeps log and reason, and by ssh another takes all', async () => {
   const [received, stored] = [join(folder, 'http'), join(folder, 'ssh')];
-  const web = await httpServer(received, { isFull: (path) => path.endsWith('/vmcore') });
+  const tls = await ownCertificate(HOST);
+  const web = await httpServer(received, { isFull: (path) => path.endsWith('/vmcore'), tls });
   const shell = await sshServer();
   const disk = await crashDisk(512, ['/usr/bin/ssh']);
   const ssh = `ssh:${HOST}:${stored}`;
   const vm = await armedGuest('7.2', disk, '--config /tmp/crash.conf', {
-    hostPorts: { 80: web.port, 22: shell.port },
+    hostPorts: { 443: web.port, 22: shell.port },
     programs: ['ssh', 'ssh-keygen'],
     modules: ['8021q'],
     async prepare(guest) {
       await guest.copyIn(shell.key, '/tmp/key');
+      await guest.check('mkdir -p /etc/ssl/certs && cat >/etc/ssl/certs/ca-certificates.crt', { input: tls.cert });
       const settings = {
         kernel: '/tmp/vmlinuz',
         sshkey: '/tmp/key',
         final_action: 'poweroff',
         failure_action: 'poweroff',
       };
-      const lines = [...Object.entries(settings), ['target', `http://me:secret@${HOST}/crash`], ['target', ssh]];
+      const lines = [...Object.entries(settings), ['target', `https://me:secret@${HOST}/crash`], ['target', ssh]];
       await guest.check('cat >/tmp/crash.conf', { input: lines.map((words) => `${words.join(' ')}\n`).join('') });
       await refused(guest, '--config /tmp/crash.conf', /the key of 10\.0\.2\.100 is in none of/);
       await guest.check(`mkdir -p ~/.ssh && echo '${HOST} ${shell.hostKey}' >~/.ssh/known_hosts`);

@@ -59,6 +59,9 @@ export const checkpoint = command({
       'anything is stopped, and nothing is changed then.',
     "The image is CRIU's: crit shows it. Files that programs have open are not part of it, but for deleted ones, and must be " +
       'as they were when it is restored.',
+    'As a stream (-D -) the image ends when the processes have, and nobody goes on with it before. They end when the pipe has taken ' +
+      'the rest: if it is lost behind that, so are they. What --action-script runs at post-dump is asked before, when all but the end is ' +
+      'written: if it fails, they go on, and the stream stays without its end.',
     'In preserved memory (-D pkram:NODE) the node must not be there before: load it or remove it first. A directory is replaced.',
     ABOUT_OTHERS,
     'With --lazy-pages the image is soon there, and private memory not in it: the processes stay stopped until tideover lazy-pages ' +

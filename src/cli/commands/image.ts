@@ -181,8 +181,9 @@ async function convertStore(from: string, to: string, form: 'json' | 'image'): P
   const { storeToJson, storeFromJson } = await import('../../image/json.ts');
   const { createDirectory } = await import('../../image/directory.ts');
   const { readInfo } = await import('../../image/tree.ts');
+  const { writers } = await import('../../process/disk.ts');
   await withStore(from, (store) => {
-    const draft = createDirectory(to, readInfo(store));
+    const draft = createDirectory(to, readInfo(store), { writers });
     try {
       if (form === 'json') storeToJson(store, draft);
       else storeFromJson(store, draft);

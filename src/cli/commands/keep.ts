@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process';
-import { existsSync, mkdirSync, readFileSync, renameSync, rmdirSync, rmSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmdirSync, rmSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { UnsupportedError } from '../../errors.ts';
 import type { Unit } from '../../update/unit.ts';
@@ -26,6 +26,7 @@ export const keep = command({
   async run(io, { flags, args }) {
     const unit = (args[0] as string).replace(/(?:\.service)?$/, '.service');
     const { dropIn, workloadOf } = await import('../../update/unit.ts');
+    const { writeWhole } = await import('../../sys/folder.ts');
     workloadOf(unit);
     const file = `/etc/systemd/system/${unit}.d/tideover.conf`;
     if (flags.remove) {
@@ -39,11 +40,11 @@ export const keep = command({
     try {
       const made = dropIn(await describe(unit, file), [process.execPath, resolve(process.argv[1]!)], groupsOf);
       notes = made.notes;
-      write(file, made.text);
+      writeWhole(file, made.text, READABLE);
     } catch (error) {
       // It is kept as it was.
       if (before !== undefined) {
-        write(file, before);
+        writeWhole(file, before, READABLE);
         systemctl('daemon-reload');
       }
       throw error;
@@ -54,6 +55,9 @@ export const keep = command({
     return { json: { unit, file, notes }, text: () => [file] };
   },
 });
+
+/** Of what systemd reads. */
+const READABLE = 0o644;
 
 /** @param ours our drop-in, which does not count */
 async function describe(name: string, ours: string): Promise<Unit> {
@@ -74,13 +78,6 @@ async function describe(name: string, ours: string): Promise<Unit> {
   const paths = [properties.get('FragmentPath') ?? '', ...(properties.get('DropInPaths') ?? '').split(' ')];
   const files = paths.filter((path) => path !== '').map((path) => readFileSync(path, 'utf8'));
   return { name, properties, files };
-}
-
-/** Whole or not at all: a service starts by it. */
-function write(file: string, text: string): void {
-  mkdirSync(dirname(file), { recursive: true });
-  writeFileSync(`${file}.new`, text, { flush: true });
-  renameSync(`${file}.new`, file);
 }
 
 /** @returns whether it was there */

@@ -43,7 +43,7 @@ export const pageServer = command({
     needsDirectory(directory, 'page-server');
     const { createPages } = await import('../../image/directory.ts');
     const { PageReceiver } = await import('../../image/pagexfer.ts');
-    const draft = createPages(directory, flags.parent);
+    const draft = createPages(directory, flags.parent, (await import('../../process/disk.ts')).writers);
     const parent = await openParent(directory, flags.parent);
     const server = createServer({ noDelay: true });
     try {

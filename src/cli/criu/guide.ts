@@ -31,6 +31,11 @@ const HABITS = [
   'Starting Node takes longer than starting CRIU, though not while a program stands still. One that is to be away for a short time is',
   'moved as a stream, `tideover checkpoint -t PID -D - | tideover restore -D - -d`: both are ready before it is stopped. With two',
   'commands it waits for the start of the second one.',
+  '',
+  'The stream gets its end when the processes have ended, and no restore goes on without it: they never run twice. They end when the pipe',
+  'has taken all before that; who reads it is not asked. If the reader may die, such as ssh with its connection, give the checkpoint',
+  '`--action-script FILE`: at `post-dump` all but the end is written and the processes are stopped, so FILE can look whether it has come',
+  'to where it is to be, such as the size of a file on the other machine. If it fails, they go on here.',
 ];
 
 /** The page, in Markdown. */

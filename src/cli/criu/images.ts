@@ -64,7 +64,7 @@ export async function openParent(directory: string, parent: string | undefined):
   if (parent === undefined) return undefined;
   needsDirectory(directory, 'an image that builds on another one');
   const { openDirectory } = await import('../../image/directory.ts');
-  return openDirectory(resolve(directory, parent));
+  return openDirectory(resolve(directory, parent), (await import('../../process/disk.ts')).writers);
 }
 
 /** @throws UnsupportedError where it is a stream or preserved memory */
@@ -89,11 +89,14 @@ export async function openStore(directory: string): Promise<ImageStore> {
     return openNode((await import('../medium.ts')).placeOf(undefined), node);
   }
   const { openDirectory } = await import('../../image/directory.ts');
-  return openDirectory(directory);
+  return openDirectory(directory, (await import('../../process/disk.ts')).writers);
 }
 
-/** In bytes: what a user may ask for by default, /proc/sys/fs/pipe-max-size. */
-const PIPE = 1 << 20;
+/**
+ * In bytes. All of a small program goes into the first one, and its processes end while the other side still reads; the second one is
+ * what a user may ask for by default, /proc/sys/fs/pipe-max-size.
+ */
+const PIPES = [16 << 20, 1 << 20];
 
 /**
  * Has a pipe take more at once than its 64 KiB, so that both ends work at the same time: 1 GiB in 0.8 s for 1.2.
@@ -105,7 +108,7 @@ async function widePipe(fd: number, to: 'read' | 'write'): Promise<() => void> {
   const { POLLIN, POLLOUT } = await import('../../abi/poll.ts');
   const { fcntl } = await import('../../sys/files.ts');
   const { poll } = await import('../../sys/poll.ts');
-  fcntl.attempt({ fd, cmd: F_SETPIPE_SZ, arg: PIPE });
+  for (const arg of PIPES) if (fcntl.attempt({ fd, cmd: F_SETPIPE_SZ, arg }) >= 0) break;
   return () => void poll(fd, to === 'read' ? POLLIN : POLLOUT, -1);
 }
 

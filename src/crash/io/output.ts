@@ -1,6 +1,7 @@
 /** Where a dump is written to: files of Node, and streams. */
 import { closeSync, fchmodSync, fsyncSync, ftruncateSync, openSync, renameSync, rmSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
+import { syncFolder } from '../../fsync.ts';
 import { pause } from './file.ts';
 
 export interface Output {
@@ -67,24 +68,5 @@ export function append(fd: number, bytes: Uint8Array): void {
       if ((error as NodeJS.ErrnoException).code !== 'EAGAIN') throw error;
       pause();
     }
-  }
-}
-
-/**
- * What was renamed in a directory is on the disk. By NFS it is that when the server has answered (RFC 1813, 4.8), and a
- * directory need not be opened for it: Linux 7.2 cannot where a server has no delegations for directories (nfs-ganesha 4).
- */
-function syncFolder(path: string): void {
-  let folder: number;
-  try {
-    folder = openSync(path, 'r');
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'EREMOTEIO') return;
-    throw error;
-  }
-  try {
-    fsyncSync(folder);
-  } finally {
-    closeSync(folder);
   }
 }

@@ -97,6 +97,29 @@ test('a script that fails undoes it', async (t) => {
   await target.says('ok');
 });
 
+test('a script that fails at post-dump keeps the processes from ending, and whoever reads the stream from going on with them', async (t) => {
+  const { target, pid, script } = await waiting(t);
+  const { main, node, folder } = target;
+  const shell = (line: string) => spawnSync('sh', ['-c', line], { cwd: folder, encoding: 'utf8', timeout: 300_000 });
+  const dump = (body: string, to: string) =>
+    shell(`${node} ${main} dump -t ${pid} -D - --action-script ${script(body)} >${to}`);
+  const failed = dump('[ $CRTOOLS_SCRIPT_ACTION != post-dump ]', 'endless');
+  assert.equal(failed.status, 1, failed.stderr);
+  assert.match(failed.stderr, /script at post-dump/);
+  assert.match(readFileSync(`/proc/${pid}/status`, 'utf8'), /^State:\t[^tT]/m);
+  const dumped = dump('true', 'whole');
+  assert.equal(dumped.status, 0, dumped.stderr);
+  await target.gone(pid);
+  const restore = (from: string) => shell(`${node} ${main} restore -D - -d <${from}`);
+  const refused = restore('endless');
+  assert.equal(refused.status, 5, refused.stderr);
+  assert.match(refused.stderr, /the end of the stream/);
+  const restored = restore('whole');
+  assert.equal(restored.status, 0, restored.stderr);
+  process.kill(pid, 'SIGTERM');
+  await target.says('ok');
+});
+
 test('--restore-sibling and --exec-cmd choose the parent', async (t) => {
   const { target, pid } = await waiting(t);
   assert.equal(target.tideover('dump', '-t', `${pid}`, '-D', target.image, '-R').status, 0);

@@ -1,6 +1,5 @@
 /** Files that go to servers, as another kernel sends them: to sshd, over HTTP and over HTTPS. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -9,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
 import { after, test } from 'node:test';
-import { httpServer, sshServer } from '../../../lab/servers.ts';
+import { httpServer, ownCertificate, sshServer } from '../../../lab/servers.ts';
 import { put } from '../../../src/target/http.ts';
 import { putBySsh } from '../../../src/target/ssh.ts';
 import { rootTest } from '../root.ts';
@@ -110,17 +109,12 @@ test('a stream whose first byte comes late arrives where the server has closed t
 });
 
 test('over HTTPS to a server that this machine trusts, and to no other', async () => {
-  const [key, cert] = [join(folder, 'key.pem'), join(folder, 'cert.pem')];
-  const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes', '-days', '2'];
-  const subject = ['-subj', '/CN=storage.example', '-addext', 'subjectAltName=DNS:storage.example'];
-  execFileSync('openssl', [...request, ...subject, '-keyout', key, '-out', cert], { stdio: 'ignore' });
-  const server = await httpServer(folder, {
-    tls: { key: readFileSync(key, 'utf8'), cert: readFileSync(cert, 'utf8') },
-  });
+  const tls = await ownCertificate('storage.example');
+  const server = await httpServer(folder, { tls });
   try {
     const to = (name: string) => `https://${name}:${server.port}/https/vmcore`;
     await assert.rejects(put(byName, to('storage.example'), Readable.from([content])), /self-signed certificate/);
-    const ca = readFileSync(cert);
+    const ca = Buffer.from(tls.cert);
     await assert.rejects(put(byName, to('another.example'), Readable.from([content]), { ca }), /altnames/);
     await put(byName, to('storage.example'), Readable.from([content]), { ca });
     assert.deepEqual(readFileSync(join(folder, 'https/vmcore')), content);

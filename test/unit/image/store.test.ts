@@ -14,6 +14,7 @@ import { createStream, openStream } from '../../../src/image/stream.ts';
 import { Sums } from '../../../src/image/sums.ts';
 import { fileHeader, header, paddingOf, readHeader, type TarHeader } from '../../../src/image/tar.ts';
 import { verify } from '../../../src/image/verify.ts';
+import { writers } from '../../../src/process/disk.ts';
 import { info, sample, writeSample } from './sample.ts';
 
 function temporary(t: { after(action: () => void): void }): string {
@@ -105,15 +106,25 @@ test('what a killed program left is removed, what a living one writes is not', (
 });
 
 /** An image that is whole and was left by a program that is dead. */
-function abandoned(path: string): string {
+function abandoned(path: string, writer = '999999999'): string {
   const draft = createDirectory(path, info);
   writeSample(draft);
   draft.seal();
-  const [partial] = fs.readdirSync(path).filter((name) => name.startsWith('.partial-'));
-  const left = join(path, '.partial-999999999-abcdef');
+  const partial = fs.readdirSync(path).find((name) => fs.existsSync(join(path, name, 'tideover.sums')));
+  const left = join(path, `.partial-${writer}-abcdef`);
   fs.renameSync(join(path, partial!), left);
   return left;
 }
+
+test('what a killed program left is known also where another process has its number by now', (t) => {
+  const path = temporary(t);
+  const living = createDirectory(path, info, { writers });
+  abandoned(path, `${process.pid}.1`);
+  assert.deepEqual(openDirectory(path).names(), [], 'the number is in use');
+  assert.deepEqual(openDirectory(path, writers).names(), names);
+  living.abort();
+  assert.deepEqual(fs.readdirSync(path).sort(), names);
+});
 
 test('what a killed program left leads nowhere else', (t) => {
   const [path, other] = [temporary(t), temporary(t)];
