@@ -15,8 +15,8 @@ import { FormatError, UnsupportedError } from '../errors.ts';
 import { PMD_SIZE } from '../mem/address.ts';
 import type { Range } from '../mem/range.ts';
 import { isHugePageMount, mountHugePages, unmountHugePages } from '../sys/hugepages.ts';
-import { openLocked, unlock } from './lock.ts';
-import type { Medium, MediumRange } from './medium.ts';
+import { lock, openLocked, unlock } from './lock.ts';
+import type { LockedMedium, MediumRange } from './medium.ts';
 import { PageFiles, physicalAddresses, unmap } from './pagefiles.ts';
 import { MappedMedium } from './pieces.ts';
 import { pinPages } from './pin.ts';
@@ -43,12 +43,12 @@ export interface HugePageOptions {
 
 /** Whether a medium is there: a mount that holds pages, and not one from which nobody got any. */
 export function holdsHugePages(folder = HUGE_PAGES): boolean {
-  return isHugePageMount(folder) && new PageFiles(folder).count() > 0;
+  return isHugePageMount(folder) && !new PageFiles(folder).isEmpty;
 }
 
 /** Ranges of a medium at most. Each takes up to two entries of the next kernel's memory map; with 2500 of them one took 33 s to boot. */
 const MAX_RANGES = 400;
-export class HugePageMedium extends MappedMedium implements Medium {
+export class HugePageMedium extends MappedMedium implements LockedMedium {
   readonly name: string;
   readonly writable: boolean;
   whyFull: UnsupportedError | undefined;
@@ -59,6 +59,8 @@ export class HugePageMedium extends MappedMedium implements Medium {
   #mapped: { address: number; count: number }[] = [];
   /** Where each page lies. */
   #physical: number[] = [];
+  /** They may have been moved since: others could have them. */
+  #isStale = false;
   #isOpen = true;
 
   /**
@@ -97,6 +99,8 @@ export class HugePageMedium extends MappedMedium implements Medium {
 
   /** Physical memory, neighbours merged. The superblock stands at the start of the first. */
   get ranges(): readonly MediumRange[] {
+    if (this.#isStale) this.#physical = this.#addresses();
+    this.#isStale = false;
     return rangesOf(this.#physical);
   }
 
@@ -116,7 +120,7 @@ export class HugePageMedium extends MappedMedium implements Medium {
 
   /** Whether a page is at another physical address than `ranges` says. To be asked right before the next kernel is started. */
   hasMoved(): boolean {
-    const now = this.#mapped.flatMap(({ address, count }) => physicalAddresses(address, count));
+    const now = this.#addresses();
     return this.#physical.some((physical, i) => physical !== now[i]);
   }
 
@@ -137,6 +141,11 @@ export class HugePageMedium extends MappedMedium implements Medium {
       this.whyFull = error;
       return false;
     }
+  }
+
+  lock(alone: boolean): void {
+    lock(this.#lock, alone, this.name);
+    this.#isStale = true;
   }
 
   unlock(): void {
@@ -190,6 +199,11 @@ export class HugePageMedium extends MappedMedium implements Medium {
     }
     this.#mapped.push({ address, count: files.length });
     this.pieces.add(address, files.length * PMD_SIZE);
+  }
+
+  /** Where the pages are now. */
+  #addresses(): number[] {
+    return this.#mapped.flatMap(({ address, count }) => physicalAddresses(address, count));
   }
 
   #unmap(): void {

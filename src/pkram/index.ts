@@ -7,6 +7,7 @@ export { FILES_CONTENT, type FilesCount, preserveFiles, restoreFiles } from './f
 export { returnable, returnRanges } from './giveback.ts';
 export { HUGE_PAGES, HugePageMedium, type HugePageOptions, holdsHugePages } from './hugepages.ts';
 export { createImage, IMAGE_CONTENT, openImage } from './image.ts';
+export { KeptMedium } from './kept.ts';
 export {
   type LoadedPage,
   type LoadedPages,

@@ -18,13 +18,23 @@ export const IN_USE = 'another process has it open';
  */
 export function openLocked(path: string, how: string | number, alone: boolean): number {
   const fd = fs.openSync(path, how, 0o600);
-  const lock = { fd, operation: (alone ? LOCK_EX : LOCK_SH) | LOCK_NB };
-  const got = flock.attempt(lock);
-  if (got === 0) return fd;
-  fs.closeSync(fd);
-  if (got !== -Errno.EAGAIN) throw flock.error(lock, got);
+  try {
+    lock(fd, alone, path);
+    return fd;
+  } catch (error) {
+    fs.closeSync(fd);
+    throw error;
+  }
+}
+
+/** Locks what is open, as openLocked() does. @param name for messages @throws UnsupportedError where another one has it */
+export function lock(fd: number, alone: boolean, name: string): void {
+  const args = { fd, operation: (alone ? LOCK_EX : LOCK_SH) | LOCK_NB };
+  const got = flock.attempt(args);
+  if (got === 0) return;
+  if (got !== -Errno.EAGAIN) throw flock.error(args, got);
   throw new UnsupportedError({
-    what: `preserved memory in ${path}`,
+    what: `preserved memory in ${name}`,
     why: IN_USE,
     remedy: 'wait until the other process is done with it, or end it',
   });

@@ -47,3 +47,10 @@ export interface Medium {
   unlock?(): void;
   close(): void;
 }
+
+/** A medium whose lock can be given up and taken again while it stays mapped. */
+export interface LockedMedium extends Medium {
+  /** @param alone or beside others who only read @throws UnsupportedError where another process has it */
+  lock(alone: boolean): void;
+  unlock(): void;
+}

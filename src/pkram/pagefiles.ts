@@ -37,6 +37,11 @@ export class PageFiles {
     this.folder = folder;
   }
 
+  /** Whether no page has a place. @throws EACCES where the caller may not see them: they may be there */
+  get isEmpty(): boolean {
+    return fs.statSync(join(this.folder, name(0)), { throwIfNoEntry: false }) === undefined;
+  }
+
   /** How many pages have a place. */
   count(): number {
     const names = new Set(fs.readdirSync(this.folder));

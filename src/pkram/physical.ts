@@ -21,8 +21,8 @@ import { readIomem } from '../sys/iomem.ts';
 import { readFirmwareMap } from '../sys/memmap.ts';
 import { mmap } from '../sys/memory.ts';
 import { DATA_START } from './format.ts';
-import { openLocked, unlock } from './lock.ts';
-import type { Medium, MediumRange } from './medium.ts';
+import { lock, openLocked, unlock } from './lock.ts';
+import type { LockedMedium, MediumRange } from './medium.ts';
 import { MappedMedium } from './pieces.ts';
 import { Volume } from './volume.ts';
 import { MEMORY, type Window, wholeMemory, windowsOn } from './windows.ts';
@@ -30,6 +30,8 @@ import { MEMORY, type Window, wholeMemory, windowsOn } from './windows.ts';
 export interface PhysicalOptions {
   /** Several can open it so at once. */
   readonly readOnly?: boolean;
+  /** Whether nobody else has it as long as it is locked; if not given, where it can be written to. */
+  readonly alone?: boolean;
   /** A file that stands for the memory. */
   readonly device?: string;
 }
@@ -43,7 +45,7 @@ const AT_ONCE = 4 << 20;
 /** What the firmware, or a kexec before, calls memory that can be used, as e820_type_to_string() of the kernel has it. */
 const USABLE = ['System RAM', 'Soft Reserved', 'Persistent Memory', 'Persistent Memory (legacy)'];
 
-export class PhysicalMedium extends MappedMedium implements Medium {
+export class PhysicalMedium extends MappedMedium implements LockedMedium {
   readonly name: string;
   readonly writable: boolean;
   readonly whyFull = 'it has its size from an earlier kernel or from memmap=; load or remove nodes';
@@ -91,7 +93,7 @@ export class PhysicalMedium extends MappedMedium implements Medium {
    * @throws UnsupportedError where it is in use, by a process or by the kernel; FormatError where there can be none; EPERM of mmap(2)
    * where a driver has the memory
    */
-  constructor(superblock: number, { readOnly = false, device }: PhysicalOptions = {}) {
+  constructor(superblock: number, { readOnly = false, alone = !readOnly, device }: PhysicalOptions = {}) {
     super();
     this.writable = !readOnly;
     this.#device = device;
@@ -104,7 +106,7 @@ export class PhysicalMedium extends MappedMedium implements Medium {
     const start = { start: superblock, size: DATA_START };
     const [{ path }] = this.#windowsOn([start]) as [Window];
     this.name = `${path} at 0x${superblock.toString(16)}`;
-    this.#files.set(path, openLocked(path, readOnly ? 'r' : 'r+', !readOnly));
+    this.#files.set(path, openLocked(path, readOnly ? 'r' : 'r+', alone));
     try {
       this.#use([start]);
     } catch (error) {
@@ -118,6 +120,7 @@ export class PhysicalMedium extends MappedMedium implements Medium {
   }
 
   attach(ranges: readonly MediumRange[]): void {
+    if (JSON.stringify(ranges) === JSON.stringify(this.#ranges)) return;
     const fail = (expected: string, found: string): never => {
       throw new FormatError({ file: this.name, field: 'ranges', expected, found });
     };
@@ -133,6 +136,12 @@ export class PhysicalMedium extends MappedMedium implements Medium {
   /** What this kernel does not know of cannot grow. */
   grow(): boolean {
     return false;
+  }
+
+  lock(alone: boolean): void {
+    // The first is of the superblock.
+    const [[path, fd]] = this.#files as Iterable<[string, number]> as [[string, number]];
+    lock(fd, alone, path);
   }
 
   unlock(): void {

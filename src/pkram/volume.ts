@@ -20,6 +20,8 @@ export interface VolumeOptions {
   readonly limit?: number;
   /** Name and version of the program, for what it writes. */
   readonly writer?: string;
+  /** The same medium, read before and closed since: where nothing has been written meanwhile its list is not read again. */
+  readonly before?: Volume | undefined;
 }
 
 /** An entry of the node list. */
@@ -47,7 +49,7 @@ const ENTRIES_PER_PAGE = Math.floor((format.CRC_AT - format.ENTRIES_AT) / format
 export class Volume {
   readonly medium: Medium;
   readonly writer: string;
-  readonly #space: Space;
+  #space: Space;
   readonly #limit: number;
   #block: Superblock;
   #entries: Entry[] = [];
@@ -63,7 +65,7 @@ export class Volume {
   readonly peeking = new Map<number, number>();
 
   /** @throws FormatError, UnsupportedError where there is no list of nodes to be found */
-  constructor(medium: Medium, { limit = Number.POSITIVE_INFINITY, writer = 'tideover' }: VolumeOptions = {}) {
+  constructor(medium: Medium, { limit = Number.POSITIVE_INFINITY, writer = 'tideover', before }: VolumeOptions = {}) {
     this.medium = medium;
     this.writer = writer;
     this.#limit = limit;
@@ -72,7 +74,7 @@ export class Volume {
     this.#space = new Space(medium.size / PAGE_SIZE);
     this.#space.claim({ first: 0, count: format.DATA_START / PAGE_SIZE });
     if (!medium.writable) this.#frozen = refusal(medium, 'it was opened to be read only', 'open it to be written');
-    this.#readList();
+    if (before === undefined || !this.#takeOver(before)) this.#readList();
     if (this.#frozen !== undefined) return;
     this.#finishWipes();
     if (this.hasMoved) this.#commit(this.#entries);
@@ -289,6 +291,22 @@ export class Volume {
   }
 
   // --- opening ---------------------------------------------------------------------------------------------------
+
+  /** What an earlier one knows, which is of no more use then. @returns whether it is of the same list */
+  #takeOver(before: Volume): boolean {
+    const isSame = before.uuid === this.uuid && before.sequence === this.sequence;
+    if (before.#space.pages * PAGE_SIZE !== this.medium.size) return false;
+    if (!isSame || before.#isUncertain) return false;
+    [this.#space, this.#entries, this.#listPages] = [before.#space, before.#entries, before.#listPages];
+    return true;
+  }
+
+  /** Whether what is free is not known for certain. */
+  get #isUncertain(): boolean {
+    const isFrozen = this.#frozen !== undefined && this.medium.writable;
+    const isDamaged = this.listFault !== undefined || this.#entries.some(({ fault }) => fault !== undefined);
+    return isFrozen || isDamaged || this.saving.size > 0 || this.loading.size > 0;
+  }
 
   #readList(): void {
     const { nodeList, nodeCount, sequence } = this.#block;

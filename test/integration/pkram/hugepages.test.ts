@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { UnsupportedError } from '../../../src/errors.ts';
 import { overlaps } from '../../../src/mem/range.ts';
-import { HugePageMedium, NoRoomError, openPkram, type Pkram } from '../../../src/pkram/index.ts';
+import { HugePageMedium, KeptMedium, NoRoomError, openPkram, type Pkram } from '../../../src/pkram/index.ts';
 import { PageFiles } from '../../../src/pkram/pagefiles.ts';
 import { isHugePageMount, readHugePagePool, withSurplusHugePages } from '../../../src/sys/hugepages.ts';
 import { mount } from '../../../src/sys/mount.ts';
@@ -107,6 +107,56 @@ describe('huge pages', asRoot, () => {
     assert.throws(() => reader.prepareSave('more'), UnsupportedError);
     reader.close();
     other.close();
+  });
+
+  it('stay mapped for one user, who sees what others have written meanwhile', () => {
+    openPkram(HugePageMedium.open({ folder, create: true })).close();
+    const kept = new KeptMedium(HugePageMedium.open({ folder }));
+    const data = randomBytes(9 * HUGE);
+    const writer = kept.open(false, {});
+    save(writer, 'one', data.subarray(0, 5000));
+    assert.throws(() => HugePageMedium.open({ folder, readOnly: true }), /another process has it open/);
+    assert.deepEqual([kept.isFree(true), kept.isFree(false)], [false, false]);
+    writer.close();
+
+    const other = openPkram(HugePageMedium.open({ folder }));
+    assert.throws(() => kept.open(true, {}), /another process has it open/);
+    assert.deepEqual([kept.isFree(true), kept.isFree(false)], [true, true]);
+    save(other, 'two', data);
+    other.close();
+
+    const reader = kept.open(true, {});
+    assert.deepEqual(
+      reader.nodes().map(({ name }) => name),
+      ['one', 'two'],
+    );
+    assert.throws(() => reader.prepareSave('more'), UnsupportedError);
+    using peek = reader.peek('two', { verify: true });
+    const [object] = peek.objects();
+    assert.deepEqual([kept.isFree(true), kept.isFree(false)], [true, false]);
+    const beside = kept.open(true, {});
+    reader.unlock();
+    assert.throws(() => HugePageMedium.open({ folder }), /another process has it open/);
+    assert.equal(beside.nodes().length, 2);
+    beside.close();
+
+    const again = kept.open(false, {});
+    again.remove('one');
+    save(again, 'three', data.subarray(0, 10));
+    assert.deepEqual(Buffer.from(object!.readAll()), data, 'who gave its lock up may go on to read');
+    const { used, free, sequence } = again.status();
+    again.close();
+    reader.close();
+    kept.close();
+
+    const last = openPkram(HugePageMedium.open({ folder }));
+    assert.deepEqual(
+      last.nodes().map(({ name }) => name),
+      ['two', 'three'],
+    );
+    const found = last.status();
+    assert.deepEqual([found.used, found.free, found.sequence], [used, free, sequence]);
+    last.close();
   });
 
   it('that a process had taken when it died are given back by the next one', () => {

@@ -6,7 +6,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
-import { HugePageMedium, type MediumRange, openPkram, PhysicalMedium } from '../../../src/pkram/index.ts';
+import { HugePageMedium, KeptMedium, type MediumRange, openPkram, PhysicalMedium } from '../../../src/pkram/index.ts';
 import { asRoot, isRoot } from '../root.ts';
 
 const data = randomBytes(11 << 20);
@@ -62,6 +62,33 @@ describe('preserved memory at physical addresses', asRoot, () => {
     save.finishSave();
     pkram.remove('second');
     pkram.close();
+  });
+
+  it('stays mapped for one user, who keeps readers from nothing while he only reads', () => {
+    const reader = openPkram(new PhysicalMedium(superblock, { device, readOnly: true }));
+    const kept = new KeptMedium(new PhysicalMedium(superblock, { device, alone: false }));
+    const first = kept.open(true, {});
+    assert.deepEqual(
+      first.nodes().map(({ name }) => name),
+      ['node'],
+    );
+    first.close();
+    assert.throws(() => kept.open(false, {}), UnsupportedError);
+    reader.close();
+    const writer = kept.open(false, {});
+    const save = writer.prepareSave('third');
+    save.prepareSaveObject().finishSaveObject();
+    save.finishSave();
+    writer.close();
+    const other = openPkram(new PhysicalMedium(superblock, { device }));
+    other.remove('third');
+    other.close();
+    const last = kept.open(true, {});
+    assert.equal(last.nodes().length, 1);
+    using peek = last.peek('node', { verify: true });
+    assert.deepEqual(Buffer.from([...peek.objects()][0]!.readAll()), data);
+    last.close();
+    kept.close();
   });
 
   it('is refused where there is none', () => {
