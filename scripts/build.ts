@@ -78,7 +78,9 @@ const processAsItIs: Plugin = {
 
 const programs = await build({
   ...options,
-  entryPoints: ['checkpoint', 'dmesg', 'lazypages', 'restore'].map((name) => `src/cli/programs/${name}.ts`),
+  entryPoints: ['checkpoint', 'dmesg', 'lazypages', 'restore', 'resume', 'run'].map(
+    (name) => `src/cli/programs/${name}.ts`,
+  ),
   outdir: 'dist',
   entryNames: 'chunks/[name]-[hash]',
   outExtension: { '.js': '.mjs' },

@@ -34,8 +34,8 @@ const SERIAL = 'demo';
 const MOUNT = `for d in /sys/block/vd*; do [ "$(cat $d/serial)" = ${SERIAL} ] && mkdir -p /var && mount -t ext4 /dev/\${d##*/} /var; done`;
 /** What a system's units do: see docs/update.md. */
 const EARLY = `${MOUNT}
-tideover update resume --hold >/dev/null 2>&1
-(tideover update resume --json 2>/tmp/resume.log >/tmp/resumed.new; mv /tmp/resumed.new /tmp/resumed) &
+(tideover update resume --hold --stay --json 2>/tmp/resume.log >/tmp/resumed.new; mv /tmp/resumed.new /tmp/resumed) &
+until [ -e /run/tideover/held ] || ! kill -0 $!; do sleep 0.1; done
 `;
 
 /** What is said of each step of the update as it begins. */

@@ -20,5 +20,7 @@ function load([first, second]: readonly string[]) {
   if (first === 'checkpoint') return import('./programs/checkpoint.ts');
   if (first === 'lazy-pages') return import('./programs/lazypages.ts');
   if (first === 'restore') return import('./programs/restore.ts');
+  if (first === 'run') return import('./programs/run.ts');
+  if (first === 'update' && (second === 'resume' || second === 'bring')) return import('./programs/resume.ts');
   return import('./programs/all.ts');
 }

@@ -34,17 +34,10 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   }
   if (!giveUp && interrupted === undefined) return [];
   const undone: string[] = [];
-  if (interrupted !== undefined) {
-    unseal();
-    unloadNext();
-    dropGuard();
-    undone.push('the next kernel was unloaded');
-  }
-  if (giveUp) undone.push(...giveUpTrees());
   // What cannot be put back keeps nothing else from it.
   const left: string[] = [];
-  if (interrupted !== undefined) {
-    for (const each of [() => putBack(interrupted), () => startServices(interrupted.stopped ?? [])]) {
+  const attempt = (...all: readonly (() => string | undefined)[]) => {
+    for (const each of all) {
       try {
         const done = each();
         if (done !== undefined) undone.push(done);
@@ -52,6 +45,14 @@ export async function abort(giveUp: boolean): Promise<string[]> {
         left.push((error as Error).message);
       }
     }
+  };
+  if (interrupted !== undefined) attempt(unloadInterrupted);
+  if (giveUp) undone.push(...giveUpTrees());
+  if (interrupted !== undefined) {
+    attempt(
+      () => putBack(interrupted),
+      () => startServices(interrupted.stopped ?? []),
+    );
   }
   if (isOpen) {
     const error = giveUp ? 'it was given up' : 'it was interrupted';
@@ -61,6 +62,17 @@ export async function abort(giveUp: boolean): Promise<string[]> {
   const { why } = await returnUnused(findMemory());
   if (left.length > 0) throw new PartialError('taking the update back', left.join('; '));
   return why === undefined ? undone : [...undone, why];
+}
+
+function unloadInterrupted(): string {
+  unseal();
+  dropGuard();
+  try {
+    unloadNext();
+  } catch (error) {
+    throw new Error(`the next kernel stays loaded (${(error as Error).message}): tideover kexec unload`);
+  }
+  return 'the next kernel was unloaded';
 }
 
 /** @returns whose checkpoints were removed */

@@ -7,7 +7,8 @@ import { LOCK_EX, LOCK_NB } from '../abi/fcntl.ts';
 import { UnsupportedError } from '../errors.ts';
 import { flock } from '../sys/files.ts';
 
-const LOCK = '/run/tideover/update.lock';
+/** Locked by whoever is at it. */
+export const LOCK = '/run/tideover/update.lock';
 /** In ms: one that was killed takes a moment to end. */
 const PATIENCE = 20_000;
 

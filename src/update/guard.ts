@@ -4,7 +4,7 @@
  *     old kernel     prepareGuard()   an environment for the old kernel, written to the disk, before anything is frozen
  *     next kernel    armGuard()       loads it into what crashkernel= has reserved: the restore's first act
  *                    panic
- *     old kernel     goBack()         in the reserved memory: writes down why into the record in preserved memory, and
+ *     old kernel     goBack()         (goback.ts) in the reserved memory: writes down why into the record in preserved memory, and
  *                                     starts itself with the machine's own memory map
  *     old kernel     cameBack()       says why; the trees go on. Nothing guards this one
  *
@@ -14,9 +14,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { dirname, join } from 'node:path';
 import { captureCommandLine, installedInitrd, installedKernel, requireRoom } from '../capture/arm.ts';
 import { findNext, type NextKernel } from '../capture/next.ts';
-import { deadLog, logText } from '../capture/save.ts';
 import { readSettings } from '../capture/settings.ts';
-import { panicMessage } from '../crash/kernel/panic.ts';
 import { TideoverError } from '../errors.ts';
 import { parameters } from '../kexec/commandline.ts';
 import { environment } from '../kexec/environment.ts';
@@ -25,11 +23,10 @@ import { loadCaptureKernel } from '../kexec/kexec.ts';
 import { status, unload } from '../kexec/load.ts';
 import { CAPTURE_BUNDLE, systemImage } from '../kexec/system.ts';
 import { readProcText } from '../sys/proc.ts';
-import { bootNext } from './afterpanic.ts';
 import { findMemory } from './medium.ts';
 import { locationForCapture } from './preserved.ts';
-import { readRecord, type UpdateRecord, writeRecord } from './record.ts';
-import { type Returned, rememberReturned, returnedMemory } from './state.ts';
+import type { UpdateRecord } from './record.ts';
+import { type Returned, returnedMemory } from './state.ts';
 
 const FOLDER = '/var/lib/tideover/guard';
 /** Of the kernel before the next one. */
@@ -40,9 +37,9 @@ const LOG = join(FOLDER, 'vmcore-dmesg.txt');
 /** There while this kernel is guarded. */
 const ARMED = '/run/tideover/guard';
 /** In the environment. */
-const ORDERS = '/etc/tideover/back.json';
+export const ORDERS = '/etc/tideover/back.json';
 /** On the command line of the old kernel when it comes back, with the release of the one that panicked. */
-const BACK = 'tideover.back';
+export const BACK = 'tideover.back';
 
 interface Guard {
   readonly kernel: string;
@@ -51,7 +48,7 @@ interface Guard {
   readonly append: string;
 }
 
-interface Orders {
+export interface Orders {
   readonly old: NextKernel;
   /** Preserved memory that the old kernel had taken in: it is to have it again. */
   readonly returned: Returned | undefined;
@@ -144,43 +141,6 @@ export function disarmGuard(): void {
     rmSync(ARMED);
   }
   dropGuard();
-}
-
-/**
- * The only program of the old kernel in the reserved memory. Comes back only by an error, by which that kernel panics and the machine
- * starts again.
- *
- * @param tell for the console
- */
-export async function goBack(tell: (line: string) => void): Promise<void> {
-  const { old, returned } = JSON.parse(readFileSync(ORDERS, 'utf8')) as Orders;
-  const { why, log } = lastWords();
-  tell(`the next kernel died (${why}): back to the old one`);
-  const record = readRecord();
-  if (record !== undefined) {
-    try {
-      const steps = [...record.steps, { name: 'back', at: Date.now() }];
-      writeRecord({ ...record, state: 'jumping', steps, back: { why, log } });
-    } catch (error) {
-      if (!(error instanceof TideoverError)) throw error;
-      tell(`it cannot be written down: ${error.message}`);
-    }
-  }
-  if (returned !== undefined) rememberReturned(returned);
-  await bootNext({ ...old, commandLine: `${old.commandLine} ${BACK}=${record?.to ?? 'unknown'}` });
-}
-
-/** Characters of the log that are kept. */
-const MAX_LOG = 256 << 10;
-
-/** Without a log that can be read the way back is gone all the same. */
-function lastWords(): { why: string; log: string } {
-  try {
-    const log = deadLog();
-    return { why: panicMessage(log) ?? 'its log does not say why', log: logText(log).slice(-MAX_LOG) };
-  } catch (error) {
-    return { why: `its log cannot be read: ${(error as Error).message}`, log: '' };
-  }
 }
 
 /** Release of the kernel that panicked, where this one is the one before it, come back. */

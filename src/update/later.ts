@@ -36,6 +36,27 @@ const GONE_ON = 'gone on\n';
 /** How tideover is started, to bring pages: its program and arguments. */
 export type Program = readonly [string, ...string[]];
 
+/** A turn for which the process that is to bring memory has been started already: it takes as long to start as the rest. */
+export interface BegunTurn extends Turn {
+  /** A socket to it; undefined where none was started, or it is in use already. */
+  bringing: number | undefined;
+}
+
+/** Starts what will bring the memory of a tree, where that is to come later. @param turn goes over to what is returned */
+export function beginTurn(image: ImageStore, turn: Turn, name: string, where: Checkpoint, program: Program): BegunTurn {
+  const begun: BegunTurn = {
+    ...turn,
+    bringing: undefined,
+    [Symbol.dispose]() {
+      if (begun.bringing !== undefined) closeSync(begun.bringing);
+      begun.bringing = undefined;
+      turn[Symbol.dispose]();
+    },
+  };
+  if (memoryIn(image) >= LARGE) begun.bringing = startBringing(program, { name, where, turn });
+  return begun;
+}
+
 export interface Restored {
   readonly pid: number;
   /** Its memory comes later, and who brings it removes the checkpoint. */
@@ -52,7 +73,7 @@ export function restoreInTurn(
   image: ImageStore,
   options: Omit<RestoreOptions, 'note' | 'lazyPages' | 'sameFiles'>,
   how: {
-    readonly turn: Turn;
+    readonly turn: Turn | BegunTurn;
     readonly name: string;
     /** Of preserved memory. */
     readonly place: Place | undefined;
@@ -65,7 +86,8 @@ export function restoreInTurn(
   const { turn, program } = how;
   restoreVolatile(how.place, how.where);
   if (program !== undefined && memoryIn(image) >= LARGE) {
-    const socket = startBringing(program, how);
+    const socket = ('bringing' in turn ? turn.bringing : undefined) ?? startBringing(program, how);
+    if ('bringing' in turn) turn.bringing = undefined;
     try {
       const { pid } = restore(image, { ...options, sameFiles: true, note: turn.noteOfLater, lazyPages: socket });
       tell(socket, GONE_ON);
@@ -141,6 +163,7 @@ export function bring(place: Place | undefined, where: Checkpoint, remove: () =>
     try {
       result = bringPages(image, JSON.parse(request), {
         log: NOTE,
+        going: SOCKET,
         ready: () => void writeSync(SOCKET, READY),
         filled() {},
       });

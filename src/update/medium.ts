@@ -12,6 +12,7 @@ import {
   HugePageMedium,
   holdsHugePages,
   IN_USE,
+  KeptMedium,
   type Medium,
   openImage,
   openPkram,
@@ -60,6 +61,10 @@ export function openMedium(place: Place | undefined, options: MediumOptions): Pk
   const { limit } = options;
   const open = (medium: Medium) => openPkram(medium, { writer, ...(limit !== undefined && { limit }) });
   if (place?.kind !== 'file' && options.readOnly !== true) demandUnsealed();
+  const mapped = keptFor(place, options.readOnly === true, writer);
+  if (mapped !== undefined) {
+    return inTurn(() => mapped.open(options.readOnly === true, { writer, ...(limit !== undefined && { limit }) }));
+  }
   try {
     return open(
       place?.kind === 'file' ? mediumAt(place, options, writer) : inTurn(() => mediumAt(place, options, writer)),
@@ -70,6 +75,56 @@ export function openMedium(place: Place | undefined, options: MediumOptions): Pk
   }
 }
 
+/** From when keepMapped() is called, what is kept, by its place. */
+let kept: { place?: string; medium?: KeptMedium; pages?: HugePageMedium } | undefined;
+
+/**
+ * From now on memory stays mapped from one opening to the next, for a program that opens it again and again while all stand still.
+ *
+ * @returns has it be as before: memory that somebody has mapped cannot be given back
+ */
+export function keepMapped(): Disposable {
+  kept ??= {};
+  return {
+    [Symbol.dispose]() {
+      unmapKept();
+      kept = undefined;
+    },
+  };
+}
+
+/** What is kept mapped is not from now on. */
+function unmapKept(): void {
+  kept?.medium?.close();
+  if (kept !== undefined) kept = {};
+}
+
+/** undefined where memory is not kept mapped, or is open already */
+function keptFor(place: Place | undefined, readOnly: boolean, writer: string): KeptMedium | undefined {
+  if (kept === undefined || place === undefined || place.kind === 'file') return undefined;
+  const name = JSON.stringify(place);
+  if (kept.place !== name) {
+    unmapKept();
+    const opened = inTurn(() =>
+      place.kind === 'pages' ? HugePageMedium.open({ writer }) : new PhysicalMedium(place.superblock, { alone: false }),
+    );
+    kept = { place: name, medium: new KeptMedium(opened), ...(opened instanceof HugePageMedium && { pages: opened }) };
+  }
+  return kept.medium?.isFree(readOnly) ? kept.medium : undefined;
+}
+
+/** Keeps the pages where they are. @returns descriptors, until all of which are closed; none of what an earlier kernel left */
+export function pinMemory(): number[] {
+  if (findMemory()?.kind !== 'pages') return [];
+  if (kept?.pages !== undefined) return kept.pages.pin();
+  const medium = HugePageMedium.open({ readOnly: true });
+  try {
+    return medium.pin();
+  } finally {
+    medium.close();
+  }
+}
+
 /** Waits for its turn where another process has the medium: services that are restored at boot each open it. */
 function inTurn<T>(take: () => T): T {
   const until = performance.now() + PATIENCE;
@@ -77,12 +132,13 @@ function inTurn<T>(take: () => T): T {
     try {
       return take();
     } catch (error) {
-      const taken = error instanceof UnsupportedError && error.why === IN_USE;
-      if (!taken || performance.now() > until) throw error;
+      if (!isInUse(error) || performance.now() > until) throw error;
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 50);
     }
   }
 }
+
+const isInUse = (error: unknown) => error instanceof UnsupportedError && error.why === IN_USE;
 
 /** In ms: trees are restored meanwhile. The lock ends with whoever has it. */
 const PATIENCE = 600_000;
@@ -149,6 +205,7 @@ export async function returnMemory(
     throw new UnsupportedError({ what: 'giving memory back', why, remedy: 'remove the file' });
   }
   demandUnsealed();
+  unmapKept();
   return place.kind === 'pages' ? returnPages(force) : returnPhysical(place, force);
 }
 
@@ -273,7 +330,8 @@ export function damageOf(place: Place | undefined): string | undefined {
     }
   } catch (error) {
     if (error instanceof FormatError) return error.message;
-    if (!isAbsent(error)) throw error;
+    // Who has it does something with it, and so could read it.
+    if (!isAbsent(error) && !isInUse(error)) throw error;
   }
   return undefined;
 }

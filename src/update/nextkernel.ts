@@ -22,6 +22,7 @@ export class NextKernel {
   readonly release: string;
   readonly initrds: readonly string[];
   readonly #files: KernelFiles;
+  #loaded = false;
   #reserved: readonly Reservation[] | undefined;
   /** Chosen once: the modules of a kernel are many. */
   #preserveAs: PreserveAs | undefined;
@@ -51,12 +52,19 @@ export class NextKernel {
     return plan.segments.reduce((sum, { size, bytes }) => sum + size + bytes.length, 0);
   }
 
-  /** Loads it, with what is in preserved memory now left out of its memory map. */
+  /** Loads it, with what is in preserved memory now left out of its memory map. @throws SyscallError as kexec_load(2) */
   load(): void {
     const { preserved, files } = this.#now();
     loadKernel(files, { reserve: preserved.reserve });
+    this.#loaded = true;
     preserved.remember();
     this.#reserved = preserved.reserve;
+  }
+
+  /** Takes back what load() did. @returns whether it had done anything: who is refused a load is refused this as well */
+  unload(): boolean {
+    if (this.#loaded) unloadNext();
+    return this.#loaded;
   }
 
   /** To be called when everything is in preserved memory: loads it again only where there are other pages by now. */
@@ -75,7 +83,7 @@ export class NextKernel {
   }
 }
 
-/** Takes back what load() did. */
+/** Takes back what load() did in a process that has ended. */
 export function unloadNext(): void {
   unload();
   rememberLoaded(undefined);

@@ -29,6 +29,8 @@ export interface Plan {
   readonly record: UpdateRecord;
   /** Bytes of memory of all trees, more or less. */
   readonly memory: number;
+  /** Bytes of memory that it takes until the next kernel starts, and that there are. */
+  readonly room: { readonly needed: number; readonly free: number };
   /** What is good to know beforehand. */
   readonly warnings: readonly string[];
   /** Whether a panic of the next kernel before everything is restored leads back to this one. */
@@ -72,13 +74,14 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
   const measured = trees.map((tree) => ({ ...tree, memory: examineTree(tree) }));
   const files = sizeOfFiles(trees.flatMap(({ pid }) => volatileFiles(pid)));
   const memory = measured.reduce((sum, { memory }) => sum + memory, files);
-  demandRoom(needs(memory) + loaded);
+  const room = { needed: needs(memory) + loaded, free: freemem() };
+  demandRoom(room);
   const folder = spillFolder(wanted, needs(memory));
   const from = readMachine().kernel.release;
   const noGuard = whyNoGuard(next.commandLine);
   const unguarded =
     noGuard === undefined ? [] : [`if the next kernel panics, nothing leads back to this one: ${noGuard}`];
-  const plan = { next, memory, guarded: noGuard === undefined };
+  const plan = { next, memory, room, guarded: noGuard === undefined };
   const stopped = stop.length === 0 ? {} : { stopped: stop };
   const common = {
     state: 'planned',
@@ -101,8 +104,7 @@ export function planUpdate({ trees, stop = [], spill: wanted, ...request }: Upda
 }
 
 /** @throws UnsupportedError where the trees do not fit into memory once more, beside the next kernel */
-function demandRoom(needed: number): void {
-  const free = freemem();
+function demandRoom({ needed, free }: Plan['room']): void {
   if (needed <= free) return;
   const mib = (bytes: number) => `${Math.ceil(bytes / (1 << 20))} MiB`;
   throw new UnsupportedError({

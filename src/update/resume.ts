@@ -9,11 +9,11 @@ import { isStarting } from '../sys/systemd.ts';
 import { untilAddressed } from './addresses.ts';
 import { takeAlone } from './alone.ts';
 import { armGuard, cameBack, disarmGuard } from './guard.ts';
-import type { Program } from './later.ts';
-import { findMemory, returnUnused } from './medium.ts';
+import type { BegunTurn, Program } from './later.ts';
+import { findMemory, keepMapped, returnUnused } from './medium.ts';
 import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState, writeRecord } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
-import { goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
+import { beginGoingOn, goOn, openTree, unitOf, type Waiting, waitingTrees } from './trees.ts';
 import { isBeingBrought, untilDone, wentOnAs, wentOnBefore, whyNotBrought } from './turn.ts';
 import { findWorkload } from './workload.ts';
 
@@ -24,6 +24,12 @@ import { findWorkload } from './workload.ts';
  * @returns how many trees there are
  */
 export function holdAll(warn: (text: string) => void): number {
+  return hold(warn).length;
+}
+
+/** @returns the trees that wait */
+function hold(warn: (text: string) => void): Waiting[] {
+  keepMapped();
   guard(warn);
   const trees = waitingTrees();
   for (const tree of trees) {
@@ -35,8 +41,51 @@ export function holdAll(warn: (text: string) => void): number {
       warn(`the connections of ${tree.name} are not held: ${(error as Error).message}`);
     }
   }
-  return trees.length;
+  return trees;
 }
+
+/**
+ * Both in one process, as each start of this program takes its time while all stand still: packets are held back, and when it is time
+ * the trees go on.
+ *
+ * @param held is called when packets are held back @param time resolves when trees may go on, as far as others can tell
+ * @returns undefined where nothing waits
+ */
+export async function holdAndResume(
+  options: ResumeOptions,
+  { held, time }: { held(): void; time(): Promise<void> },
+): Promise<Resumed | undefined> {
+  using _ = await takeAlone('resuming');
+  const trees = hold(options.warn);
+  held();
+  if (trees.length === 0) return undefined;
+  using begun = beginAll(trees, options);
+  await time();
+  return await resumeAlone({ ...options, begun: begun.turns });
+}
+
+/** Turns of trees are taken, and what brings their memory starts, while the rest of the system does. */
+function beginAll(trees: readonly Waiting[], { program, warn }: ResumeOptions): Disposable & { turns: Turns } {
+  const turns = new Map<string, BegunTurn>();
+  for (const tree of trees) {
+    if (program === undefined || unitOf(tree) !== undefined) continue;
+    try {
+      turns.set(tree.name, beginGoingOn(tree, program));
+    } catch (error) {
+      // When it is to go on it is tried anew, and said then if it is for good.
+      warn(`${tree.name}: ${(error as Error).message}`);
+    }
+  }
+  return {
+    turns,
+    [Symbol.dispose]() {
+      for (const turn of turns.values()) turn[Symbol.dispose]();
+    },
+  };
+}
+
+/** By the names of their trees; who uses one takes it out. */
+type Turns = Map<string, BegunTurn>;
 
 /** What became of the trees. */
 export interface Resumed {
@@ -60,9 +109,15 @@ export interface ResumeOptions {
  * Makes all trees go on that wait. One that cannot stays where it is, with its packets held back, and the others go on. Services
  * are restored by systemd as it starts them; they are waited for, and so is memory that comes later.
  */
-export async function resume({ patience, program, warn }: ResumeOptions): Promise<Resumed> {
+export async function resume(options: ResumeOptions): Promise<Resumed> {
   using _ = await takeAlone('resuming');
-  guard(warn);
+  keepMapped();
+  guard(options.warn);
+  return await resumeAlone({ ...options, begun: new Map() });
+}
+
+async function resumeAlone(options: ResumeOptions & { readonly begun: Turns }): Promise<Resumed> {
+  const { warn } = options;
   const waiting = new Map(waitingTrees().map((tree) => [tree.name, tree]));
   let record = readRecord();
   // Services may have been restored by their start already; and where there is neither memory nor a copy, trees are lost.
@@ -82,7 +137,7 @@ export async function resume({ patience, program, warn }: ResumeOptions): Promis
     try {
       const why = byHand ? undefined : wentOnBefore(name);
       if (why !== undefined) throw new UnsupportedError({ what: `tree ${name}`, why, remedy: GO_BACK });
-      const pid = await goOnInTurn(name, waiting.get(name), { patience, program });
+      const pid = await goOnInTurn(name, waiting.get(name), options);
       restored.push({ name, pid });
       record = noted(record, name, { restored: Date.now(), restoredIn: bootId(), newPid: pid });
     } catch (error) {
@@ -143,11 +198,13 @@ function begun(record: UpdateRecord): UpdateRecord {
 async function goOnInTurn(
   name: string,
   tree: Waiting | undefined,
-  { patience, program }: { readonly patience: number; readonly program: Program | undefined },
+  { patience, program, begun }: ResumeOptions & { readonly begun: Turns },
 ): Promise<number> {
   if (tree !== undefined && unitOf(tree) === undefined) {
     await untilAddressed(findMemory(), tree.where, patience);
-    return goOn(tree, program)!;
+    const turn = begun.get(name);
+    begun.delete(name);
+    return goOn(tree, program, turn)!;
   }
   if (tree !== undefined || findWorkload(name)?.state.unit !== undefined) return untilStarted(name, patience);
   // By `tideover run`, or by a resume that was killed before it could write so.
@@ -190,6 +247,7 @@ async function untilStarted(name: string, patience: number): Promise<number> {
 
 function noted(record: UpdateRecord | undefined, name: string, what: Partial<UpdateRecord['trees'][number]>) {
   if (record === undefined) return undefined;
-  const trees = record.trees.map(({ error: _, ...each }) => (each.name === name ? { ...each, ...what } : each));
-  return { ...record, trees };
+  // What is noted of one takes the place of why it failed before.
+  const of = ({ error: _, ...tree }: UpdateRecord['trees'][number]) => ({ ...tree, ...what });
+  return { ...record, trees: record.trees.map((each) => (each.name === name ? of(each) : each)) };
 }

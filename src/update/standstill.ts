@@ -3,11 +3,10 @@
  * compared with what the kernel was loaded with; from then on they stay, until the next kernel starts or unseal() is called.
  */
 import { IN_DELETE_SELF } from '../abi/inotify.ts';
-import { HugePageMedium } from '../pkram/index.ts';
 import { holdOpen } from '../process/holder.ts';
 import { close } from '../sys/files.ts';
 import { inotify_add_watch, inotify_init1 } from '../sys/inotify.ts';
-import { findMemory } from './medium.ts';
+import { pinMemory } from './medium.ts';
 import { demandUnchanged } from './preserved.ts';
 import { SEALED, seal } from './state.ts';
 
@@ -18,7 +17,7 @@ import { SEALED, seal } from './state.ts';
  * @throws UnsupportedError where preserved memory is not what the kernel was loaded with
  */
 export function sealInPlace(waits: boolean): void {
-  const pins = pinned();
+  const pins = pinMemory();
   try {
     demandUnchanged();
     seal();
@@ -26,17 +25,6 @@ export function sealInPlace(waits: boolean): void {
   } catch (error) {
     for (const fd of pins) close({ fd });
     throw error;
-  }
-}
-
-function pinned(): number[] {
-  // What an earlier kernel left is nothing that this one could move.
-  if (findMemory()?.kind !== 'pages') return [];
-  const medium = HugePageMedium.open({ readOnly: true });
-  try {
-    return medium.pin();
-  } finally {
-    medium.close();
   }
 }
 

@@ -1,8 +1,8 @@
 /** What the commands remember of preserved memory until the next boot, in /run. */
-import { mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { readFileSync, rmSync } from 'node:fs';
 import { UnsupportedError } from '../errors.ts';
 import type { MediumRange } from '../pkram/index.ts';
+import { writeWhole } from '../sys/folder.ts';
 
 const FOLDER = '/run/tideover';
 
@@ -72,11 +72,6 @@ function read(file: string): unknown {
 }
 
 function write(file: string, value: unknown): void {
-  if (value === undefined) {
-    rmSync(file, { force: true });
-    return;
-  }
-  mkdirSync(dirname(file), { recursive: true, mode: 0o700 });
-  writeFileSync(`${file}.new`, JSON.stringify(value), { mode: 0o600 });
-  renameSync(`${file}.new`, file);
+  if (value === undefined) rmSync(file, { force: true });
+  else writeWhole(file, JSON.stringify(value));
 }

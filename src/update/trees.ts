@@ -4,14 +4,16 @@ import { TideoverError, UnsupportedError } from '../errors.ts';
 import type { ImageStore } from '../image/store.ts';
 import { IMAGE_CONTENT } from '../pkram/index.ts';
 import { checkpoint } from '../process/checkpoint.ts';
+import { isGoing } from '../process/cloning.ts';
 import { treeOf } from '../process/freeze.ts';
 import { releaseConnections } from '../process/held.ts';
 import { infoHere } from '../process/info.ts';
 import type { LazyResult } from '../process/lazypages.ts';
 import { examine, refuseOneself } from '../process/look.ts';
+import { sleep } from '../sys/process.ts';
 import { readStat } from '../sys/stat.ts';
 import { attemptSystemctl } from '../sys/systemd.ts';
-import { bring, type Program, type Restored, restoreInTurn } from './later.ts';
+import { type BegunTurn, beginTurn, bring, type Program, type Restored, restoreInTurn } from './later.ts';
 import { draftNode, findMemory, openMedium, openNode, type Place } from './medium.ts';
 import { howToSave } from './precopy.ts';
 import type { KeptTree } from './record.ts';
@@ -77,15 +79,34 @@ export function demandApart(trees: readonly KeptTree[]): void {
   }
 }
 
-/** Whether the process that was kept is there. */
+/** Whether the process that was kept is there, and goes on: one that was killed may take seconds to give its memory back. */
 export function isAlive({ pid, starttime }: KeptTree): boolean {
   try {
-    const now = readStat(pid);
-    return now.starttime === starttime && now.state !== 'Z';
+    return readStat(pid).starttime === starttime && !isGoing(pid);
   } catch {
     return false;
   }
 }
+
+/** Waits until one has ended that is not alive. @throws UnsupportedError where it does not */
+export function untilEnded({ name, pid, starttime }: KeptTree): void {
+  const until = performance.now() + PATIENCE;
+  for (;;) {
+    try {
+      const now = readStat(pid);
+      if (now.starttime !== starttime || 'ZX'.includes(now.state)) return;
+    } catch {
+      return;
+    }
+    if (performance.now() > until) break;
+    sleep(10e6);
+  }
+  const why = `process ${pid} has been killed, and does not end`;
+  throw new UnsupportedError({ what: `tree ${name}`, why, remedy: 'wait until it has: tideover update resume' });
+}
+
+/** In ms: 1 GiB takes 0.1 s to be taken apart, and ten times that in an emulated machine. */
+const PATIENCE = 120_000;
 
 /** @returns bytes of memory, more or less @throws UnsupportedError what of it cannot be saved */
 export function examineTree({ pid }: KeptTree): number {
@@ -93,7 +114,7 @@ export function examineTree({ pid }: KeptTree): number {
 }
 
 /**
- * Stops trees, writes each into its node, and ends them when all are written and `lastly` is done. If anything fails, all go on.
+ * Stops trees, writes each into its node, and kills them when all are written and `lastly` is done. If anything fails, all go on.
  *
  * @param inHaste whether another one stands still already
  */
@@ -103,10 +124,11 @@ export function freezeTrees(
     /** On which their images build. */
     readonly rounds: Rounds;
     /**
-     * Is called when all have ended.
+     * Is called when all have been killed.
+     * @param ended waits until the tree has ended
      * @param since from when it stood still, in ms since 1970 @param rest bytes of memory that were written meanwhile
      */
-    frozen(tree: KeptTree, since: number, rest: number): void;
+    frozen(tree: KeptTree, since: number, rest: number, ended: () => void): void;
     /** Is called when all are written and stand still. */
     lastly(): void;
   },
@@ -120,8 +142,12 @@ export function freezeTrees(
   }
   const draft = draftNode(findMemory(), first.node, infoHere(), lastRound(rounds, first.node));
   const beforeEnd = () => freezeTrees(rest, how, true);
-  const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd, inHaste }, draft);
-  frozen(first, Date.now() - saved.frozen, saved.memory);
+  let ended = () => {};
+  const endsMeanwhile = (wait: () => void) => {
+    ended = wait;
+  };
+  const saved = checkpoint({ ...howToSave(first.pid), parent: draft.parent, beforeEnd, endsMeanwhile, inHaste }, draft);
+  frozen(first, Date.now() - saved.frozen, saved.memory, ended);
 }
 
 /** A tree that does not run and can. */
@@ -176,10 +202,11 @@ export function openPreserved({ node }: KeptTree): ImageStore & Disposable {
  * Makes a tree go on. Its checkpoint goes then, in memory and on the disk. That of a service is restored by systemd.
  *
  * @param program has memory of a large one come later, and its checkpoint go when that is there
+ * @param begun its turn, if it has been taken
  * @returns process id of its root; undefined where systemd has it
  * @throws what restore() does, and UnsupportedError where systemd cannot start its unit
  */
-export function goOn(waiting: Waiting, program?: Program): number | undefined {
+export function goOn(waiting: Waiting, program?: Program, begun?: BegunTurn): number | undefined {
   const { name } = waiting;
   const workload = isWorkload(waiting) ? findWorkload(name) : undefined;
   releaseWorkload(name);
@@ -187,13 +214,25 @@ export function goOn(waiting: Waiting, program?: Program): number | undefined {
     startUnit(workload.state.unit);
     return undefined;
   }
-  using turn = takeTurn(keptOf(waiting));
+  using turn = begun ?? takeTurn(keptOf(waiting));
   const copy = copyOf(name);
   const { pid, later } = isWorkload(waiting) ? startWorkload(name, turn, program) : restored(waiting, turn, program);
   if (later) return pid;
   drop([waiting]);
   if (copy !== undefined) rmSync(copy, { recursive: true, force: true });
   return pid;
+}
+
+/** Takes the turn of a tree that is not restored by systemd, and starts what it will need. To be closed with `using`. */
+export function beginGoingOn(waiting: Waiting, program: Program): BegunTurn {
+  const turn = takeTurn(keptOf(waiting));
+  try {
+    using image = openTree(waiting);
+    return beginTurn(image, turn, waiting.name, waiting.where, program);
+  } catch (error) {
+    turn[Symbol.dispose]();
+    throw error;
+  }
 }
 
 /** Brings the memory of a tree that goes on; see later.ts. @param place of preserved memory @returns undefined where it did not */

@@ -4,7 +4,7 @@ import { stopRounds } from './precopy.ts';
 import type { UpdateRecord } from './record.ts';
 import { dropNodes, dropStrayRounds } from './rounds.ts';
 import { dropSpilled } from './spill.ts';
-import { goOn, isAlive, releaseWorkloads, waitingTrees } from './trees.ts';
+import { goOn, isAlive, releaseWorkloads, untilEnded, waitingTrees } from './trees.ts';
 import { checkpointName } from './workload.ts';
 
 /**
@@ -19,8 +19,12 @@ export function putBack(record: UpdateRecord): string | undefined {
   const ended = trees.filter((tree) => !isAlive(tree));
   const restored: string[] = [];
   const faults: string[] = [];
-  for (const each of waitingTrees().filter(({ name }) => ended.some((tree) => tree.name === name))) {
+  for (const each of waitingTrees()) {
+    const tree = ended.find(({ name }) => name === each.name);
+    if (tree === undefined) continue;
     try {
+      // What it has, another cannot have: process ids, addresses.
+      untilEnded(tree);
       goOn(each);
       restored.push(each.name);
     } catch (error) {

@@ -5,6 +5,8 @@
 import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { attemptSystemctl, installFiles, type SystemFile, systemctl } from '../sys/systemd.ts';
+import { LOCK } from './alone.ts';
+import { sayTime } from './early.ts';
 import { PARAMETER } from './medium.ts';
 import { RECORD_FILE } from './record.ts';
 import { execStarts, quoted } from './unit.ts';
@@ -32,9 +34,14 @@ Wants=network-pre.target
 ${conditions()}
 
 [Service]
-Type=oneshot
+# Ready when packets are held back; it stays, and has processes go on when the unit below says so (early.ts).
+Type=notify
 RemainAfterExit=yes
-ExecStart=${tideover} update resume --hold
+KillMode=process
+TimeoutStartSec=infinity
+# Some wait to be restored: it is said below.
+SuccessExitStatus=4
+ExecStart=${tideover} update resume --hold --stay
 
 [Install]
 WantedBy=sysinit.target
@@ -51,7 +58,8 @@ Type=oneshot
 RemainAfterExit=yes
 KillMode=process
 TimeoutStartSec=infinity
-ExecStart=${tideover} update resume
+ExecStartPre=-/bin/sh -c '${sayTime(LOCK)}'
+ExecStart=${tideover} update resume --follow
 
 [Install]
 WantedBy=multi-user.target

@@ -15,8 +15,7 @@ import { sync } from '../sys/mount.ts';
 import { demandNoneInterrupted } from './abort.ts';
 import { takeAlone } from './alone.ts';
 import { dropGuard, prepareGuard } from './guard.ts';
-import { findMemory, openMedium, returnMemory } from './medium.ts';
-import { unloadNext } from './nextkernel.ts';
+import { findMemory, keepMapped, openMedium, returnMemory } from './medium.ts';
 import { startServices, stopServices } from './others.ts';
 import { needs, type Plan } from './plan.ts';
 import { precopy } from './precopy.ts';
@@ -42,6 +41,7 @@ export interface Surroundings {
 export async function update(plan: Plan, { step, standStill }: Surroundings): Promise<never> {
   using _ = await takeAlone('changing the kernel');
   demandNoneInterrupted();
+  keepMapped();
   const { next, memory } = plan;
   let { record } = plan;
   const write = (state: UpdateState) => {
@@ -54,6 +54,8 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
   const hadMemory = findMemory() !== undefined;
   let still: Disposable | undefined;
   let rounds: Rounds = new Map();
+  /** Waits for what was killed: only where it is to go on here. */
+  const ends: (() => void)[] = [];
   const steps: Step[] = [
     {
       name: 'memory',
@@ -78,9 +80,8 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
         write('loaded');
       },
       undo() {
-        unloadNext();
         dropGuard();
-        return 'the next kernel was unloaded';
+        return next.unload() ? 'the next kernel was unloaded' : undefined;
       },
     },
     ...(record.stopped === undefined
@@ -111,7 +112,8 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
         holdWorkloads(record.trees);
         freezeTrees(record.trees, {
           rounds,
-          frozen(tree, frozen, rest) {
+          frozen(tree, frozen, rest, ended) {
+            ends.push(ended);
             const trees = record.trees.map((each) => (each.node === tree.node ? { ...each, frozen, rest } : each));
             record = { ...record, trees };
           },
@@ -130,7 +132,10 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
           },
         });
       },
-      undo: () => putBack(record),
+      undo() {
+        for (const ended of ends) ended();
+        return putBack(record);
+      },
     },
     {
       name: 'jump',

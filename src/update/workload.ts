@@ -15,6 +15,7 @@ import { UnsupportedError } from '../errors.ts';
 import { openDirectory } from '../image/directory.ts';
 import type { ImageStore } from '../image/store.ts';
 import { fileName, images } from '../image/types.ts';
+import { writers } from '../process/disk.ts';
 import { isGone } from '../process/gone.ts';
 import { writeWhole } from '../sys/folder.ts';
 import { cgroup2Mount, readMountinfo } from '../sys/mountinfo.ts';
@@ -184,7 +185,7 @@ export function checkpointName(checkpoint: Checkpoint): string {
 
 /** @throws NoSuchNodeError, FormatError */
 export function openCheckpoint(place: Place | undefined, checkpoint: Checkpoint): ImageStore {
-  return checkpoint.kind === 'node' ? openNode(place, checkpoint.node) : openDirectory(checkpoint.path);
+  return checkpoint.kind === 'node' ? openNode(place, checkpoint.node) : openDirectory(checkpoint.path, writers);
 }
 
 /** Removes the checkpoint of a workload out of memory. That on a disk: dropSpilled(). */

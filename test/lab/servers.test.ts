@@ -185,6 +185,7 @@ async function plans(vm: Vm, name: KernelName): Promise<void> {
   await vm.check(`ln -s ${vmlinuz} /boot/vmlinuz-${release} && cat ${initrds.join(' ')} >/boot/initrd.img-${release}`);
   const said = await vm.check(`tideover update plan --kernel /boot/vmlinuz-${release} && rm /boot/*-${release}`, SLOW);
   for (const tree of ['postgresql', 'redis-server', 'ring']) assert.match(said, new RegExp(`^${tree} .* MiB$`, 'm'));
+  assert.match(said, /^it takes .* MiB of memory until the next kernel starts; .* [MG]iB are free$/m);
   assert.match(said, /^they will stand still for about [\d.]+ s /m);
   assert.match(said, /^a copy goes to \/var\/lib\/tideover\/spilled: .* MiB$/m);
 }

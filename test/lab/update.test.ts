@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { build } from 'esbuild';
 import { boot } from '../../lab/boot.ts';
+import { run } from '../../lab/command.ts';
+import { emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import type { KernelName } from '../../lab/kernels.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { cpio } from '../../src/kexec/cpio.ts';
@@ -20,8 +22,8 @@ import { KERNELS, kernelsDisk, MOUNT_KERNELS, mountKernels, nextKernel } from '.
 
 const full = process.env.TIDEOVER_FULL !== undefined;
 const EARLY = `${MOUNT_KERNELS}
-tideover update resume --hold >/dev/console 2>&1
-tideover update resume >/dev/console 2>&1 &
+tideover update resume --hold --stay >/dev/console 2>&1 &
+until [ -e /run/tideover/held ] || ! kill -0 $!; do sleep 0.1; done
 `;
 const bundle = await build({
   entryPoints: [new URL('guest/update-fault.ts', import.meta.url).pathname],
@@ -39,9 +41,19 @@ const bundle = await build({
 const fault = bundle.outputFiles[0]!.contents;
 const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
 const kernels: readonly KernelName[] = full ? ['6.12', '6.18', '7.2'] : ['6.12'];
-const files = { kept: await guestProgram('kept'), early, 'fault.mjs': fault };
-const disk = await kernelsDisk(kernels, files, SPARE_MODULES, KEPT_MODULES);
-after(() => disk.remove());
+const busy = full ? { 'kexec-busy': await guestProgram('kexec-busy') } : {};
+const files = { kept: await guestProgram('kept'), early, 'fault.mjs': fault, ...busy };
+const disks = [await kernelsDisk(kernels, files, SPARE_MODULES, KEPT_MODULES), ...(full ? [await roomDisk()] : [])];
+after(() => {
+  for (const disk of disks) disk.remove();
+});
+
+/** For copies of the programs, which the root of a guest, being in memory, has no place for. */
+async function roomDisk(): Promise<OwnDisk> {
+  const disk = emptyDisk(512 << 20);
+  await run(['mkfs.ext4', '-q', '-F', disk.path]);
+  return disk;
+}
 
 /** Starts the program as the init of a PID namespace. @returns its process id in the guest */
 async function startKept(vm: Vm, port: number, megabytes: number): Promise<number> {
@@ -53,7 +65,7 @@ async function startKept(vm: Vm, port: number, megabytes: number): Promise<numbe
 /** Of the program that is copied while it runs, and, where it takes the time, goes on before its memory is there. */
 const LARGE = full ? 150 : 100;
 
-type Fault = readonly ['throw' | 'kill' | 'fill', string];
+type Fault = readonly ['throw' | 'kill' | 'fill' | 'full' | 'cut', string];
 /** Steps at which an update fails or is killed; the others under TIDEOVER_FULL. */
 const FAULTS: readonly Fault[] = [
   ['kill', 'settle'],
@@ -73,31 +85,76 @@ async function keptPids(vm: Vm): Promise<number[]> {
     .sort((a, b) => a - b);
 }
 
-async function runFault(vm: Vm, how: string, step: string, pids: readonly number[]) {
+async function runFault(vm: Vm, how: string, step: string, pids: readonly number[], more: readonly string[] = []) {
   const { vmlinuz, initrds } = await nextKernel(vm, '6.12');
-  return vm.run(
-    `node /opt/tideover/dist/fault.mjs ${how} ${step} ${vmlinuz} ${pids.join(',')} ${initrds.join(' ')}`,
-    SLOW,
-  );
+  const words = [how, step, vmlinuz, pids.join(','), ...initrds, ...more];
+  return vm.run(`node /opt/tideover/dist/fault.mjs ${words.join(' ')}`, SLOW);
 }
 
 /** Whatever fails before the jump, the programs go on under the old kernel. */
-async function failAtEachStep(vm: Vm, clients: readonly Client[]): Promise<void> {
+async function failAt(vm: Vm, clients: readonly Client[], [how, step]: Fault): Promise<void> {
+  const name = `${how} at ${step}`;
+  const ran = await runFault(vm, how, step, await keptPids(vm));
+  const exit = { throw: 1, kill: 137, fill: 3, full: 1, cut: 137 }[how];
+  assert.equal(ran.status, exit, `${name}: ${ran.stdout}${ran.stderr}`);
+  const thrown = new RegExp(`${step} fails as it is told\n$`);
+  const said = { throw: thrown, kill: /./, fill: /huge pages/, full: /ENOSPC/, cut: /^spill\n$/m }[how];
+  assert.match(ran.stdout.toString(), said, name);
+  if (exit === 137) await vm.check('tideover update abort', SLOW);
+  await wentOn(vm, clients, name);
+}
+
+async function wentOn(vm: Vm, clients: readonly Client[], name: string): Promise<void> {
   const { release } = await nextKernel(vm, '6.12');
-  for (const [how, step] of FAULTS) {
-    const name = `${how} at ${step}`;
-    const ran = await runFault(vm, how, step, await keptPids(vm));
-    assert.equal(ran.status, how === 'kill' ? 137 : 0, `${name}: ${ran.stdout}${ran.stderr}`);
-    const said = { throw: new RegExp(`${step} fails as it is told\n$`), kill: /./, fill: /huge pages/ }[how];
-    assert.match(ran.stdout.toString(), said, name);
-    if (how === 'kill') await vm.check('tideover update abort', SLOW);
-    const { record, waiting } = JSON.parse(await vm.check('tideover update status --json', SLOW));
-    assert.deepEqual([record.state, record.to, waiting], ['failed', release, []], name);
-    for (const client of clients) await client.more(10);
-    const { nodes } = JSON.parse(await vm.check('tideover pkram ls --json', SLOW));
-    assert.deepEqual(nodes, [], name);
-    assert.equal((await vm.check('cat /sys/kernel/kexec_loaded')).trim(), '0', name);
+  const { record, waiting } = JSON.parse(await vm.check('tideover update status --json', SLOW));
+  assert.deepEqual([record.state, record.to, waiting], ['failed', release, []], name);
+  for (const client of clients) await client.more(10);
+  const { nodes } = JSON.parse(await vm.check('tideover pkram ls --json', SLOW));
+  assert.deepEqual(nodes, [], name);
+  assert.equal((await vm.check('cat /sys/kernel/kexec_loaded')).trim(), '0', name);
+}
+
+const ROOM = '/mnt/room';
+
+/** Nothing of a copy stays that could not be written. */
+async function failAtCopies(vm: Vm, clients: readonly Client[]): Promise<void> {
+  await vm.check(`mkdir ${ROOM} && mount -t ext4 /dev/vdb ${ROOM}`);
+  for (const fault of [
+    ['full', 'spill'],
+    ['cut', 'spill'],
+  ] as const) {
+    await failAt(vm, clients, fault);
+    assert.equal(await vm.check(`rm -f ${ROOM}/filler; ls ${ROOM}/tideover-spilled`), '', fault.join(' at '));
   }
+  await vm.check(`umount ${ROOM}`);
+}
+
+/** What an update takes is said beforehand, and nothing is taken. */
+async function plans(vm: Vm): Promise<void> {
+  const { vmlinuz, initrdOptions, release } = await nextKernel(vm, '6.12');
+  const keep = (await keptPids(vm)).map((pid) => `--keep-pid ${pid}`).join(' ');
+  const look = 'grep -c . /proc/mounts; cat /sys/kernel/kexec_loaded; cat /proc/sys/vm/nr_hugepages';
+  const before = await vm.check(look);
+  const { to, trees, memory, room } = JSON.parse(
+    await vm.check(`tideover update plan --json --kernel ${vmlinuz} ${initrdOptions} ${keep}`, SLOW),
+  );
+  assert.deepEqual([to, trees.length], [release, 2]);
+  assert.ok(memory > LARGE << 20 && room.needed > memory && room.free > room.needed, JSON.stringify({ memory, room }));
+  assert.equal(await vm.check(look), before);
+}
+
+/** The kernel itself refuses to be given another one. */
+async function refuseLoad(vm: Vm, clients: readonly Client[]): Promise<void> {
+  const held = '/tmp/kexec-is-held';
+  const holder = (await vm.check(`${KERNELS}/kexec-busy ${held} </dev/null >/dev/null 2>&1 & echo $!`)).trim();
+  await vm.check(`for i in $(seq 600); do [ -f ${held} ] && exit; sleep 0.1; done; exit 1`, SLOW);
+  const { vmlinuz, initrdOptions } = await nextKernel(vm, '6.12');
+  const keep = (await keptPids(vm)).map((pid) => `--keep-pid ${pid}`).join(' ');
+  const ran = await vm.run(`tideover update --kernel ${vmlinuz} ${initrdOptions} ${keep}`, SLOW);
+  assert.equal(ran.status, 1, `${ran.stdout}${ran.stderr}`);
+  assert.match(ran.stderr.toString(), /^tideover: kexec_load\(.*EBUSY/m);
+  await wentOn(vm, clients, 'EBUSY of kexec_load');
+  await vm.check(`kill -KILL ${holder}`);
 }
 
 /** A tree whose node is damaged before the jump, when it has been ended, is lost by name; the others go on. */
@@ -106,6 +163,7 @@ async function loseOne(vm: Vm, clients: readonly Client[]): Promise<void> {
   const lost = await startKept(vm, 7002, 1);
   const ran = await runFault(vm, 'corrupt', 'jump', [lost, ...others]);
   const said = ran.stdout.toString();
+  assert.equal(ran.status, 4, said);
   assert.match(said, new RegExp(`pid-${lost} waits in pkram:tree/pid-${lost}: .*CRC-32`), said);
   for (const client of clients) await client.more(10);
   assert.equal((await keptPids(vm)).length, others.length);
@@ -116,8 +174,38 @@ async function loseOne(vm: Vm, clients: readonly Client[]): Promise<void> {
   await vm.check('tideover update abort --drop', SLOW);
 }
 
+/**
+ * A node that is damaged when there is no way back: its tree is lost by name and can be looked at, and the others go on.
+ * @returns their process ids in the next kernel
+ */
+async function loseOneInNext(vm: Vm, clients: readonly Client[]): Promise<number[]> {
+  const others = await keptPids(vm);
+  const lost = await startKept(vm, 7003, 1);
+  const next = vm.nextKernel(vm.agent.greeting, SLOW.timeout);
+  const stayed = runFault(vm, 'damage', 'jump', [lost, ...others], [`${KERNELS}/early`]).then(
+    ({ stdout, stderr }) => assert.fail(`it came back: ${stdout}${stderr}`),
+    () => next,
+  );
+  await Promise.race([next, stayed]);
+  const { trees } = await untilEnded(vm, 'incomplete');
+  for (const client of clients) await client.more(10);
+  const [failed, ...more] = trees.filter(({ error }) => error !== undefined);
+  assert.deepEqual([failed?.name, more], [`pid-${lost}`, []]);
+  assert.match(failed!.error!, /CRC-32/);
+  const status = await vm.run('tideover update status', SLOW);
+  assert.equal(status.status, 4);
+  assert.match(status.stdout.toString(), new RegExp(`^pid-${lost}: .*CRC-32`, 'm'));
+  const node = `pkram:tree/pid-${lost}`;
+  assert.equal((await vm.run(`tideover image verify ${node}`, SLOW)).status, 5);
+  assert.match(await vm.check(`tideover image show ${node}`, SLOW), /kept/);
+  assert.match(await vm.check('tideover update abort --drop', SLOW), new RegExp(`^pid-${lost} was given up$`, 'm'));
+  const pids = trees.flatMap(({ newPid }) => newPid ?? []);
+  assert.equal(pids.length, others.length);
+  return pids;
+}
+
 test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside stay on their connections`, async (t) => {
-  const vm = await boot({ kernel: '6.1', memory: full ? 1536 : 1024, cpus: 2, disks: [disk], modules: KEPT_MODULES });
+  const vm = await boot({ kernel: '6.1', memory: full ? 1536 : 1024, cpus: 2, disks, modules: KEPT_MODULES });
   try {
     await mountKernels(vm);
     await vm.check(`cp ${KERNELS}/fault.mjs /opt/tideover/dist/`);
@@ -131,11 +219,16 @@ test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside 
       await begin(7000, 4);
       // Each fault takes the time that a copy of all takes.
       if (full) await begin(7001, LARGE);
-      await failAtEachStep(vm, clients);
-      if (full) await loseOne(vm, clients);
-      else await begin(7001, LARGE);
-      let pids = await keptPids(vm);
-      for (const name of kernels) {
+      for (const fault of FAULTS) await failAt(vm, clients, fault);
+      if (full) {
+        await plans(vm);
+        await failAtCopies(vm, clients);
+        await refuseLoad(vm, clients);
+        await loseOne(vm, clients);
+      } else await begin(7001, LARGE);
+      // Under the first of the next kernels already where it takes the time.
+      let pids = full ? await loseOneInNext(vm, clients) : await keptPids(vm);
+      for (const name of full ? kernels.slice(1) : kernels) {
         await change(vm, name, `--initrd ${KERNELS}/early ${pids.map((pid) => `--keep-pid ${pid}`).join(' ')}`);
         const { trees } = await untilEnded(vm);
         pids = trees.map(({ newPid }) => newPid!);

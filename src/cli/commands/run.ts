@@ -67,9 +67,10 @@ export const run = command({
     const { untilAddressed } = await import('../../update/addresses.ts');
     const { demandWorkloadName, nodeOfWorkload, preservedCheckpoint } = await import('../../update/workload.ts');
     const { programOf } = await import('../program.ts');
-    const { damageOf } = await import('../../update/medium.ts');
+    const { damageOf, keepMapped } = await import('../../update/medium.ts');
     const { takeTurn } = await import('../../update/turn.ts');
     demandWorkloadName(name);
+    const mapped = keepMapped();
     const found = placeOf(undefined);
     const damage = damageOf(found);
     const place = damage === undefined ? found : undefined;
@@ -95,6 +96,7 @@ export const run = command({
       }),
     );
     turn[Symbol.dispose]();
+    mapped[Symbol.dispose]();
     const { pid, log, restored } = result;
     io.info(
       `${name} ${restored === undefined ? 'runs' : `goes on from ${restored}`}, as process ${pid}; its output: ${log}`,

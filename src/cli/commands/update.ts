@@ -1,12 +1,13 @@
 import { count } from '../../image/count.ts';
-import type { Back, UpdateRecord } from '../../update/record.ts';
+import type { UpdateRecord } from '../../update/record.ts';
 import type { Timeline } from '../../update/timeline.ts';
 import { type Command, command, type Flags, type FlagValues } from '../command.ts';
-import { type ExitCode, UsageError } from '../exit.ts';
+import { UsageError } from '../exit.ts';
 import type { Io, Output, View } from '../io.ts';
 import { byteSize } from '../progress.ts';
 import { table } from '../table.ts';
 import { back } from './update/back.ts';
+import { bring, resume, wentBack } from './update/resume.ts';
 
 const requestFlags = {
   kernel: { long: 'kernel', value: 'FILE', summary: 'the next kernel: bzImage (vmlinuz) or vmlinux' },
@@ -50,7 +51,8 @@ const plan = command({
   name: 'plan',
   summary: 'Look whether an update can be done, and change nothing',
   description: [
-    'With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory" (bytes), "spill" (folder or null), "warnings", "estimate": {ownShare, jump} (ms)}.',
+    'With --json: {"from", "to", "trees": [{name, node, pid, memory}], "memory" (bytes), "room": {needed, free} (bytes of memory that it ' +
+      'takes until the next kernel starts, and that there are), "spill" (folder or null), "warnings", "estimate": {ownShare, jump} (ms)}.',
   ],
   flags: requestFlags,
   exits: { 3: 'It cannot be done; what is in the way is named.', 5: 'The kernel file is damaged.' },
@@ -101,40 +103,6 @@ const setup = command({
   run: (io, { flags }) => setUp(io, flags.remove),
 });
 
-const resume = command({
-  name: 'resume',
-  summary: 'In the next kernel: make what was kept go on',
-  description: [
-    'Called while the next kernel starts, first with --hold before the network is up, then when it has its addresses. By hand ' +
-      'it tries again what could not be restored.',
-    'With --json: {"restored": [{name, pid}], "failed": [{name, error}], "returned" (bytes)}.',
-  ],
-  flags: {
-    hold: { long: 'hold', summary: 'only hold back the packets of kept connections, which a restore lets through' },
-    wait: {
-      long: 'wait',
-      value: 'SECONDS',
-      summary: 'how long to wait for the addresses of connections; 60 if not given',
-    },
-  },
-  exits: { 0: 'All go on, or there was nothing.', 4: 'Some stay in preserved memory; they are named.' },
-  run: (io, { flags }) => resumeTrees(io, flags),
-});
-
-const bringFlags = {
-  node: { long: 'node', value: 'NODE', summary: 'of preserved memory, with its image' },
-  imagesDir: { long: 'images-dir', value: 'DIR', summary: 'directory of its image' },
-} as const satisfies Flags;
-
-const bring = command({
-  name: 'bring',
-  summary: 'Bring the memory of a tree that goes on',
-  description: ['Started by what restores a large tree. It ends when all memory is there, and removes the checkpoint.'],
-  arguments: [{ name: 'NAME', summary: 'of the tree' }],
-  flags: bringFlags,
-  run: (_, { flags, args }) => bringPages(args[0] as string, flags),
-});
-
 export const update: Command = command({
   name: 'update',
   group: 'This machine',
@@ -172,7 +140,7 @@ async function planned(flags: Request) {
 }
 
 async function showPlan(flags: Request): Promise<Output> {
-  const { record, memory, warnings } = await planned(flags);
+  const { record, memory, room, warnings } = await planned(flags);
   const { estimate } = await import('../../update/estimate.ts');
   const { readRecord } = await import('../../update/record.ts');
   const { from, to, trees, spill } = record;
@@ -180,7 +148,7 @@ async function showPlan(flags: Request): Promise<Output> {
   const seconds = (ms: number) => `${(ms / 1000).toFixed(1)} s`;
   const start = jump === undefined ? 'the time of its start' : `${seconds(jump)} for its start, as the last time`;
   return {
-    json: { from, to, trees, memory, spill: spill ?? null, warnings, estimate: { ownShare, jump: jump ?? null } },
+    json: { from, to, trees, memory, room, spill: spill ?? null, warnings, estimate: { ownShare, jump: jump ?? null } },
     text: (view) => [
       `${from} -> ${to}`,
       '',
@@ -190,6 +158,7 @@ async function showPlan(flags: Request): Promise<Output> {
         view,
       ),
       '',
+      `it takes ${byteSize(room.needed)} of memory until the next kernel starts; ${byteSize(room.free)} are free`,
       `they will stand still for about ${seconds(ownShare)} and ${start}`,
       ...(spill === undefined ? [] : ['', `a copy goes to ${spill}: ${byteSize(memory)}`]),
       ...(warnings.length === 0 ? [] : ['', ...warnings]),
@@ -263,45 +232,10 @@ function recordLines({ from, to, state, error, trees, back }: UpdateRecord, time
   ];
 }
 
-function wentBack(to: string, { why, file }: Back): string {
-  const log = file === undefined ? '' : `; its log: ${file}`;
-  return `kernel ${to} panicked before everything was restored, and this one took over: ${why}${log}`;
-}
-
 async function abortUpdate(drop: boolean): Promise<Output> {
   const { abort: undo } = await import('../../update/abort.ts');
   const undone = await undo(drop);
   return { json: { undone }, text: () => (undone.length === 0 ? ['there is nothing to take back'] : undone) };
-}
-
-async function resumeTrees(io: Io, { hold, wait }: { hold: boolean; wait: string | undefined }): Promise<Output> {
-  const { holdAll, resume: start } = await import('../../update/resume.ts');
-  if (hold) {
-    const trees = holdAll((text) => io.warn(text));
-    return { json: { trees }, text: () => [] };
-  }
-  const seconds = Number(wait ?? 60);
-  if (!Number.isFinite(seconds) || seconds < 0) throw new UsageError(`--wait ${wait}: not a number of seconds`);
-  const { programOf } = await import('../program.ts');
-  const how = { patience: 1000 * seconds, program: programOf(), warn: (text: string) => io.warn(text) };
-  const { record, restored, failed, returned } = await start(how);
-  if (record?.back !== undefined) io.warn(wentBack(record.to, record.back));
-  for (const { name, error } of failed) io.warn(`${name} waits to be restored: ${error}`);
-  const exit: ExitCode = failed.length === 0 ? 0 : 4;
-  return {
-    json: { restored, failed, returned },
-    text: () => restored.map(({ name, pid }) => `${name} goes on as process ${pid}`),
-    exit,
-  };
-}
-
-async function bringPages(name: string, { node, imagesDir }: FlagValues<typeof bringFlags>): Promise<Output> {
-  const { bringMemory } = await import('../../update/trees.ts');
-  if (node === undefined && imagesDir === undefined) throw new UsageError('bring needs --node or --images-dir');
-  const where =
-    node === undefined ? ({ kind: 'directory', path: imagesDir! } as const) : ({ kind: 'node', node } as const);
-  const { placeOf } = await import('../medium.ts');
-  return { json: bringMemory({ name, where }, placeOf(undefined)) ?? null, text: () => [] };
 }
 
 async function setUp(io: Io, remove: boolean): Promise<Output> {

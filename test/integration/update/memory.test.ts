@@ -72,13 +72,46 @@ python3 -c "$AGAIN" $(cat "$FOLDER/ports") 20
 [ ! -e /dev/tideover/pkram ]
 `;
 
+/** Writes over the beginning of the medium, by which all of it is found. */
+const SPOILED = `
+import { openSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { MAP_SHARED, PROT_READ, PROT_WRITE } from '${path('../../../src/abi/mman.ts')}';
+import { HUGE_PAGES } from '${path('../../../src/pkram/index.ts')}';
+import { mmap } from '${path('../../../src/sys/memory.ts')}';
+import { viewMemory } from '${path('../../../src/sys/syscall.ts')}';
+const first = readdirSync(HUGE_PAGES).sort()[0];
+const fd = openSync(join(HUGE_PAGES, first), 'r+');
+const length = 2 << 20;
+const address = mmap({ addr: 0, length, prot: PROT_READ | PROT_WRITE, flags: MAP_SHARED, fd, offset: 0 });
+viewMemory(address, length).fill(0xff, 0, 128 << 10);
+`;
+
+const SPOILT = `${NAMESPACE}
+unshare -p -f setsid sh -c 'echo ready >"$FOLDER/ready"; until [ -e "$FOLDER/end" ]; do sleep 0.1; done; echo ok >"$FOLDER/ok"' \\
+  </dev/null >/dev/null 2>&1 &
+until [ -s "$FOLDER/ready" ]; do sleep 0.1; done
+pid=$(pgrep -P $!)
+trap 'touch "$FOLDER/end"; kill -9 $pid 2>/dev/null || true' EXIT
+tideover checkpoint -t $pid -D /var/lib/tideover/spill/pid-$pid --leave-running
+"$NODE" "$FREEZE" $pid >&2
+"$NODE" --input-type=module-typescript -e "$SPOILED"
+tideover update status || echo $?
+tideover update resume || echo $?
+tideover pkram release -m memory --force >&2
+tideover update resume --json | tr -d '\\n'; echo
+touch "$FOLDER/end"
+until [ -s "$FOLDER/ok" ]; do sleep 0.1; done
+tideover update status --json | tr -d '\\n'
+`;
+
 function run(script: string): string[] {
   const folder = mkdtempSync(join(tmpdir(), 'tideover-memory-'));
   try {
     const env = {
       ...process.env,
       ...{ NODE: process.execPath, MAIN: path('../../../src/cli/main.ts'), TIDEOVER_PKRAM: undefined },
-      ...{ MEMORY: path('memory.ts'), FREEZE: path('freeze.ts'), FOLDER: folder, CONNECTED, AGAIN, DAMAGED },
+      ...{ MEMORY: path('memory.ts'), FREEZE: path('freeze.ts'), FOLDER: folder, CONNECTED, AGAIN, DAMAGED, SPOILED },
     };
     const args = ['-m', '-n', '--propagation', 'private', 'bash', '-c', script];
     const { status, stdout, stderr } = spawnSync('unshare', args, { encoding: 'utf8', env, timeout: 240_000 });
@@ -108,4 +141,13 @@ test('a damaged tree keeps nobody from holding back packets of the others; given
   const { record, waiting } = JSON.parse(status!);
   assert.deepEqual([record.state, record.error, waiting], ['failed', 'it was given up', []]);
   assert.equal(connected, 'connected');
+});
+
+test('where preserved memory is damaged as a whole, trees go on from their copies on the disk when it is given up', () => {
+  const [status, refused, resumed, after] = run(SPOILT);
+  assert.deepEqual([status, refused], ['5', '5']);
+  const { restored, failed } = JSON.parse(resumed!);
+  assert.deepEqual([restored.length, failed], [1, []]);
+  const { record, waiting } = JSON.parse(after!);
+  assert.deepEqual([record.state, waiting], ['done', []]);
 });

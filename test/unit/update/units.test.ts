@@ -27,10 +27,15 @@ test('units: packets are held back before the network, processes go on after it,
   }
   const [hold, resume] = [...files.values()].map(({ text }) => text) as [string, string];
   assert.match(hold, /^Before=network-pre\.target /m);
-  assert.match(hold, /^ExecStart=\/usr\/bin\/tideover update resume --hold$/m);
+  // It is ready when packets are held back, and stays.
+  assert.match(hold, /^Type=notify$/m);
+  assert.match(hold, /^ExecStart=\/usr\/bin\/tideover update resume --hold --stay$/m);
   assert.match(resume, /^After=network\.target tideover-hold\.service$/m);
+  assert.match(resume, /^ExecStart=\/usr\/bin\/tideover update resume --follow$/m);
+  // Where it is not there, or the other one was killed, it is as before.
+  assert.match(resume, /^ExecStartPre=-\/bin\/sh /m);
   // What was restored stays when tideover has ended.
-  assert.match(resume, /^KillMode=process$/m);
+  for (const unit of [hold, resume]) assert.match(unit, /^KillMode=process$/m);
 });
 
 test('units whose Node or program is gone are seen, whatever their names', (t) => {

@@ -9,7 +9,7 @@ export const back = command({
   flags: {},
   exits: { 3: 'This is no capture kernel, or the old kernel cannot be started.' },
   async run(io) {
-    const { goBack } = await import('../../../update/guard.ts');
+    const { goBack } = await import('../../../update/goback.ts');
     await goBack((line) => io.info(`tideover: ${line}`));
     return { json: {}, text: () => [] };
   },
