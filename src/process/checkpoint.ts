@@ -22,7 +22,7 @@ import { GroupsSeen } from './groupsettings.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { lookAt } from './look.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
-import { forgetMirrors, prepareMirrors, saveLayout } from './remote.ts';
+import { forgetMirrors, prepareMirrors, saveLayout } from './scratch.ts';
 import { type CheckpointOptions, type CheckpointResult, HELD, save, Unforeseen } from './stopped.ts';
 import { Tracking } from './tracking.ts';
 

@@ -19,7 +19,8 @@ import { close, write } from '../sys/files.ts';
 import { eventfd2 } from '../sys/poll.ts';
 import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
-import { Remote, Scratch, type SlotLayout, scratchSize, slotSize } from './remote.ts';
+import { Remote } from './remote.ts';
+import { Scratch, type SlotLayout, scratchSize, slotSize } from './scratch.ts';
 
 const PAGE = 4096;
 const ADDRESS = 0x1000_0000;

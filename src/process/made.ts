@@ -1,6 +1,7 @@
 /** A process that is being made, of which there is not more than the memory that its calls are in. */
 import type { ImageTask } from '../image/tree.ts';
-import type { ProcessLayout, Remote, Scratch, SlotLayout } from './remote.ts';
+import type { Remote } from './remote.ts';
+import type { ProcessLayout, Scratch, SlotLayout } from './scratch.ts';
 
 /** Of a process that is being made: a thousand calls at a time, and what they refer to. It has no way back. */
 export const LEADER: SlotLayout = { frame: 0, records: 16 * 4096, data: 64 * 4096 };

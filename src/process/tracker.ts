@@ -26,7 +26,8 @@ import { kill, pidfd_getfd, pidfd_open } from '../sys/process.ts';
 import { readStat, readStatus } from '../sys/stat.ts';
 import { makeScratch } from './bare.ts';
 import { endIdle } from './idle.ts';
-import { Remote, Scratch, type SlotLayout, scratchSize, slotSize } from './remote.ts';
+import { Remote } from './remote.ts';
+import { Scratch, type SlotLayout, scratchSize, slotSize } from './scratch.ts';
 
 export type Tracked = Value<typeof tracked_entry>;
 
