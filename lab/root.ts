@@ -38,7 +38,6 @@ const systemFolders = ['/usr/bin', '/usr/sbin', '/usr/local/bin'];
 
 /** The initramfs for a kernel. */
 export async function guestRoot(kernel: Kernel, options: RootOptions = {}): Promise<Uint8Array> {
-  await requirePackages('guest root');
   const { modules = [], spareModules = [] } = options;
   const archives = await Promise.all([commonArchive(options), modulesArchive(kernel, modules, spareModules)]);
   return Buffer.concat(archives);
@@ -46,6 +45,7 @@ export async function guestRoot(kernel: Kernel, options: RootOptions = {}): Prom
 
 /** The part that is the same for all kernels. */
 export async function commonArchive({ programs = [], files = [] }: RootOptions = {}): Promise<Uint8Array> {
+  await requirePackages('guest root');
   const image = await compressedRoot(programs.map(findProgram), files);
   const folder = (name: string): CpioEntry => ({ name, mode: 0o40755 });
   const file = (name: string, path: string, mode = 0o644): CpioEntry => ({ name, mode, data: readFileSync(path) });
