@@ -42,7 +42,9 @@ export class KeptMedium {
     }
   }
 
+  /** What is still open can be read no more, and has no lock to give up. */
   close(): void {
+    this.#open.clear();
     this.#medium.close();
   }
 }

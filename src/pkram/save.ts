@@ -115,11 +115,9 @@ export class NodeSave {
     if (this.#volume.frozen === undefined) this.#volume.giveBack(this.#taken);
   }
 
-  /** Discards the save where it is not finished. */
+  /** Discards the save where it is not finished. With a closed medium it stays one of those that were not: nobody gives back its pages. */
   [Symbol.dispose](): void {
-    if (!this.#isOpen) return;
-    if (this.#volume.isClosed) this.#close();
-    else this.discardSave();
+    if (this.#isOpen && !this.#volume.isClosed) this.discardSave();
   }
 
   #allocatePage(): number {
