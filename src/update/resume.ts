@@ -49,11 +49,12 @@ function hold(warn: (text: string) => void): Waiting[] {
  * the trees go on.
  *
  * @param held is called when packets are held back @param time resolves when trees may go on, as far as others can tell
+ * @param done is told what became of them as long as nobody else can be at it: whoever comes next is to know
  * @returns undefined where nothing waits
  */
 export async function holdAndResume(
   options: ResumeOptions,
-  { held, time }: { held(): void; time(): Promise<void> },
+  { held, time, done }: { held(): void; time(): Promise<void>; done(result: Resumed): void },
 ): Promise<Resumed | undefined> {
   using _ = await takeAlone('resuming');
   const trees = hold(options.warn);
@@ -61,7 +62,9 @@ export async function holdAndResume(
   if (trees.length === 0) return undefined;
   using begun = beginAll(trees, options);
   await time();
-  return await resumeAlone({ ...options, begun: begun.turns });
+  const result = await resumeAlone({ ...options, begun: begun.turns });
+  done(result);
+  return result;
 }
 
 /** Turns of trees are taken, and what brings their memory starts, while the rest of the system does. */

@@ -10,11 +10,19 @@ import { checkpointName } from './workload.ts';
 /**
  * Has trees go on that were stopped: those that were ended are restored here.
  *
+ * @param ends each waits until a tree has ended that was killed
  * @returns which these are
  * @throws Error naming those that could not be, which stay where they are; all others go on
  */
-export function putBack(record: UpdateRecord): string | undefined {
+export function putBack(record: UpdateRecord, ends: readonly (() => void)[] = []): string | undefined {
   const { trees } = record;
+  for (const ended of ends) {
+    try {
+      ended();
+    } catch {
+      // One that does not end keeps nobody else from going on, and is named below.
+    }
+  }
   releaseWorkloads(trees);
   const ended = trees.filter((tree) => !isAlive(tree));
   const restored: string[] = [];

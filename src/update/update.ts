@@ -132,10 +132,7 @@ export async function update(plan: Plan, { step, standStill }: Surroundings): Pr
           },
         });
       },
-      undo() {
-        for (const ended of ends) ended();
-        return putBack(record);
-      },
+      undo: () => putBack(record, ends),
     },
     {
       name: 'jump',

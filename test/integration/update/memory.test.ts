@@ -1,22 +1,9 @@
 /** What of preserved memory is an update's and what is not, and what becomes of trees that are given up. */
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join } from 'node:path';
 import { rootTest as test } from '../root.ts';
+import { inNamespace, NAMESPACE } from './namespace.ts';
 
 const path = (relative: string) => new URL(relative, import.meta.url).pathname;
-
-/** As in trees.test.ts, and with a network of its own. */
-const NAMESPACE = `
-set -e
-for fd in $(ls /proc/$$/fd); do [ $fd -le 2 ] || eval "exec $fd>&-"; done
-mkdir -p /dev/tideover /var/lib/tideover
-for each in /run /dev/tideover /var/lib/tideover; do mount -t tmpfs tmpfs $each; done
-ip link set lo up
-tideover() { "$NODE" "$MAIN" "$@"; }
-`;
 
 const NODES = `${NAMESPACE}
 "$NODE" "$MEMORY"
@@ -105,22 +92,8 @@ until [ -s "$FOLDER/ok" ]; do sleep 0.1; done
 tideover update status --json | tr -d '\\n'
 `;
 
-function run(script: string): string[] {
-  const folder = mkdtempSync(join(tmpdir(), 'tideover-memory-'));
-  try {
-    const env = {
-      ...process.env,
-      ...{ NODE: process.execPath, MAIN: path('../../../src/cli/main.ts'), TIDEOVER_PKRAM: undefined },
-      ...{ MEMORY: path('memory.ts'), FREEZE: path('freeze.ts'), FOLDER: folder, CONNECTED, AGAIN, DAMAGED, SPOILED },
-    };
-    const args = ['-m', '-n', '--propagation', 'private', 'bash', '-c', script];
-    const { status, stdout, stderr } = spawnSync('unshare', args, { encoding: 'utf8', env, timeout: 240_000 });
-    assert.equal(status, 0, `${stdout}${stderr}`);
-    return stdout.trim().split('\n');
-  } finally {
-    rmSync(folder, { recursive: true });
-  }
-}
+const run = (script: string) =>
+  inNamespace(script, { MEMORY: path('memory.ts'), FREEZE: path('freeze.ts'), CONNECTED, AGAIN, DAMAGED, SPOILED });
 
 test('nodes of others stay whatever they are called, and the update is done all the same', () => {
   const [status, list] = run(NODES).map((line) => JSON.parse(line));

@@ -77,7 +77,7 @@ async function resumeFirst(how: ResumeOptions): Promise<Resumed | undefined> {
   const { leaveResult, sayHeld, untilTime } = await import('../../../update/early.ts');
   const { NOTIFY_SOCKET: manager } = process.env;
   const { notifyManager } = await import('../../../sys/notify.ts');
-  const result = await holdAndResume(how, {
+  return await holdAndResume(how, {
     held() {
       sayHeld();
       if (manager !== undefined) notifyManager(manager, { READY: 1 });
@@ -85,9 +85,10 @@ async function resumeFirst(how: ResumeOptions): Promise<Resumed | undefined> {
     time: async () => {
       if (manager !== undefined) await untilTime();
     },
+    done(result) {
+      if (manager !== undefined) leaveResult(result);
+    },
   });
-  if (manager !== undefined && result !== undefined) leaveResult(result);
-  return result;
 }
 
 function resumed(io: Io, result: Resumed | undefined): Output {
