@@ -1,4 +1,5 @@
 /** Having a process make children and threads with the ids that they had. */
+import { opendirSync } from 'node:fs';
 import { Errno } from '../abi/errno.ts';
 import { CLONE_PTRACE, clone_args } from '../abi/sched.ts';
 import { SIGKILL } from '../abi/signal.ts';
@@ -83,6 +84,26 @@ export function childrenByInnerId(parent: number, ids: readonly number[]): numbe
   const inner = new Map(all.map((id) => [readStatus(id).NSpid.at(-1)!, id]));
   return ids.map((id) => inner.get(id)!);
 }
+
+/**
+ * The threads of a process that were made last, in that order, which is the one in which the kernel lists them: copy_process() of
+ * kernel/fork.c. readdir() of Node would sort them as text, 10000 before 9999.
+ *
+ * @param count at least 1
+ */
+export function newestThreads(pid: number, count: number): number[] {
+  const tids: number[] = [];
+  const folder = opendirSync(`/proc/${pid}/task`, { bufferSize: LISTED });
+  try {
+    for (let entry = folder.readSync(); entry !== null; entry = folder.readSync()) tids.push(Number(entry.name));
+  } finally {
+    folder.closeSync();
+  }
+  return tids.slice(-count);
+}
+
+/** At a time. */
+const LISTED = 1024;
 
 /** Adds the call. */
 function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {

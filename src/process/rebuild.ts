@@ -2,7 +2,6 @@
  * One process made anew, when its tree and its memory are there: where it stands, descriptors, threads, credentials, signals,
  * timers, registers.
  */
-import { readdirSync } from 'node:fs';
 import { F_SETFD, FD_CLOEXEC, O_CLOEXEC } from '../abi/fcntl.ts';
 import { PR_SET_CHILD_SUBREAPER } from '../abi/prctl.ts';
 import { PTRACE_EVENT_STOP } from '../abi/ptrace.ts';
@@ -33,7 +32,7 @@ import {
   restoreProcFiles,
   saveProcFiles,
 } from './attributes.ts';
-import { cloneAll } from './cloning.ts';
+import { cloneAll, newestThreads } from './cloning.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
 import { kindOfType } from './files/kinds.ts';
@@ -261,8 +260,8 @@ function makeThreads(one: Made): Remote[] {
   cloneAll(
     one,
     wanted,
-    // The kernel lists threads in the order in which they were made: copy_process() of kernel/fork.c. Each says its id later.
-    (ids) => readdirSync(`/proc/${pid}/task`).map(Number).slice(-ids.length),
+    // Each says its id later.
+    (ids) => newestThreads(pid, ids.length),
     (i, here) => {
       expectStop(here, ({ event }) => event === PTRACE_EVENT_STOP);
       // Signals are blocked in it as in the one that made it.
