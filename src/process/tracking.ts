@@ -158,10 +158,11 @@ export class Tracking {
     return { pages: joined(found.pages, without(found.apart, unchanged)), unchanged };
   }
 
-  /** Gets hold of a stopped process that is to be watched anew. No image that was made before can be built on any more. */
+  /**
+   * Gets hold of a stopped process that is to be watched anew, where `goesOn`. No image that was made before can be built on any more.
+   */
   enter(remote: Remote, vmas: readonly VmaEntry[]): void {
     const { pid } = remote.scratch;
-    if (!this.goesOn) return;
     for (const tracker of this.#found) endTracker(tracker);
     if (this.#method === 'protection') {
       this.#armed.set(pid, vmas.some(isWatched) ? this.#userfaultfd(remote, vmas) : undefined);
