@@ -115,7 +115,13 @@ export class HugePageMedium extends MappedMedium implements LockedMedium {
     // Pages that were added and are not on the table yet.
     if (this.writable) this.#files.keepFirst(pages);
     this.#unmap();
-    this.#map(this.#files.names(0, pages));
+    try {
+      this.#map(this.#files.names(0, pages));
+    } catch (error) {
+      // Whoever looks at it again finds the superblock.
+      this.#map(this.#files.names(0, 1));
+      throw error;
+    }
   }
 
   /** Whether a page is at another physical address than `ranges` says. To be asked right before the next kernel is started. */

@@ -103,12 +103,11 @@ export class PhysicalMedium extends MappedMedium implements LockedMedium {
       const found = `0x${superblock.toString(16)}`;
       throw new FormatError({ file: device ?? MEMORY, field: 'superblock', expected: 'the address of a page', found });
     }
-    const start = { start: superblock, size: DATA_START };
-    const [{ path }] = this.#windowsOn([start]) as [Window];
+    const [{ path }] = this.#windowsOn([this.#start]) as [Window];
     this.name = `${path} at 0x${superblock.toString(16)}`;
     this.#files.set(path, openLocked(path, readOnly ? 'r' : 'r+', alone));
     try {
-      this.#use([start]);
+      this.#use([this.#start]);
     } catch (error) {
       this.close();
       throw error;
@@ -130,7 +129,18 @@ export class PhysicalMedium extends MappedMedium implements LockedMedium {
     }
     const overlap = findOverlap(ranges.map(ends));
     if (overlap !== undefined) fail('ranges apart', overlap.map(formatRange).join(' and '));
-    this.#use(ranges);
+    try {
+      this.#use(ranges);
+    } catch (error) {
+      // Whoever looks at it again finds the superblock.
+      this.#use([this.#start]);
+      throw error;
+    }
+  }
+
+  /** What can be read before the ranges are known. */
+  get #start(): MediumRange {
+    return { start: this.#superblock, size: DATA_START };
   }
 
   /** What this kernel does not know of cannot grow. */

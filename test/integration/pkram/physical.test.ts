@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { FormatError, UnsupportedError } from '../../../src/errors.ts';
 import { HugePageMedium, KeptMedium, type MediumRange, openPkram, PhysicalMedium } from '../../../src/pkram/index.ts';
+import { readSuperblock, writeSuperblock } from '../../../src/pkram/superblock.ts';
 import { asRoot, isRoot } from '../root.ts';
 
 const data = randomBytes(11 << 20);
@@ -88,6 +89,28 @@ describe('preserved memory at physical addresses', asRoot, () => {
     using peek = last.peek('node', { verify: true });
     assert.deepEqual(Buffer.from([...peek.objects()][0]!.readAll()), data);
     last.close();
+    kept.close();
+  });
+
+  it('that stays mapped is looked at again where its ranges were wrong', () => {
+    const both = new Uint8Array(128 << 10);
+    const change = (how: (medium: PhysicalMedium) => void) => {
+      const medium = new PhysicalMedium(superblock, { device });
+      how(medium);
+      medium.close();
+    };
+    change((medium) => {
+      medium.read(0, both);
+      const block = readSuperblock(medium);
+      const behind = { start: fs.statSync(device).size, size: 1 << 20 };
+      writeSuperblock(medium, { ...block, ranges: [...ranges, behind], sequence: block.sequence + 1 });
+    });
+    const kept = new KeptMedium(new PhysicalMedium(superblock, { device, alone: false }));
+    for (let i = 0; i < 2; i++) assert.throws(() => kept.open(true, {}), FormatError);
+    change((medium) => medium.write(0, both));
+    const pkram = kept.open(true, {});
+    assert.equal(pkram.nodes().length, 1);
+    pkram.close();
     kept.close();
   });
 
