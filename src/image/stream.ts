@@ -41,8 +41,14 @@ const PIECE = 1 << 20;
  * Begins an image on a file descriptor. Abort only leaves the stream without its end, which the reader then says.
  *
  * @param wait for a pipe that is full, or empty: returns when that may be over
+ * @param taken waits until the other side has read what is announced
  */
-export function createStream(fd: number, info: ImageInfo | undefined, wait: () => void = pause): ImageDraft {
+export function createStream(
+  fd: number,
+  info: ImageInfo | undefined,
+  wait: () => void = pause,
+  taken: () => void = () => {},
+): ImageDraft {
   const writeFully = (bytes: Uint8Array): void => {
     for (let done = 0; done < bytes.length; ) done += patiently('write', wait, () => fs.writeSync(fd, bytes, done));
   };
@@ -112,7 +118,11 @@ export function createStream(fd: number, info: ImageInfo | undefined, wait: () =
     flush();
   };
   const keep = () => 'the stream, which lacks its end';
-  return { ...draftOn({ create, announce: flush, commit, abort() {}, keep }, info), commitsToReader: true };
+  const announce = () => {
+    flush();
+    taken();
+  };
+  return { ...draftOn({ create, announce, commit, abort() {}, keep }, info), commitsToReader: true };
 }
 
 /**
@@ -120,9 +130,13 @@ export function createStream(fd: number, info: ImageInfo | undefined, wait: () =
  * order of the stream, and each byte once.
  *
  * @param name for messages
- * @param wait as in createStream()
+ * @param wait as in createStream() @param lookOut called before each reading: may wait until there is something
  */
-export function openStream(fd: number, name = 'stream', wait: () => void = pause): ImageStore {
+export function openStream(
+  fd: number,
+  name = 'stream',
+  { wait = pause, lookOut = () => {} }: { wait?: () => void; lookOut?: () => void } = {},
+): ImageStore {
   const kept = new Map<string, Uint8Array>();
   let keptBytes = 0;
   let position = 0;
@@ -132,8 +146,10 @@ export function openStream(fd: number, name = 'stream', wait: () => void = pause
 
   let gathered = new Uint8Array(GATHERED);
   let [from, to] = [0, 0];
-  const readInto = (bytes: Uint8Array): number =>
-    patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
+  const readInto = (bytes: Uint8Array): number => {
+    lookOut();
+    return patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
+  };
   /** 0 at the end. */
   const readSome = (into: Uint8Array): number => {
     if (into.length === 0) return 0;

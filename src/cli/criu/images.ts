@@ -41,7 +41,7 @@ export async function openDraft(directory: string, parent?: string): Promise<Ima
   const info = (await import('../../process/info.ts')).infoHere();
   if (directory === '-') {
     const { createStream } = await import('../../image/stream.ts');
-    return createStream(1, info, await widePipe(1, 'write'));
+    return createStream(1, info, await widePipe(1, 'write'), await untilTaken(1));
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -81,7 +81,7 @@ export function needsDirectory(directory: string, what: string): void {
 export async function openStore(directory: string): Promise<ImageStore> {
   if (directory === '-') {
     const { openStream } = await import('../../image/stream.ts');
-    return openStream(0, 'stdin', await widePipe(0, 'read'));
+    return openStream(0, 'stdin', { wait: await widePipe(0, 'read'), lookOut: await lookOut(0) });
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -110,6 +110,40 @@ async function widePipe(fd: number, to: 'read' | 'write'): Promise<() => void> {
   const { poll } = await import('../../sys/poll.ts');
   for (const arg of PIPES) if (fcntl.attempt({ fd, cmd: F_SETPIPE_SZ, arg }) >= 0) break;
   return () => void poll(fd, to === 'read' ? POLLIN : POLLOUT, -1);
+}
+
+/** In ms: how long what has been announced may lie in the pipe, and how long in all the other side is waited for without sleeping. */
+const TAKEN = 50;
+const LOOKING = 200;
+/** In ns. */
+const MOMENT = 50_000;
+
+/** @returns waits until the other side has taken what is in a pipe: it may be in the middle of practising */
+async function untilTaken(fd: number): Promise<() => void> {
+  const { FIONREAD } = await import('../../abi/poll.ts');
+  const { ioctl } = await import('../../sys/files.ts');
+  const { sleep } = await import('../../sys/process.ts');
+  const left = new Uint32Array(1);
+  const arg = new Uint8Array(left.buffer);
+  return () => {
+    const until = performance.now() + TAKEN;
+    // Of what is no pipe nobody tells.
+    while (ioctl.attempt({ fd, request: FIONREAD, arg }) === 0 && left[0]! > 0 && performance.now() < until)
+      sleep(MOMENT);
+  };
+}
+
+/** @returns waits until there is something: who sleeps in read(2) is woken on the processor of the one that writes, and is behind it */
+async function lookOut(fd: number): Promise<() => void> {
+  const { POLLIN } = await import('../../abi/poll.ts');
+  const { poll } = await import('../../sys/poll.ts');
+  const { sleep } = await import('../../sys/process.ts');
+  let left = LOOKING;
+  return () => {
+    const from = performance.now();
+    while (left > performance.now() - from && poll(fd, POLLIN) === 0) sleep(MOMENT);
+    left -= performance.now() - from;
+  };
 }
 
 /** The node of `pkram:NODE`, or undefined for a directory. */

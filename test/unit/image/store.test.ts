@@ -235,10 +235,15 @@ test('what was written to a stream is there to be read when that is announced', 
   const path = join(temporary(t), 'stream.tar');
   const fd = fs.openSync(path, 'w', 0o600);
   t.after(() => fs.closeSync(fd));
-  const draft = createStream(fd, info);
-  assert.equal(fs.fstatSync(fd).size, 0);
+  const there = () => fs.readFileSync(path, 'latin1').slice(0, 14);
+  let waited = '';
+  const draft = createStream(fd, info, undefined, () => {
+    waited = there();
+  });
+  assert.equal(there(), '');
   draft.announce!();
-  assert.equal(fs.readFileSync(path, 'latin1').slice(0, 14), 'tideover.json\0');
+  assert.equal(there(), 'tideover.json\0');
+  assert.equal(waited, there(), 'the reader is waited for when it can read that');
 });
 
 test('tar unpacks a stream into the directory, and makes a stream of it', (t) => {
