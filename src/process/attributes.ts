@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_WRONLY } from '../abi/fcntl.ts';
 import { IOPRIO_WHO_PROCESS } from '../abi/ioprio.ts';
 import * as prctl from '../abi/prctl.ts';
-import { SCHED_DEADLINE, sched_attr } from '../abi/sched.ts';
+import { SCHED_BATCH, SCHED_DEADLINE, SCHED_NORMAL, sched_attr } from '../abi/sched.ts';
 import { viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
 import type { thread_attributes_entry } from '../image/messages/task.ts';
@@ -12,6 +12,7 @@ import type { CoreEntry } from '../image/tree.ts';
 import { close, openat } from '../sys/files.ts';
 import { readTaskText } from '../sys/proc.ts';
 import { ioprio_get, sched_getaffinity, sched_getattr } from '../sys/process.ts';
+import { ordinarySlice } from './haste.ts';
 import { lend, type Remote } from './remote.ts';
 
 export type Attributes = Value<typeof thread_attributes_entry>;
@@ -62,6 +63,7 @@ export function saveAttributes(remote: Remote): () => Attributes {
 
 /** What a new process has from this one. */
 export interface OwnAttributes {
+  readonly policy: number;
   readonly nice: number;
   readonly ioprio: number;
   readonly affinity: Uint8Array;
@@ -72,8 +74,10 @@ export function ownAttributes(): OwnAttributes {
   const length = sched_getaffinity({ pid: 0, cpusetsize: mask.length, mask });
   const attr = sched_attr.write({});
   sched_getattr({ pid: 0, attr, size: attr.length, flags: 0 });
+  const { sched_policy, sched_nice } = sched_attr.read(attr);
   return {
-    nice: sched_attr.read(attr).sched_nice,
+    policy: sched_policy,
+    nice: sched_nice,
     ioprio: ioprio_get({ which: IOPRIO_WHO_PROCESS, who: 0 }),
     affinity: trimmed(mask.subarray(0, length)),
   };
@@ -104,10 +108,12 @@ export function restoreAttributes(remote: Remote, attributes: Attributes, own: O
   }
 }
 
-/** Adds to the attributes what sched_getattr(2) says of SCHED_DEADLINE. */
-export function withDeadline(attributes: Attributes, attr: ReturnType<typeof sched_attr.read>): Attributes {
+/** Adds to the attributes what sched_getattr(2) says of SCHED_DEADLINE, and of a slice of its own. */
+export function withScheduling(attributes: Attributes, attr: ReturnType<typeof sched_attr.read>): Attributes {
   const { sched_policy, sched_runtime, sched_deadline, sched_period } = attr;
-  return sched_policy === SCHED_DEADLINE ? { ...attributes, sched_runtime, sched_deadline, sched_period } : attributes;
+  if (sched_policy === SCHED_DEADLINE) return { ...attributes, sched_runtime, sched_deadline, sched_period };
+  const hasSlice = sched_policy === SCHED_NORMAL || sched_policy === SCHED_BATCH;
+  return hasSlice && sched_runtime !== ordinarySlice() ? { ...attributes, sched_runtime } : attributes;
 }
 
 /** Without the zeros at its end. */

@@ -210,6 +210,7 @@ const LOOKING = 40;
 const REHEARSING = 200;
 
 const REHEARSED = {
+  rehearsed: true,
   outcome: 'run',
   ghostLimit: 1 << 20,
   tracking: undefined,

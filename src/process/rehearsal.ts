@@ -30,7 +30,7 @@ export function rehearseRestore(wanted: () => boolean): void {
     for (let round = 0; round < ROUNDS && performance.now() < until && wanted(); round++) {
       const fd = openSync(`/proc/self/fd/${stream}`, 'r');
       try {
-        endIdle(restore(openStream(fd), { stopped: false, shellJob: true }).pid);
+        endIdle(restore(openStream(fd), { stopped: false, shellJob: true, rehearsed: true }).pid);
       } finally {
         closeSync(fd);
       }

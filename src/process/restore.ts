@@ -22,6 +22,7 @@ import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
 import { makeCgroupNamespace, prepareGroups } from './groupsettings.ts';
 import { type GoingNote, guardOver } from './guard.ts';
+import { Haste, LITTLE } from './haste.ts';
 import { LazyMemory } from './lazy.ts';
 import type { Made } from './made.ts';
 import { makeMounts, type RestoreMountOptions } from './mounts/make.ts';
@@ -56,6 +57,8 @@ export interface RestoreOptions extends RestoreMountOptions {
   readonly beforeGoing?: ((pid: number) => void) | undefined;
   /** Written when they go on: is there if and only if they do, however this process ends. */
   readonly note?: GoingNote | undefined;
+  /** Nobody waits for it. */
+  readonly rehearsed?: boolean | undefined;
 }
 
 export interface RestoreResult {
@@ -73,6 +76,8 @@ export interface RestoreResult {
  */
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
   const lazy = options.lazyPages === undefined ? undefined : new LazyMemory(options.lazyPages);
+  const ours = whatIsOurs();
+  using haste = options.rehearsed === true ? undefined : new Haste();
   // Pages are checked by whoever reads all of them.
   const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
@@ -101,7 +106,6 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // While ids of those that had them before become free.
       const withMounts = own.has('mnt');
       if (!withMounts) openAll(tree, restoring);
-      const ours = whatIsOurs();
       const linesOf = ({ threads }: ImageTask) => threads[0]!.core.tc!.cgroups;
       const movedHere = (line: string) => movedGroup(line, linesOf(tree.tasks[0]!), options.groups?.roots);
       const groups = store.has(fileName(images.GROUP_SETTINGS)) ? entryOf(store, images.GROUP_SETTINGS) : undefined;
@@ -111,7 +115,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       }
       const hole = findHole(tree);
       const how = { sibling: options.sibling === true, inner: own.has('pid') };
-      const root = makeRoot(tree, { hole, keep, ...how }, made);
+      const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
       if (own.has('cgroup'))
         makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);
       if (withMounts) {
@@ -129,6 +133,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         const inSession = () => takeTerminal(one, restoring, keep);
         if (first) makeChildren(one, tree, { hole, made, inSession });
         if (!task.isZombie) spaces.map(one);
+        if (spaces.memory > LITTLE) haste?.[Symbol.dispose]();
         if (first) continue;
         spaces.fill();
         makeChildren(one, tree, { hole, made, inSession });

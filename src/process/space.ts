@@ -46,6 +46,8 @@ export class Spaces {
   readonly #full = new Set<ImageTask>();
   readonly #filled = new Map<ImageTask, Set<VmaEntry>>();
   readonly #toFill: (() => void)[] = [];
+  /** What is put into those that were mapped so far, in bytes. */
+  memory = 0;
   /** The call that brings the program into the process. */
   readonly #programs = new Map<ImageTask, number>();
 
@@ -106,6 +108,7 @@ export class Spaces {
     const { runs } = image;
     if (this.#lazy === undefined) acceptPages(runs, task.pid);
     acceptPlaces(runs, task);
+    if (this.#lazy === undefined) this.memory += runs.pagesSize;
     const filled = new Set<VmaEntry>(inherited);
     this.#filled.set(task, filled);
     const vmas = ownVmas(mm).filter((vma) => !filled.has(vma));

@@ -3,11 +3,10 @@
  *
  *     stop -> ask from outside (/proc, kcmp) -> ask from within -> write -> let go, kill or leave stopped
  */
-import { PRIO_PROCESS } from '../abi/resource.ts';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { FormatError, PartialError } from '../errors.ts';
 import type { ImageDraft, ImageStore } from '../image/store.ts';
-import { getpriority, kill, setpriority } from '../sys/process.ts';
+import { kill } from '../sys/process.ts';
 import { Region } from '../sys/region.ts';
 import type { AllOrNone } from './allornone.ts';
 import { cgroupsOf } from './cgroups.ts';
@@ -18,6 +17,7 @@ import type { Foresight } from './foresight.ts';
 import { type Frozen, freezeTree, treeOf } from './freeze.ts';
 import type { Freezer } from './freezer.ts';
 import { GroupsSeen, saveGroups } from './groupsettings.ts';
+import { Haste, LITTLE } from './haste.ts';
 import { saveIpc } from './ipc.ts';
 import { type HeldMemory, type Memory, ProcessMemory } from './memory.ts';
 import { Namespaces } from './namespaces.ts';
@@ -66,6 +66,8 @@ export interface SavingOptions extends CheckpointOptions {
   readonly groups?: GroupsSeen;
   /** Of a tree that is to end or to stay stopped. */
   readonly ending?: AllOrNone | undefined;
+  /** Nobody waits for it. */
+  readonly rehearsed?: boolean;
 }
 
 /** Times in milliseconds. */
@@ -109,13 +111,13 @@ export function save(
   const guests: Guest[] = [];
   const snapshots: Snapshot[] = [];
   saving.waits = lookAtWaits(treeOf(pid));
-  const unhurried = hurry();
+  const haste = options.rehearsed === true ? undefined : new Haste();
   const started = performance.now();
   let frozen: Frozen;
   try {
     frozen = freezeTree(pid, timeout, options.freezer);
   } catch (error) {
-    unhurried();
+    haste?.[Symbol.dispose]();
     throw error;
   }
   saving.stoppedAt = Number(systemTime('monotonic'));
@@ -133,7 +135,7 @@ export function save(
       if (options.endsMeanwhile === undefined) ended();
       else options.endsMeanwhile(ended);
     }
-    unhurried();
+    haste?.[Symbol.dispose]();
   };
   try {
     const clocks = clocksOf(pid);
@@ -172,6 +174,8 @@ export function save(
     // Not before: brk(2) waits until nobody walks through the page tables.
     foresight?.ask();
     const memory = memoryOf(tasks, saving);
+    const total = memory.reduce((sum, { runs }) => sum + runs.size, 0);
+    if (total > LITTLE) haste?.forLong();
     watch(guests, tasks, options);
     const reapers = namespaces.has('pid') || tasks.some(({ threads }) => threads[0]!.core.tc?.child_subreaper);
     if (outcome === 'run' && beforeEnd === undefined && keepMemory(memory, { guests, reapers }, room, snapshots))
@@ -200,7 +204,7 @@ export function save(
     return {
       processes: tasks.length,
       threads: frozen.processes.reduce((sum, { threads }) => sum + threads.length, 0),
-      memory: memory.reduce((sum, { runs }) => sum + runs.size, 0),
+      memory: total,
       unchanged: tasks.reduce((sum, { unchanged }) => sum + unchanged.size, 0),
       unwatched: options.tracking?.isLost === true,
       freezing,
@@ -215,7 +219,7 @@ export function save(
       saving.connections[Symbol.dispose]();
       undo(frozen, guests);
     }
-    unhurried();
+    haste?.[Symbol.dispose]();
     for (const snapshot of snapshots) snapshot[Symbol.dispose]();
     for (const guest of guests) guest[Symbol.dispose]();
     tables[Symbol.dispose]();
@@ -258,13 +262,6 @@ function watch(guests: readonly Guest[], tasks: readonly SavedTask[], { tracking
 
 /** A process has other mappings than it was taken to have. */
 export class Unforeseen extends Error {}
-
-/** Has this thread go before others while programs stand still, where it may. @returns ends that */
-function hurry(): () => void {
-  const before = 20 - getpriority({ which: PRIO_PROCESS, who: 0 });
-  setpriority.attempt({ which: PRIO_PROCESS, who: 0, prio: -20 });
-  return () => void setpriority.attempt({ which: PRIO_PROCESS, who: 0, prio: before });
-}
 
 /** What is copied here at most, while the processes are stopped, in bytes. It takes 3 ms. */
 export const HELD = 32 << 20;

@@ -2,14 +2,14 @@
 import { robust_list_head } from '../abi/futex.ts';
 import { PR_GET_PDEATHSIG, PR_GET_TID_ADDRESS, PR_SET_NAME, PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { rseq, rseq_cs } from '../abi/rseq.ts';
-import { SCHED_FLAG_RESET_ON_FORK, SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
+import { SCHED_FLAG_RESET_ON_FORK, SCHED_NORMAL, SCHED_RESET_ON_FORK, sched_attr } from '../abi/sched.ts';
 import { viewOf } from '../abi/struct.ts';
 import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import type { CoreEntry } from '../image/tree.ts';
 import { readMemory, readRanges } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
-import { type OwnAttributes, restoreAttributes, saveAttributes, withDeadline } from './attributes.ts';
+import { type OwnAttributes, restoreAttributes, saveAttributes, withScheduling } from './attributes.ts';
 import { saveCredentials } from './credentials.ts';
 import { resumable, saveRegisters } from './registers.ts';
 import type { Remote } from './remote.ts';
@@ -52,7 +52,7 @@ export function saveThread(remote: Remote): () => CoreEntry {
       comm: status.Name,
       ...(rseq_entry === undefined ? {} : { rseq_entry }),
       ...(status.Seccomp === 0 ? {} : { seccomp_mode: seccompMode(status.Seccomp) }),
-      attributes: withDeadline(attributes(), scheduling),
+      attributes: withScheduling(attributes(), scheduling),
     };
     const pdeath_sig = new DataView(pdeath.bytes.buffer, pdeath.bytes.byteOffset, 4).getInt32(0, true);
     if (pdeath_sig !== 0) thread_core.pdeath_sig = pdeath_sig;
@@ -76,7 +76,9 @@ export function restoreThread(remote: Remote, core: CoreEntry, own: OwnAttribute
   if (name !== undefined) remote.call(NR.prctl, PR_SET_NAME, remote.text(bytesOf(name)));
   const { sched_policy, sched_prio, sched_nice, attributes } = thread_core;
   if (attributes !== undefined) restoreAttributes(remote, attributes, own);
-  if (sched_policy !== undefined && (sched_policy !== 0 || (sched_nice ?? 0) !== own.nice)) {
+  const ordinary = sched_policy === SCHED_NORMAL && attributes?.sched_runtime === undefined;
+  const isOwn = ordinary && own.policy === SCHED_NORMAL && (sched_nice ?? 0) === own.nice;
+  if (sched_policy !== undefined && !isOwn) {
     const attr = sched_attr.write({
       size: 48,
       sched_policy: sched_policy & ~SCHED_RESET_ON_FORK,

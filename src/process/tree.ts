@@ -10,6 +10,7 @@ import { sleep } from '../sys/process.ts';
 import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
 import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
+import type { Haste } from './haste.ts';
 import { type Hole, LEADER, type Made } from './made.ts';
 import { Remote } from './remote.ts';
 import { type ProcessLayout, Scratch, scratchSize, slotOf } from './scratch.ts';
@@ -42,6 +43,7 @@ function threadLayout(tree: ImageTree): ProcessLayout['thread'] {
 const PAGE = 4096;
 
 interface RootOptions {
+  readonly haste: Haste | undefined;
   /** It becomes a child of our parent. */
   readonly sibling: boolean;
   /** It is the init of a new PID namespace. */
@@ -190,7 +192,7 @@ function bare(task: ImageTask, tree: ImageTree, hole: Hole, tracee: Tracee, inne
 }
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
-function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
+function cloneRoot(pid: number, { haste, sibling, inner }: RootOptions): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
       const flags = CLONE_VM + CLONE_CLEAR_SIGHAND + (inner ? CLONE_NEWPID : 0);
@@ -198,7 +200,8 @@ function cloneRoot(pid: number, { sibling, inner }: RootOptions): number {
       const how = sibling
         ? { flags: flags + CLONE_PARENT, exit_signal: 0 }
         : { flags, exit_signal: SIGCHLD, pdeath_sig: SIGKILL };
-      return clone3({ ...how, set_tid: [pid] }).pid;
+      const clone = () => clone3({ ...how, set_tid: [pid] }).pid;
+      return haste === undefined ? clone() : haste.calmly(clone);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);

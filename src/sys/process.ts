@@ -105,6 +105,7 @@ export const getpriority = syscall('getpriority', 140, { which: int, who: int })
 /** @param prio nice, -20 goes first */
 export const setpriority = syscall('setpriority', 141, { which: int, who: int, prio: int });
 export const sched_getattr = syscall('sched_getattr', 315, { pid: int, attr: output, size: int, flags: hex });
+export const sched_setattr = syscall('sched_setattr', 314, { pid: int, attr: input, flags: hex });
 export const ioprio_get = syscall('ioprio_get', 252, { which: int, who: int });
 export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, cpusetsize: int, mask: input });
 /** @returns bytes of the mask that were filled in */

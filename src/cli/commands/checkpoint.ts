@@ -124,8 +124,10 @@ export const checkpoint = command({
     const lazy = flags.lazyPages ? { lazyPages: true, serve: await servedPages(io, flags) } : {};
     const result = await logged(flags, 'checkpoint', async () => {
       const { checkpoint } = await import('../../process/checkpoint.ts');
+      const { stepBehind } = await import('../../process/haste.ts');
       const { watchDraft } = await import('../../process/watch.ts');
       script('pre-dump', pid);
+      stepBehind();
       const parent = await openParent(directory, flags.parent);
       const draft = await throughPageServer(await openDraft(directory, flags.parent), flags);
       const { progressFile, trackMemory } = flags;

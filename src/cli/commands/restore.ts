@@ -95,7 +95,10 @@ export const restore = command({
     const result = await logged(flags, 'restore', async () => {
       const { restore } = await import('../../process/restore.ts');
       const { watchStore } = await import('../../process/watch.ts');
+      const { stepBehind } = await import('../../process/haste.ts');
       script('pre-restore');
+      // What is executed then would be so too.
+      if (!flags.execCommand) stepBehind();
       if (directory === '-') await practise();
       const lazy = flags.lazyPages ? await (await import('../criu/lazy.ts')).connectLazyPages(flags) : undefined;
       const store = await openStore(directory);

@@ -167,7 +167,7 @@ export const thread_attributes_entry = message('thread_attributes_entry', {
   ioprio: [2, u32],
   /** Processors on which it may run, bit n for number n. */
   affinity: [3, bytes],
-  /** Of SCHED_DEADLINE, in nanoseconds. */
+  /** In nanoseconds: of SCHED_DEADLINE; the first one also of an ordinary thread that has a slice of its own. */
   sched_runtime: [4, u64n],
   sched_deadline: [5, u64n],
   sched_period: [6, u64n],

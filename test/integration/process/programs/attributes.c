@@ -66,9 +66,13 @@ static void *thread(void *arg)
 {
 	cpu_set_t set, now;
 	long i = (long)arg;
-	struct deadline attr = { sizeof attr, 6, 0, 0, 0, 10000000, 30000000, 40000000 };
+	struct deadline attr = { sizeof attr, 6, 0, 0, 0, 10000000, 30000000, 40000000 }, slice = { sizeof slice, 0, 0, 0, 0, 5000000 };
 	CPU_ZERO(&set); CPU_SET(0, &set);
-	if (i == 1) {
+	if (i == 0) {
+		/* Linux 6.12 and later tell of it. */
+		CHECK(syscall(SYS_sched_setattr, 0, &slice, 0) == 0 && syscall(SYS_sched_getattr, 0, &slice, sizeof slice, 0) == 0);
+		CHECK(slice.runtime == 5000000 || slice.runtime == 0);
+	} else if (i == 1) {
 		prctl(PR_SET_TIMERSLACK, 1234567);
 		CHECK(sched_setaffinity(0, sizeof set, &set) == 0);
 		CHECK(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 6) == 0);
@@ -79,7 +83,9 @@ static void *thread(void *arg)
 	} else if (i == 3) deadline_set = syscall(SYS_sched_setattr, 0, &attr, 0) == 0;
 	pthread_barrier_wait(&up);
 	pthread_barrier_wait(&down);
-	if (i == 1) {
+	if (i == 0) {
+		CHECK(syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) == 0 && !memcmp(&attr, &slice, sizeof attr));
+	} else if (i == 1) {
 		CHECK(prctl(PR_GET_TIMERSLACK) == 1234567);
 		CHECK(sched_getaffinity(0, sizeof now, &now) == 0 && CPU_EQUAL(&set, &now));
 		CHECK(syscall(SYS_ioprio_get, 1, 0) == (2 << 13 | 6));
@@ -133,6 +139,9 @@ int main(void)
 	grows[63 * 4096] = 1;
 	char *unreserved = mmap(0, 4096, rw, anon | MAP_NORESERVE, -1, 0);
 	/* what is inherited */
+	struct deadline ordinary = { 0 }, attr = { 0 };
+	CHECK(syscall(SYS_sched_getattr, 0, &ordinary, sizeof ordinary, 0) == 0);
+	int slack = prctl(PR_GET_TIMERSLACK);
 	prctl(PR_SET_TIMERSLACK, 777);
 	CHECK(syscall(SYS_ioprio_set, 1, 0, 3 << 13) == 0);
 	unsigned long node = 1;
@@ -164,6 +173,9 @@ int main(void)
 	char *later = mmap(0, 4096, rw, anon, -1, 0);
 	CHECK(has(later, "lo") && has(later, "lf"));
 	CHECK(prctl(PR_GET_TIMERSLACK) == 777 && syscall(SYS_ioprio_get, 1, 0) == 3 << 13);
+	CHECK(prctl(PR_SET_TIMERSLACK, 0) == 0 && prctl(PR_GET_TIMERSLACK) == slack);
+	/* With the slice that it has of a processor, from Linux 6.12 on. */
+	CHECK(syscall(SYS_sched_getattr, 0, &attr, sizeof attr, 0) == 0 && !memcmp(&attr, &ordinary, sizeof attr));
 	int mode = -1; unsigned long nodes[16] = { 0 };
 	CHECK(!policy || (syscall(SYS_get_mempolicy, &mode, nodes, 1024, 0, 0) == 0 && mode == 1 && nodes[0] == 1));
 	CHECK(!mce || prctl(PR_MCE_KILL_GET, 0, 0, 0, 0) == PR_MCE_KILL_EARLY);
