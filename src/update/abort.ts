@@ -6,7 +6,7 @@ import { disarmGuard, dropGuard } from './guard.ts';
 import { findMemory, returnUnused } from './medium.ts';
 import { unloadNext } from './nextkernel.ts';
 import { startServices } from './others.ts';
-import { concludeRecord, readRecord, type UpdateRecord, type UpdateState } from './record.ts';
+import { concludeRecord, dropRecord, readRecord, type UpdateRecord, type UpdateState } from './record.ts';
 import { dropStrayRounds } from './rounds.ts';
 import { unseal } from './state.ts';
 import { drop, letConnectionsGo, releaseWorkloads, waitingTrees } from './trees.ts';
@@ -54,12 +54,14 @@ export async function abort(giveUp: boolean): Promise<string[]> {
       () => startServices(interrupted.stopped ?? []),
     );
   }
+  dropStrayRounds();
+  // Until the very end it is found interrupted, so that the next one does what is left if this one is killed.
+  if (isOpen) dropRecord();
+  const { why } = await returnUnused(findMemory());
   if (isOpen) {
     const error = giveUp ? 'it was given up' : 'it was interrupted';
     concludeRecord({ ...record, state: 'failed', error, undone: [...undone, ...left] });
   }
-  dropStrayRounds();
-  const { why } = await returnUnused(findMemory());
   if (left.length > 0) throw new PartialError('taking the update back', left.join('; '));
   return why === undefined ? undone : [...undone, why];
 }
