@@ -106,9 +106,9 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     files.push(file);
     if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
     return fileSink(fd, target, (length) => {
-      open.delete(fd);
       if (before !== undefined && before.size > length)
         call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
+      open.delete(fd);
     });
   };
 

@@ -170,12 +170,13 @@ function practise(memory: readonly Memory[]): void {
  * @param into has nothing of it afterwards
  */
 function rehearse(options: CheckpointOptions, into: ImageDraft): void {
-  const pid = startIdle(true);
   const until = performance.now() + REHEARSING;
-  const room = new HeldMemory(IDLE_MEMORY, 0);
+  using room = new HeldMemory(IDLE_MEMORY, 0);
   let left = false;
   const nowhere = openSync('/dev/null', 'w');
+  let pid = 0;
   try {
+    pid = startIdle(true);
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
       const written = round % WRITTEN === 0 && into.clear !== undefined;
       // Without its sums it is no image, whatever happens now.
@@ -191,8 +192,7 @@ function rehearse(options: CheckpointOptions, into: ImageDraft): void {
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
   } finally {
-    endIdle(pid);
-    room[Symbol.dispose]();
+    if (pid > 0) endIdle(pid);
     closeSync(nowhere);
   }
   if (left) into.clear!();

@@ -86,6 +86,7 @@ export function freezeTree(root: number, timeout: number, freezer?: Freezer): Fr
     for (const { pid, threads } of freezer === undefined ? [] : found.values()) {
       const vdso = vdsoOf(pid);
       for (const [tid, tracee] of threads) threads.set(tid, outsideVdso(tracee, vdso, timeout));
+      for (const tracee of threads.values()) suspendFilters(tracee);
     }
     return new Frozen(
       [...found.values()].map(({ pid, ppid, zombie, threads }) => ({
@@ -167,7 +168,7 @@ function stopThreads(
     // One that runs makes others.
     if (fresh.length === 0 || readStat(pid).num_threads === threads.size) break;
   }
-  for (const tracee of threads.values()) suspendFilters(tracee);
+  if (freezer === undefined) for (const tracee of threads.values()) suspendFilters(tracee);
 }
 
 /** @returns whether the thread is there to be stopped */

@@ -192,6 +192,7 @@ export function save(
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
     draft.seal();
+    if (committedFirst || beforeEnd !== undefined) haste?.forLong();
     if (committedFirst) {
       draft.commit();
       if (options.serve !== undefined) serve(memory, options.serve);
