@@ -197,7 +197,11 @@ export function save(
       draft.commit();
       if (options.serve !== undefined) serve(memory, options.serve);
     }
-    beforeEnd?.();
+    if (beforeEnd !== undefined) {
+      // A copy to a disk, other trees: what does that for us must not wait until we are done.
+      haste?.forLong();
+      beforeEnd();
+    }
     if (!done) letGo();
     const synced = performance.now();
     if (!committedFirst) commit(draft, outcome);

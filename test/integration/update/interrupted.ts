@@ -1,6 +1,7 @@
 /**
  * update MOMENT PID...: an update of these trees up to where the next kernel would start, which this machine refuses. Killed before the
- *   system call of that number since the first tree stands still; 0: not at all. Says in JSON how many there are.
+ *   system call of that number since the first tree stands still; 0: not at all. Says in JSON how many there are, and by which
+ *   scheduling policy it does what it does when all of them stand still.
  * abort MOMENT: takes back what is left of it; killed before the system call of that number. Says in JSON what was undone, and how many
  *   there are.
  *
@@ -54,13 +55,21 @@ if (what === 'abort') {
   const memory = trees.reduce((sum, tree) => sum + tree.memory, 64 << 20);
   const record = { state: 'planned', bootId: '', from: 'this', to: 'this', trees, steps: [] } as const;
   const plan: Plan = { next, record, memory, room: { needed: 0, free: 0 }, warnings: [], guarded: false };
+  let policy: number | undefined;
   const step = (name: string) => {
     begun ||= name === 'freeze';
+    if (name === 'settle') policy = policyNow();
   };
   try {
     await update(plan, { step, standStill: () => ({ [Symbol.dispose]() {} }) });
   } catch (error) {
     const { state, undone } = readRecord()!;
-    console.log(JSON.stringify({ error: (error as Error).message, state, undone, calls: countdown.count }));
+    console.log(JSON.stringify({ error: (error as Error).message, state, undone, policy, calls: countdown.count }));
   }
+}
+
+/** Of this thread: proc_pid_stat(5). */
+function policyNow(): number {
+  const [, fields] = readFileSync('/proc/thread-self/stat', 'latin1').split(') ');
+  return Number(fields!.split(' ')[41 - 3]);
 }

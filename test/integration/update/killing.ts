@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { SCHED_NORMAL } from '../../../src/abi/sched.ts';
 import { isGoing } from '../../../src/process/cloning.ts';
 import { readRecord } from '../../../src/update/record.ts';
 import { until } from '../patience.ts';
@@ -110,6 +111,8 @@ try {
   const refused = interrupted('update', 0, ...roots());
   assert.match(refused.error, /^reboot\(.*EBUSY/);
   assert.equal(refused.state, 'failed');
+  // A copy to a disk is long, and needs others.
+  assert.equal(refused.policy, SCHED_NORMAL);
   assert.match(refused.undone.join('\n'), /^restored here: pid-\d+, pid-\d+$/m);
   await allGoOn('the start of the next kernel was refused', counts);
 
