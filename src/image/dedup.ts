@@ -13,7 +13,7 @@ import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import { FormatError, VerifyError } from '../errors.ts';
 import { compareWith, readSums, SummedSource } from './checked.ts';
-import { openDirectory } from './directory.ts';
+import { openDirectory, type Writers } from './directory.ts';
 import { PE_PRESENT } from './messages/memory.ts';
 import { PageRuns } from './pages.ts';
 import { type ImageStore, withSource } from './store.ts';
@@ -37,13 +37,18 @@ const CHUNK = 1 << 20;
 /**
  * @param path directory of the last image
  * @param punch makes a hole in a file, as fallocate(2) with FALLOC_FL_PUNCH_HOLE
+ * @param writers see openDirectory()
  * @throws VerifyError where an image is damaged, FormatError; it and those before it are as they were then
  */
-export function dedup(path: string, punch: (fd: number, offset: number, size: number) => void): DedupResult {
+export function dedup(
+  path: string,
+  punch: (fd: number, offset: number, size: number) => void,
+  writers?: Writers,
+): DedupResult {
   /** What the later images have, by pagemap. */
   const later = new Map<string, Range[]>();
   let [images, freed] = [0, 0];
-  for (let store: ImageStore | undefined = openDirectory(path); store !== undefined; store = store.parent?.()) {
+  for (let store: ImageStore | undefined = openDirectory(path, writers); store !== undefined; store = store.parent?.()) {
     const holes = new Map<string, Range[]>();
     for (const file of store.names().filter((name) => PAGEMAP.test(name))) {
       const runs = withSource(store, file, PageRuns.read);

@@ -192,16 +192,13 @@ export function save(
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
     draft.seal();
+    // A copy to a disk, other trees: what does that for us must not wait until we are done.
     if (committedFirst || beforeEnd !== undefined) haste?.forLong();
     if (committedFirst) {
       draft.commit();
       if (options.serve !== undefined) serve(memory, options.serve);
     }
-    if (beforeEnd !== undefined) {
-      // A copy to a disk, other trees: what does that for us must not wait until we are done.
-      haste?.forLong();
-      beforeEnd();
-    }
+    beforeEnd?.();
     if (!done) letGo();
     const synced = performance.now();
     if (!committedFirst) commit(draft, outcome);

@@ -265,8 +265,14 @@ export class Tracking {
         close({ fd: pidfd });
       }
     });
-    if (fd !== undefined) agree(fd, FEATURES);
-    return fd;
+    if (fd === undefined) return undefined;
+    try {
+      agree(fd, FEATURES);
+      return fd;
+    } catch (error) {
+      close({ fd });
+      throw error;
+    }
   }
 
   #readParent(parent: ImageStore): void {

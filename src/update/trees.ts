@@ -208,13 +208,14 @@ export function openPreserved({ node }: KeptTree): ImageStore & Disposable {
  */
 export function goOn(waiting: Waiting, program?: Program, begun?: BegunTurn): number | undefined {
   const { name } = waiting;
-  const workload = isWorkload(waiting) ? findWorkload(name) : undefined;
-  releaseWorkload(name);
-  if (workload?.state.unit !== undefined) {
-    startUnit(workload.state.unit);
+  const unit = begun === undefined ? unitOf(waiting) : undefined;
+  if (unit !== undefined) {
+    releaseWorkload(name);
+    startUnit(unit);
     return undefined;
   }
   using turn = begun ?? takeTurn(keptOf(waiting));
+  releaseWorkload(name);
   const copy = copyOf(name);
   const { pid, later } = isWorkload(waiting) ? startWorkload(name, turn, program) : restored(waiting, turn, program);
   if (later) return pid;

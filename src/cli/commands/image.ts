@@ -103,8 +103,8 @@ const dedup = command({
   async run(io, { args }) {
     needsDirectory(args[0] as string, 'dedup');
     const { dedup } = await import('../../image/dedup.ts');
-    const { punchHole } = await import('../../process/disk.ts');
-    const result = dedup(args[0] as string, punchHole);
+    const { punchHole, writers } = await import('../../process/disk.ts');
+    const result = dedup(args[0] as string, punchHole, writers);
     io.info(`${byteSize(result.freed)} of ${count(result.images, 'earlier image')}`);
     return { json: result, text: () => [] };
   },
