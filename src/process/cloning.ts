@@ -123,7 +123,7 @@ function cloneAs(remote: Remote, wanted: Wanted): void {
     const result = remote.result(index);
     if (result === id) return;
     if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
-    sleep(WAIT);
+    waitForId(left);
   }
 }
 
@@ -147,7 +147,15 @@ const PF_EXITING = 4;
  * orphan that is a matter of init, and some look only every few seconds.
  */
 export const ATTEMPTS = 100_000;
-export const WAIT = 200_000;
+
+/** Before the next attempt. @param left how many there are */
+export function waitForId(left: number): void {
+  sleep(ATTEMPTS - left < SOON ? MOMENT : WAIT);
+}
+
+/** What is just ending is gone after so many moments at most. In ns. */
+const SOON = 200;
+const [MOMENT, WAIT] = [20_000, 200_000];
 
 export function notMade(error: SyscallError, id: number): Error {
   if (error.errno !== Errno.EEXIST) return error;

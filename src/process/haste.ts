@@ -2,32 +2,40 @@
  * Going before others while programs stand still, and behind them while there is time. sched(7)
  *
  * What stops programs, or makes them go on, sleeps and is woken hundreds of times meanwhile. An ordinary thread then stands behind
- * what has the processor, for 3 to 10 ms now and then, also with nice -20.
+ * what has the processor, for 3 to 10 ms now and then, also with nice -20. And a processor that sleeps is late itself.
  */
-import { readdirSync } from 'node:fs';
+import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { SCHED_FIFO, SCHED_FLAG_RESET_ON_FORK, SCHED_NORMAL, sched_attr } from '../abi/sched.ts';
-import { sched_getattr, sched_setattr } from '../sys/process.ts';
+import { getcpu, sched_getattr, sched_setaffinity, sched_setattr } from '../sys/process.ts';
 
 type Attr = ReturnType<typeof sched_attr.read>;
 
 /** Memory that is written or filled in a moment, in bytes; it takes 10 ms. */
 export const LITTLE = 32 << 20;
 
-/** Has this thread go before others until it is disposed of, as far as it may. A thread with a policy of its own keeps it. */
+/**
+ * Has this thread go before others, as far as it may, and processors wake at once, until it is disposed of. A thread with a policy of its
+ * own keeps it.
+ */
 export class Haste implements Disposable {
   readonly #before = attrOf(0);
   #now = this.#before;
+  #awake = stayAwake();
 
   constructor() {
     ordinarySlice();
-    if (this.#before.sched_policy !== SCHED_NORMAL) return;
+  }
+
+  /** From now on. */
+  begin(): void {
     const first = { sched_policy: SCHED_FIFO, sched_priority: 1, sched_nice: 0, sched_runtime: 0 };
-    if (!this.#become({ ...this.#before, ...first, sched_flags: SCHED_FLAG_RESET_ON_FORK })) this.forLong();
+    if (!this.#become({ ...this.#before, ...first, sched_flags: SCHED_FLAG_RESET_ON_FORK })) this.#beNice();
   }
 
   /** It takes so long that others need their share. */
   forLong(): void {
-    if (this.#before.sched_policy === SCHED_NORMAL) this.#become({ ...this.#before, sched_nice: -20 });
+    this.#letSleep();
+    this.#beNice();
   }
 
   /** Makes a process that is as those of an ordinary thread: a real-time one has no slack of timers to pass on. prctl(2) */
@@ -43,14 +51,51 @@ export class Haste implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#letSleep();
     if (this.#now !== this.#before) this.#become(this.#before);
   }
 
+  #beNice(): void {
+    this.#become({ ...this.#before, sched_nice: -20 });
+  }
+
+  #letSleep(): void {
+    if (this.#awake !== undefined) closeSync(this.#awake);
+    this.#awake = undefined;
+  }
+
   #become(attr: Attr): boolean {
-    const isDone = give(0, attr);
+    const isDone = this.#before.sched_policy === SCHED_NORMAL && give(0, attr);
     if (isDone) this.#now = attr;
     return isDone;
   }
+}
+
+/**
+ * Keeps processors from sleeping until what is returned is closed, also by our end. Each step of a tracee wakes one, which in a virtual
+ * machine takes ten times as long as the step: 80 us and more. Documentation/power/pm_qos_interface.rst
+ */
+function stayAwake(): number | undefined {
+  try {
+    const fd = openSync('/dev/cpu_dma_latency', 'w');
+    // How late one may be, in us, as an s32.
+    writeSync(fd, new Uint8Array(4));
+    return fd;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * Has threads that have been killed end on the processor of this one, which is about to wait for them: where another one of ours goes
+ * before others, they would wait for that.
+ */
+export function endHere(tids: readonly number[]): void {
+  const cpu = new Uint32Array(1);
+  getcpu({ cpu: new Uint8Array(cpu.buffer), node: 0, tcache: 0 });
+  const mask = new Uint8Array((cpu[0]! >>> 3) + 1);
+  mask[cpu[0]! >>> 3] = 1 << (cpu[0]! & 7);
+  for (const pid of tids) sched_setaffinity.attempt({ pid, cpusetsize: mask.length, mask });
 }
 
 /** In ns: the longest that there is. */

@@ -115,6 +115,8 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       }
       const hole = findHole(tree);
       const how = { sibling: options.sibling === true, inner: own.has('pid') };
+      // Not while the image is read: those that had the ids may still end, on this processor.
+      haste?.begin();
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
       if (own.has('cgroup'))
         makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);

@@ -17,7 +17,7 @@ import type { Foresight } from './foresight.ts';
 import { type Frozen, freezeTree, treeOf } from './freeze.ts';
 import type { Freezer } from './freezer.ts';
 import { GroupsSeen, saveGroups } from './groupsettings.ts';
-import { Haste, LITTLE } from './haste.ts';
+import { endHere, Haste, LITTLE } from './haste.ts';
 import { saveIpc } from './ipc.ts';
 import { type HeldMemory, type Memory, ProcessMemory } from './memory.ts';
 import { Namespaces } from './namespaces.ts';
@@ -112,6 +112,7 @@ export function save(
   const snapshots: Snapshot[] = [];
   saving.waits = lookAtWaits(treeOf(pid));
   const haste = options.rehearsed === true ? undefined : new Haste();
+  haste?.begin();
   const started = performance.now();
   let frozen: Frozen;
   try {
@@ -316,6 +317,8 @@ function commit(draft: ImageDraft, outcome: CheckpointOptions['outcome']): void 
 function finish(outcome: CheckpointOptions['outcome'], frozen: Frozen, guests: readonly Guest[]): void {
   if (outcome === 'kill') {
     for (const { pid, zombie } of frozen.processes) if (!zombie) kill({ pid, sig: SIGKILL });
+    // Several end at the same time.
+    if (frozen.processes.length === 1) endHere(frozen.processes[0]!.threads.map(({ tid }) => tid));
     return;
   }
   leaveAll(guests);

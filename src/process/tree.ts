@@ -6,10 +6,9 @@ import { NR } from '../abi/unistd.ts';
 import { SyscallError, UnsupportedError } from '../errors.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { clone3 } from '../sys/clone.ts';
-import { sleep } from '../sys/process.ts';
 import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
-import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, notMade, WAIT } from './cloning.ts';
+import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, notMade, waitForId } from './cloning.ts';
 import type { Haste } from './haste.ts';
 import { type Hole, LEADER, type Made } from './made.ts';
 import { Remote } from './remote.ts';
@@ -205,7 +204,7 @@ function cloneRoot(pid: number, { haste, sibling, inner }: RootOptions): number 
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
       if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);
-      sleep(WAIT);
+      waitForId(left);
     }
   }
 }

@@ -111,6 +111,9 @@ export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, c
 /** @returns bytes of the mask that were filled in */
 export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, cpusetsize: int, mask: output });
 
+/** Which processor the calling thread has at this moment, and its node, as u32. */
+export const getcpu = syscall('getcpu', 309, { cpu: output, node: output, tcache: int });
+
 export const nanosleep = syscall('nanosleep', 35, { duration: input, rem: output });
 
 /** Sleeps, and the whole thread with it; a signal's handler ends it early. */
