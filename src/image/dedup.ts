@@ -48,7 +48,8 @@ export function dedup(
   /** What the later images have, by pagemap. */
   const later = new Map<string, Range[]>();
   let [images, freed] = [0, 0];
-  for (let store: ImageStore | undefined = openDirectory(path, writers); store !== undefined; store = store.parent?.()) {
+  let store: ImageStore | undefined = openDirectory(path, writers);
+  for (; store !== undefined; store = store.parent?.()) {
     const holes = new Map<string, Range[]>();
     for (const file of store.names().filter((name) => PAGEMAP.test(name))) {
       const runs = withSource(store, file, PageRuns.read);
