@@ -9,6 +9,7 @@ import { type KernelName, kernel } from '../../lab/kernels.ts';
 import { RedisClient } from '../../lab/redis.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { Bank, transactions } from './bank.ts';
+import { faultProgram, runFault } from './faults.ts';
 import { change, guestProgram, KEPT_MODULES, restoredPid, SLOW, SPARE_MODULES } from './keeping.ts';
 import { KERNELS, kernelsDisk, mountKernels, nextKernel } from './next-kernels.ts';
 import { keepsService } from './service.ts';
@@ -19,7 +20,8 @@ const VALUE = 4000;
 const KEYS = ((full ? 200 : 20) * 1_000_000) / VALUE;
 const MEMORY = full ? 2048 : 1280;
 
-const disk = await kernelsDisk(names, { ring: await guestProgram('ring') }, SPARE_MODULES, KEPT_MODULES);
+const files = { ring: await guestProgram('ring'), 'fault.mjs': await faultProgram() };
+const disk = await kernelsDisk(names, files, SPARE_MODULES, KEPT_MODULES);
 after(() => disk.remove());
 
 /** With its default of POSIX shared memory: a file in /dev/shm, of which nothing is there when the next kernel mounts that. */
@@ -31,7 +33,7 @@ const AS_POSTGRES = 'setpriv --reuid=postgres --regid=postgres --init-groups --'
 /** Is not kept, and says on the disk when it was stopped in an orderly way. */
 const ORDERLY = `[Service]
 ExecStart=/bin/sleep infinity
-ExecStop=/bin/sh -c "sleep 1; echo orderly >>/root/stopped"
+ExecStop=/bin/sh -c "touch /run/stops; sleep 1; echo orderly >>/root/stopped"
 `;
 
 /** Starts all that is to be kept. */
@@ -48,12 +50,31 @@ async function start(vm: Vm): Promise<void> {
   await vm.check('cat >/etc/systemd/system/orderly.service && systemctl daemon-reload', { input: ORDERLY });
 }
 
-/** An update that was killed when it had stopped a service. */
+/** An update is killed while it stops a service; under TIDEOVER_FULL also before and after. */
+const STOPPED: readonly (readonly [string, string])[] = [
+  ['within', 'stop'],
+  ...(full ? ['stop', 'precopy'] : []).map((step) => ['kill', step] as const),
+];
+
+/** The service runs again, and what was to be kept goes on. */
 async function startsAgain(vm: Vm): Promise<void> {
-  const bootId = (await vm.check('cat /proc/sys/kernel/random/boot_id')).trim();
-  const record = { state: 'planned', bootId, from: 'this', to: 'another', trees: [], steps: [], stopped: ['orderly'] };
-  await vm.check('cat >/var/lib/tideover/update.json', { input: JSON.stringify(record) });
-  assert.match(await vm.check('tideover update abort', SLOW), /^started again: orderly$/m);
+  await vm.check('systemctl start orderly', SLOW);
+  for (const fault of STOPPED) {
+    const name = fault.join(' at ');
+    await vm.check('rm -f /run/stops');
+    const ran = await runFault(vm, fault, ['ring'], { stop: ['orderly'] });
+    assert.equal(ran.status, 137, `${name}: ${ran.stdout}${ran.stderr}`);
+    assert.match(await vm.check('tideover update abort', SLOW), /^started again: orderly$/m, name);
+    assert.equal(
+      (await vm.check('systemctl is-active orderly; cat /sys/kernel/kexec_loaded')).trim(),
+      'active\n0',
+      name,
+    );
+    const { record, waiting } = JSON.parse(await vm.check('tideover update status --json', SLOW));
+    assert.deepEqual([record.state, waiting], ['failed', []], name);
+    await untilRound(vm, (await rounds(vm)) + 10);
+  }
+  await vm.check('rm -f /root/stopped');
 }
 
 /** Rounds of the token so far; none is missing, and all processes took part with the ids that they had in the first. */
@@ -139,6 +160,7 @@ async function changeAll(vm: Vm, say: (text: string) => void) {
     assert.equal((await vm.check('systemctl is-system-running')).trim(), 'running');
     if (!full) await keepsService(vm);
     await start(vm);
+    await untilRound(vm, 1);
     await startsAgain(vm);
     redis = new RedisClient(await vm.hostPort(6379));
     await redis.fill(KEYS, VALUE);

@@ -1,13 +1,13 @@
 /** The kernel is changed under a program whose client outside of the guest stays on one connection. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
-import { build } from 'esbuild';
 import { boot } from '../../lab/boot.ts';
 import { run } from '../../lab/command.ts';
 import { emptyDisk, type OwnDisk } from '../../lab/disk.ts';
 import type { KernelName } from '../../lab/kernels.ts';
 import type { Vm } from '../../lab/vm.ts';
 import { cpio } from '../../src/kexec/cpio.ts';
+import { faultProgram, runFault } from './faults.ts';
 import {
   Client,
   change,
@@ -25,24 +25,10 @@ const EARLY = `${MOUNT_KERNELS}
 tideover update resume --hold --stay >/dev/console 2>&1 &
 until [ -e /run/tideover/held ] || ! kill -0 $!; do sleep 0.1; done
 `;
-const bundle = await build({
-  entryPoints: [new URL('guest/update-fault.ts', import.meta.url).pathname],
-  ...({
-    bundle: true,
-    write: false,
-    platform: 'node',
-    format: 'esm',
-    external: ['koffi'],
-    logLevel: 'warning',
-  } as const),
-  // A program of one file has no package.json beside it.
-  define: { TIDEOVER_VERSION: '"lab"' },
-});
-const fault = bundle.outputFiles[0]!.contents;
 const early = cpio([{ name: 'lab/early', mode: 0o644, data: EARLY }]);
 const kernels: readonly KernelName[] = full ? ['6.12', '6.18', '7.2'] : ['6.12'];
 const busy = full ? { 'kexec-busy': await guestProgram('kexec-busy') } : {};
-const files = { kept: await guestProgram('kept'), early, 'fault.mjs': fault, ...busy };
+const files = { kept: await guestProgram('kept'), early, 'fault.mjs': await faultProgram(), ...busy };
 const disks = [await kernelsDisk(kernels, files, SPARE_MODULES, KEPT_MODULES), ...(full ? [await roomDisk()] : [])];
 after(() => {
   for (const disk of disks) disk.remove();
@@ -65,7 +51,7 @@ async function startKept(vm: Vm, port: number, megabytes: number): Promise<numbe
 /** Of the program that is copied while it runs, and, where it takes the time, goes on before its memory is there. */
 const LARGE = full ? 150 : 100;
 
-type Fault = readonly ['throw' | 'kill' | 'fill' | 'full' | 'cut', string];
+type Fault = readonly ['throw' | 'kill' | 'fill' | 'full' | 'cut' | 'call', string | number];
 /** Steps at which an update fails or is killed; the others under TIDEOVER_FULL. */
 const FAULTS: readonly Fault[] = [
   ['kill', 'settle'],
@@ -75,6 +61,8 @@ const FAULTS: readonly Fault[] = [
   ...(full ? (['memory', 'load', 'precopy', 'freeze', 'settle'] as const).map((step) => ['throw', step] as const) : []),
   ...(full ? (['memory', 'load', 'precopy', 'freeze'] as const).map((step) => ['kill', step] as const) : []),
 ];
+/** Of an update that is killed at one of them each; at many more: test/integration/update/killed.test.ts. */
+const MOMENTS = 4;
 
 /** Processes of the program, in the order in which they were started or restored. */
 async function keptPids(vm: Vm): Promise<number[]> {
@@ -85,23 +73,19 @@ async function keptPids(vm: Vm): Promise<number[]> {
     .sort((a, b) => a - b);
 }
 
-async function runFault(vm: Vm, how: string, step: string, pids: readonly number[], more: readonly string[] = []) {
-  const { vmlinuz, initrds } = await nextKernel(vm, '6.12');
-  const words = [how, step, vmlinuz, pids.join(','), ...initrds, ...more];
-  return vm.run(`node /opt/tideover/dist/fault.mjs ${words.join(' ')}`, SLOW);
-}
-
-/** Whatever fails before the jump, the programs go on under the old kernel. */
-async function failAt(vm: Vm, clients: readonly Client[], [how, step]: Fault): Promise<void> {
+/** Whatever fails before the jump, the programs go on under the old kernel. @returns what the update said */
+async function failAt(vm: Vm, clients: readonly Client[], [how, step]: Fault): Promise<string> {
   const name = `${how} at ${step}`;
-  const ran = await runFault(vm, how, step, await keptPids(vm));
-  const exit = { throw: 1, kill: 137, fill: 3, full: 1, cut: 137 }[how];
+  const ran = await runFault(vm, [how, step], await keptPids(vm));
+  const exit = { throw: 1, kill: 137, fill: 3, full: 1, cut: 137, call: step === 0 ? 1 : 137 }[how];
   assert.equal(ran.status, exit, `${name}: ${ran.stdout}${ran.stderr}`);
   const thrown = new RegExp(`${step} fails as it is told\n$`);
-  const said = { throw: thrown, kill: /./, fill: /huge pages/, full: /ENOSPC/, cut: /^spill\n$/m }[how];
+  const call = step === 0 ? /reboot\(.*EBUSY/ : /./;
+  const said = { throw: thrown, kill: /./, fill: /huge pages/, full: /ENOSPC/, cut: /^spill\n$/m, call }[how];
   assert.match(ran.stdout.toString(), said, name);
   if (exit === 137) await vm.check('tideover update abort', SLOW);
   await wentOn(vm, clients, name);
+  return ran.stdout.toString();
 }
 
 async function wentOn(vm: Vm, clients: readonly Client[], name: string): Promise<void> {
@@ -116,17 +100,21 @@ async function wentOn(vm: Vm, clients: readonly Client[], name: string): Promise
 
 const ROOM = '/mnt/room';
 
-/** Nothing of a copy stays that could not be written. */
+/** Nothing of a copy stays that could not be written, or of which the trees went on; and the disk does not stand still for ever. */
 async function failAtCopies(vm: Vm, clients: readonly Client[]): Promise<void> {
   await vm.check(`mkdir ${ROOM} && mount -t ext4 /dev/vdb ${ROOM}`);
-  for (const fault of [
-    ['full', 'spill'],
-    ['cut', 'spill'],
-  ] as const) {
-    await failAt(vm, clients, fault);
+  const fail = async (...fault: Fault) => {
+    const said = await failAt(vm, clients, fault);
     assert.equal(await vm.check(`rm -f ${ROOM}/filler; ls ${ROOM}/tideover-spilled`), '', fault.join(' at '));
-  }
-  await vm.check(`umount ${ROOM}`);
+    return said;
+  };
+  await fail('full', 'spill');
+  await fail('cut', 'spill');
+  await fail('throw', 'still');
+  await fail('kill', 'still');
+  const calls = Number(/^calls: (\d+)$/m.exec(await fail('call', 0))![1]);
+  for (let i = 0; i < MOMENTS; i++) await fail('call', 1 + Math.floor((i * calls) / MOMENTS));
+  await vm.check(`umount ${ROOM} && rmdir ${ROOM}`);
 }
 
 /** What an update takes is said beforehand, and nothing is taken. */
@@ -161,7 +149,7 @@ async function refuseLoad(vm: Vm, clients: readonly Client[]): Promise<void> {
 async function loseOne(vm: Vm, clients: readonly Client[]): Promise<void> {
   const others = await keptPids(vm);
   const lost = await startKept(vm, 7002, 1);
-  const ran = await runFault(vm, 'corrupt', 'jump', [lost, ...others]);
+  const ran = await runFault(vm, ['corrupt', 'jump'], [lost, ...others]);
   const said = ran.stdout.toString();
   assert.equal(ran.status, 4, said);
   assert.match(said, new RegExp(`pid-${lost} waits in pkram:tree/pid-${lost}: .*CRC-32`), said);
@@ -182,7 +170,7 @@ async function loseOneInNext(vm: Vm, clients: readonly Client[]): Promise<number
   const others = await keptPids(vm);
   const lost = await startKept(vm, 7003, 1);
   const next = vm.nextKernel(vm.agent.greeting, SLOW.timeout);
-  const stayed = runFault(vm, 'damage', 'jump', [lost, ...others], [`${KERNELS}/early`]).then(
+  const stayed = runFault(vm, ['damage', 'jump'], [lost, ...others], { initrds: [`${KERNELS}/early`] }).then(
     ({ stdout, stderr }) => assert.fail(`it came back: ${stdout}${stderr}`),
     () => next,
   );
@@ -208,7 +196,6 @@ test(`6.1 -> ${kernels.join(' -> ')}: programs go on, and their clients outside 
   const vm = await boot({ kernel: '6.1', memory: full ? 1536 : 1024, cpus: 2, disks, modules: KEPT_MODULES });
   try {
     await mountKernels(vm);
-    await vm.check(`cp ${KERNELS}/fault.mjs /opt/tideover/dist/`);
     const clients: Client[] = [];
     try {
       const begin = async (port: number, megabytes: number) => {
