@@ -5,10 +5,10 @@
 import { readdirSync, readFileSync } from 'node:fs';
 import { dirname, join, normalize, relative } from 'node:path';
 
-/** Bottom up. Parts of one level do not import each other. errors.ts, fsync.ts and version.ts belong to no part and serve all. */
+/** Bottom up. Parts of one level do not import each other. errors.ts, fsync.ts, crc32.ts and version.ts belong to no part and serve all. */
 const levels: readonly (readonly string[])[] = [
   ['errors.ts'],
-  ['version.ts', 'fsync.ts'],
+  ['version.ts', 'fsync.ts', 'crc32.ts'],
   ['abi'],
   ['mem', 'asm', 'sys', 'image'],
   ['pkram', 'process', 'kexec', 'crash'],

@@ -2,7 +2,7 @@
  * Checking what is read against tideover.sums without reading it twice: a restore reads every page anyway, and asks at its
  * end, before the processes go on, whether all of it was what had been written.
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { VerifyError } from '../errors.ts';
 import { INFO_FILE } from './info.ts';
 import { type ImageStore, readWhole, type Source, withSource } from './store.ts';

@@ -10,7 +10,7 @@
  */
 import * as fs from 'node:fs';
 import { join } from 'node:path';
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { FormatError, VerifyError } from '../errors.ts';
 import { compareWith, readSums, SummedSource } from './checked.ts';
 import { openDirectory, type Writers } from './directory.ts';

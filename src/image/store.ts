@@ -10,7 +10,7 @@
  *     tideover.json   first: who made it, where, for what machine (src/image/info.ts)
  *     tideover.sums   last: size and CRC-32 of every file
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { FormatError } from '../errors.ts';
 import { type ImageInfo, INFO_FILE, infoText } from './info.ts';
 import { PAGES_SUMS_FILE, SUMS_FILE, Sums } from './sums.ts';

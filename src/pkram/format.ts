@@ -2,7 +2,7 @@
  * What stands on the medium, byte by byte: docs/spec/pkram.md. All numbers are little-endian, all structures packed by their
  * natural alignment; a page of metadata ends with the CRC-32 of the rest of it.
  */
-import { crc32 } from 'node:zlib';
+
 import {
   chars,
   type Fields,
@@ -15,6 +15,7 @@ import {
   u64n,
   type ValueOf,
 } from '../abi/struct.ts';
+import { crc32 } from '../crc32.ts';
 import { FormatError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import type { Medium } from './medium.ts';

@@ -4,7 +4,7 @@
  * of the process, the node is on the list again with the objects that were not finished.
  */
 import { Readable } from 'node:stream';
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { VerifyError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { NoRoomError, OrderError } from './errors.ts';

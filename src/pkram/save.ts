@@ -3,7 +3,7 @@
  * Nothing of a node is visible before finishSave(); discardSave(), disposal and the death of the process leave no trace of it.
  */
 import { Writable } from 'node:stream';
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import { NoRoomError, OrderError } from './errors.ts';
 import * as format from './format.ts';

@@ -6,7 +6,7 @@
  *     0        4 KiB                64 KiB      68 KiB              128 KiB
  *     | block 0 | ranges ...        | block 1   | ranges ...        | pages ...
  */
-import { crc32 } from 'node:zlib';
+import { crc32 } from '../crc32.ts';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
 import * as format from './format.ts';

@@ -8,6 +8,7 @@ import { randomBytes } from 'node:crypto';
 import { release as kernelRelease } from 'node:os';
 import { FormatError, UnsupportedError } from '../errors.ts';
 import { PAGE_SIZE } from '../mem/address.ts';
+import { useProcessor } from '../sys/crc32.ts';
 import { NoRoomError, OrderError } from './errors.ts';
 import * as format from './format.ts';
 import type { Medium } from './medium.ts';
@@ -66,6 +67,7 @@ export class Volume {
 
   /** @throws FormatError, UnsupportedError where there is no list of nodes to be found */
   constructor(medium: Medium, { limit = Number.POSITIVE_INFINITY, writer = 'tideover', before }: VolumeOptions = {}) {
+    useProcessor();
     this.medium = medium;
     this.writer = writer;
     this.#limit = limit;

@@ -9,6 +9,7 @@ import { PartialError, SyscallError } from '../errors.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { createStream } from '../image/stream.ts';
 import { fileName, images, pagesFile } from '../image/types.ts';
+import { useProcessor } from '../sys/crc32.ts';
 import { availableMemory } from '../sys/meminfo.ts';
 import { keepTaskFiles } from '../sys/proc.ts';
 import { descriptorLimit } from '../sys/process.ts';
@@ -32,6 +33,7 @@ import { Tracking } from './tracking.ts';
  */
 export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   const { parent, outcome, trackMemory, inHaste = false } = given;
+  useProcessor();
   using _files = keepTaskFiles();
   let tracking: Tracking | undefined;
   let freezer: Freezer | undefined;

@@ -12,6 +12,7 @@ import { inOwnForm } from '../image/foreign.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
+import { useProcessor } from '../sys/crc32.ts';
 import { close, fcntl, ftruncate } from '../sys/files.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
@@ -76,6 +77,7 @@ export interface RestoreResult {
  */
 export function restore(image: ImageStore, options: RestoreOptions): RestoreResult {
   const lazy = options.lazyPages === undefined ? undefined : new LazyMemory(options.lazyPages);
+  useProcessor();
   const ours = whatIsOurs();
   using haste = options.rehearsed === true ? undefined : new Haste();
   // Pages are checked by whoever reads all of them.
