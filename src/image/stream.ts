@@ -99,6 +99,8 @@ export function createStream(
   const passing = (file: string, size: number): Sink => {
     let left = size;
     put(fileHeader(file, size));
+    // While pages are still to be read the other side can take the rest apart.
+    flush();
     return {
       write(bytes) {
         left -= bytes.length;
@@ -131,11 +133,12 @@ export function createStream(
  *
  * @param name for messages
  * @param wait as in createStream() @param lookOut called before each reading: may wait until there is something
+ * @param holds how much the other side gets rid of before anything is read, in bytes
  */
 export function openStream(
   fd: number,
   name = 'stream',
-  { wait = pause, lookOut = () => {} }: { wait?: () => void; lookOut?: () => void } = {},
+  { wait = pause, lookOut = () => {}, holds = 0 }: { wait?: () => void; lookOut?: () => void; holds?: number } = {},
 ): ImageStore {
   const kept = new Map<string, Uint8Array>();
   let keptBytes = 0;
@@ -189,7 +192,7 @@ export function openStream(
    * all, and can then do so while its restore is being prepared.
    */
   const readAhead = (size: number): void => {
-    if (size > AHEAD || size <= to - from) return;
+    if (size > AHEAD || size <= to - from || 2 * size <= holds) return;
     const room = new Uint8Array(Math.max(GATHERED, size));
     room.set(gathered.subarray(from, to));
     [gathered, from, to] = [room, 0, to - from];

@@ -41,7 +41,7 @@ export async function openDraft(directory: string, parent?: string): Promise<Ima
   const info = (await import('../../process/info.ts')).infoHere();
   if (directory === '-') {
     const { createStream } = await import('../../image/stream.ts');
-    return createStream(1, info, await widePipe(1, 'write'), await untilTaken(1));
+    return createStream(1, info, (await widePipe(1, 'write')).wait, await untilTaken(1));
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -81,7 +81,7 @@ export function needsDirectory(directory: string, what: string): void {
 export async function openStore(directory: string): Promise<ImageStore> {
   if (directory === '-') {
     const { openStream } = await import('../../image/stream.ts');
-    return openStream(0, 'stdin', { wait: await widePipe(0, 'read'), lookOut: await lookOut(0) });
+    return openStream(0, 'stdin', { ...(await widePipe(0, 'read')), lookOut: await lookOut(0) });
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -101,15 +101,18 @@ const PIPES = [16 << 20, 1 << 20];
 /**
  * Has a pipe take more at once than its 64 KiB, so that both ends work at the same time: 1 GiB in 0.8 s for 1.2.
  *
- * @returns waits until it can be written or read, where it was made not to block
+ * @returns what waits until it can be written or read, where it was made not to block, and how many bytes it takes; 0 of what is no pipe
  */
-async function widePipe(fd: number, to: 'read' | 'write'): Promise<() => void> {
-  const { F_SETPIPE_SZ } = await import('../../abi/fcntl.ts');
+async function widePipe(fd: number, to: 'read' | 'write'): Promise<{ wait: () => void; holds: number }> {
+  const { F_GETPIPE_SZ, F_SETPIPE_SZ } = await import('../../abi/fcntl.ts');
   const { POLLIN, POLLOUT } = await import('../../abi/poll.ts');
   const { fcntl } = await import('../../sys/files.ts');
   const { poll } = await import('../../sys/poll.ts');
   for (const arg of PIPES) if (fcntl.attempt({ fd, cmd: F_SETPIPE_SZ, arg }) >= 0) break;
-  return () => void poll(fd, to === 'read' ? POLLIN : POLLOUT, -1);
+  return {
+    wait: () => void poll(fd, to === 'read' ? POLLIN : POLLOUT, -1),
+    holds: Math.max(0, fcntl.attempt({ fd, cmd: F_GETPIPE_SZ, arg: 0 })),
+  };
 }
 
 /** In ms: how long what has been announced may lie in the pipe, and how long in all the other side is waited for without sleeping. */
