@@ -47,7 +47,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const watched = trackMemory === true && outcome !== 'kill';
     // What another thread says is there when the image is written: worth it where little is, as all of it is written once more if need be.
     if (goesOn) foresight = parent === undefined && !watched ? new Foresight(true) : undefined;
-    else if (parent !== undefined && draft.clear !== undefined && !watched) foresight = new Foresight(false);
+    else if (draft.clear !== undefined && !watched) foresight = new Foresight(false);
     let memory = lookAt(options, foresight);
     const rounds = inHaste ? 1 : ROUNDS;
     for (let round = 1; round < rounds && performance.now() < until; round++) memory = lookAt(options, foresight);
