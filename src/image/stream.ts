@@ -42,12 +42,12 @@ const PIECE = 1 << 20;
  *
  * @param wait for a pipe that is full, or empty: returns when that may be over
  * @param taken waits until the other side has read what is announced
+ * @param over waits until the other side has done what it does with the image, if it is a matter of moments
  */
 export function createStream(
   fd: number,
   info: ImageInfo | undefined,
-  wait: () => void = pause,
-  taken: () => void = () => {},
+  { wait = pause, taken = () => {}, over = () => {} }: Partial<Record<'wait' | 'taken' | 'over', () => void>> = {},
 ): ImageDraft {
   const writeFully = (bytes: Uint8Array): void => {
     for (let done = 0; done < bytes.length; ) done += patiently('write', wait, () => fs.writeSync(fd, bytes, done));
@@ -118,6 +118,7 @@ export function createStream(
   const commit = () => {
     put(new Uint8Array(2 * BLOCK));
     flush();
+    over();
   };
   const keep = () => 'the stream, which lacks its end';
   const announce = () => {

@@ -41,7 +41,8 @@ export async function openDraft(directory: string, parent?: string): Promise<Ima
   const info = (await import('../../process/info.ts')).infoHere();
   if (directory === '-') {
     const { createStream } = await import('../../image/stream.ts');
-    return createStream(1, info, (await widePipe(1, 'write')).wait, await untilTaken(1));
+    const { wait } = await widePipe(1, 'write');
+    return createStream(1, info, { wait, taken: await untilTaken(1), over: await untilOver(1) });
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -118,6 +119,8 @@ async function widePipe(fd: number, to: 'read' | 'write'): Promise<{ wait: () =>
 /** In ms: how long what has been announced may lie in the pipe, and how long in all the other side is waited for without sleeping. */
 const TAKEN = 50;
 const LOOKING = 200;
+/** In ms: a small tree goes on within that. */
+const OVER = 30;
 /** In ns. */
 const MOMENT = 50_000;
 
@@ -134,6 +137,16 @@ async function untilTaken(fd: number): Promise<() => void> {
     while (ioctl.attempt({ fd, request: FIONREAD, arg }) === 0 && left[0]! > 0 && performance.now() < until)
       sleep(MOMENT);
   };
+}
+
+/**
+ * What ends takes the processor, and gives back a lot of memory, while the other side makes the processes go on.
+ *
+ * @returns waits until nobody reads a pipe any more, but not for long: some wait for its end themselves
+ */
+async function untilOver(fd: number): Promise<() => void> {
+  const { poll } = await import('../../sys/poll.ts');
+  return () => void poll(fd, 0, OVER);
 }
 
 /** @returns waits until there is something: who sleeps in read(2) is woken on the processor of the one that writes, and is behind it */

@@ -231,19 +231,30 @@ test('a stream is a tar archive, and read once it is the image', (t) => {
   assert.deepEqual(contents(store, [...names]), contents(sample(), names));
 });
 
-test('what was written to a stream is there to be read when that is announced', (t) => {
+test('what was written to a stream is there to be read when that is announced, and all of it when it is over', (t) => {
   const path = join(temporary(t), 'stream.tar');
   const fd = fs.openSync(path, 'w', 0o600);
   t.after(() => fs.closeSync(fd));
   const there = () => fs.readFileSync(path, 'latin1').slice(0, 14);
-  let waited = '';
-  const draft = createStream(fd, info, undefined, () => {
-    waited = there();
+  let [waited, last] = ['', -1];
+  const draft = createStream(fd, info, {
+    taken() {
+      waited = there();
+    },
+    over() {
+      last = fs.statSync(path).size;
+    },
   });
   assert.equal(there(), '');
   draft.announce!();
   assert.equal(there(), 'tideover.json\0');
   assert.equal(waited, there(), 'the reader is waited for when it can read that');
+  const sink = draft.create('pages-1.img', 4096);
+  assert.match(fs.readFileSync(path, 'latin1'), /pages-1\.img/, 'what stands before pages is there before them');
+  sink.write(new Uint8Array(4096));
+  sink.close();
+  draft.commit();
+  assert.equal(last, fs.statSync(path).size, 'the reader has all when its end is waited for');
 });
 
 test('tar unpacks a stream into the directory, and makes a stream of it', (t) => {
