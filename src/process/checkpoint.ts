@@ -206,10 +206,10 @@ const WRITTEN = 5;
 /** In ms. What is looked at before is warm as well. */
 const LOOKING = 40;
 /**
- * In ms, of which all rounds take 60, and more where others want the processor, as a reader does that rehearses itself: what takes 4 ms
- * the first time takes 1.2 the second and 0.6 after 50.
+ * In ms, of which all rounds take 60, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
+ * and 0.6 after 50.
  */
-const REHEARSING = 600;
+const REHEARSING = 200;
 
 const REHEARSED = {
   rehearsed: true,

@@ -2,9 +2,8 @@
 
 import { Errno } from '../abi/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/fcntl.ts';
-import { TMPFS_MAGIC } from '../abi/statfs.ts';
 import type { DirectoryOptions, Writers } from '../image/directory.ts';
-import { fallocate, fileSystemOf, pwrite64 } from '../sys/files.ts';
+import { fallocate, pwrite64 } from '../sys/files.ts';
 import { syncFileSystem } from '../sys/folder.ts';
 import { readStat } from '../sys/stat.ts';
 import { isGone } from './gone.ts';
@@ -39,10 +38,9 @@ export const saveToDisk: Pick<DirectoryOptions, 'syncfs' | 'fallocate' | 'occupy
 
   /**
    * By zeros. Getting memory for a page of a file takes longer than filling it, and ten times as long in a virtual machine that
-   * gives back to its host what is free. In a tmpfs fallocate(2) has done it.
+   * gives back to its host what is free. In a tmpfs fallocate(2) has got it, but touched none of it.
    */
   occupy(fd, size) {
-    if (fileSystemOf(fd).f_type === TMPFS_MAGIC) return;
     for (let at = 0; at < size; ) {
       const count = Math.min(ZEROS, size - at);
       at += pwrite64({ fd, buf: zeros().subarray(0, count), count, offset: at });

@@ -16,8 +16,8 @@ import { restore } from './restore.ts';
 import { save } from './stopped.ts';
 
 /** In ms. */
-const PATIENCE = 250;
-const ROUNDS = 40;
+const PATIENCE = 150;
+const ROUNDS = 30;
 
 /** @param wanted whether there is still time for it */
 export function rehearseRestore(wanted: () => boolean): void {
