@@ -120,6 +120,7 @@ function membersOf(root: number): Member[] {
 /** Images that processes are likely to have, beside their pages. Making a file takes longer than writing one. */
 function smallFiles(members: readonly Member[]): string[] {
   const all = [images.PSTREE, images.FILES, images.INVENTORY].map((type) => fileName(type));
+  all.push(fileName(images.TIMENS, 0), fileName(images.STATS, 'dump'));
   for (const { pid, tids } of members.filter(({ hasOurIds }) => hasOurIds)) {
     all.push(...[images.IDS, images.MM, images.FS, images.PAGEMAP].map((type) => fileName(type, pid)));
     all.push(...tids.map((tid) => fileName(images.CORE, tid)));
@@ -172,7 +173,7 @@ function practise(memory: readonly Memory[]): void {
  * @param into has nothing of it afterwards
  */
 function rehearse(options: CheckpointOptions, into: ImageDraft): void {
-  const until = performance.now() + REHEARSING;
+  const until = performance.now() + timeToRehearse(options.pid);
   using room = new HeldMemory(IDLE_MEMORY, 0);
   let left = false;
   const nowhere = openSync('/dev/null', 'w');
@@ -202,14 +203,20 @@ function rehearse(options: CheckpointOptions, into: ImageDraft): void {
 
 const ROUNDS = 50;
 /** One round of so many is written to where the image will be, if it can be taken away there. */
-const WRITTEN = 5;
+const WRITTEN = 3;
 /** In ms. What is looked at before is warm as well. */
 const LOOKING = 40;
 /**
  * In ms, of which all rounds take 60, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
- * and 0.6 after 50.
+ * and 0.6 after 50. What is done to hundreds of threads is worth more of it, though a small program would wait for the processor longer
+ * than it gains.
  */
-const REHEARSING = 200;
+function timeToRehearse(root: number): number {
+  const threads = membersOf(root).reduce((sum, { tids }) => sum + tids.length, 0);
+  return Math.min(MOST_REHEARSING, REHEARSING + 2 * threads);
+}
+
+const [REHEARSING, MOST_REHEARSING] = [200, 600];
 
 const REHEARSED = {
   rehearsed: true,
