@@ -119,7 +119,7 @@ function ownShareOf(sizes: readonly number[]): { comparison?: Comparison; note: 
   }
   const of = (value: (share: Share) => number) => Math.round(median(shares.map(value)));
   const ours = of(({ writing, holding, restoring }) => writing + holding + restoring);
-  const theirs = 300 + (megabytes << 20) / 1e7;
+  const theirs = 300 + (megabytes * 2 ** 20) / 1e7;
   const what = `our share of ${megabytes} MiB, nothing emulated`;
   const parts = `written ${of((share) => share.writing)}, held ${of((share) => share.holding)}, restored ${of((share) => share.restoring)}`;
   return {
