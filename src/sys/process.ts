@@ -1,7 +1,8 @@
 /**
  * Processes: wait4(2), waitid(2), kill(2), tgkill(2), rt_sigqueueinfo(2), pidfd_open(2) and its family, kcmp(2),
- * prctl(2), arch_prctl(2), credentials(7), setns(2), unshare(2), prlimit(2), sched_setattr(2).
+ * prctl(2), arch_prctl(2), credentials(7), setns(2), unshare(2), prlimit(2), sched_setattr(2), sigprocmask(2), futex(2).
  */
+import * as futexAbi from '../abi/futex.ts';
 import * as kcmpAbi from '../abi/kcmp.ts';
 import * as pidfdAbi from '../abi/pidfd.ts';
 import * as prctlAbi from '../abi/prctl.ts';
@@ -10,7 +11,7 @@ import * as sched from '../abi/sched.ts';
 import * as signals from '../abi/signal.ts';
 import { timespec } from '../abi/time.ts';
 import * as wait from '../abi/wait.ts';
-import { cstring, flags, hex, input, int, oneOf, output, syscall, word } from './syscall.ts';
+import { address, cstring, flags, hex, input, int, oneOf, output, syscall, word } from './syscall.ts';
 
 const waitOptions = flags(wait, /^(__)?W/);
 /** A signal by its name; 0 only asks whether one could be sent. */
@@ -113,6 +114,22 @@ export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, c
 
 /** Which processor the calling thread has at this moment, and its node, as u32. */
 export const getcpu = syscall('getcpu', 309, { cpu: output, node: output, tcache: int });
+
+/** Of the calling thread. @param set 8 bytes, as is `oldset` */
+export const rt_sigprocmask = syscall('rt_sigprocmask', 14, {
+  how: oneOf(signals, /^SIG_(BLOCK|UNBLOCK|SETMASK)$/),
+  set: input,
+  oldset: output,
+  sigsetsize: int,
+});
+
+/** @param uaddr of an int @param timeout a timespec, or 0 @returns 0, when woken @throws SyscallError EAGAIN (it is not `val`), EINTR */
+export const futex = syscall('futex', 202, {
+  uaddr: address,
+  futex_op: oneOf(futexAbi, /^FUTEX_WAIT/),
+  val: int,
+  timeout: input,
+});
 
 export const nanosleep = syscall('nanosleep', 35, { duration: input, rem: output });
 
