@@ -135,7 +135,8 @@ export function block({ name, linkname, ...entry }: Block): Uint8Array {
 /** Sum of all bytes, with those of the sum itself taken as spaces. */
 function checksum(header: Uint8Array): number {
   let sum = 8 * 0x20;
-  for (let at = 0; at < BLOCK; at++) sum += at >= 148 && at < 156 ? 0 : header[at]!;
+  for (let at = 0; at < BLOCK; at++) sum += header[at]!;
+  for (let at = 148; at < 156; at++) sum -= header[at]!;
   return sum;
 }
 
@@ -144,7 +145,7 @@ function checksum(header: Uint8Array): number {
  *
  * @param read returns exactly that many bytes of the archive, or throws
  * @param at for errors, where the header begins
- * @returns undefined at the end of the archive
+ * @returns undefined at the end of the archive; some of its fields throw FormatError when they are asked for
  */
 export function readHeader(read: (count: number) => Uint8Array, file: string, at: () => number): TarHeader | undefined {
   const extended = new Map<string, string>();
@@ -190,17 +191,28 @@ export function readHeader(read: (count: number) => Uint8Array, file: string, at
       if (!isNumber) fail(`pax ${key}`, 'a number below 2^53', JSON.stringify(long));
       return Number(long);
     };
-    const time = /^(-?)(\d+)(?:\.(\d{1,9})\d*)?$/.exec(extended.get('mtime') ?? '');
     const isDevice = type === '3' || type === '4';
     return {
       name: extended.get('path') ?? (prefix === '' ? text(0, 100) : `${prefix}/${text(0, 100)}`),
       type: type === 'S' ? '0' : type,
       size: whole('size', () => size),
-      mode: number(100, 8, 'tar mode'),
-      uid: whole('uid', () => number(108, 8, 'tar uid')),
-      gid: whole('gid', () => number(116, 8, 'tar gid')),
-      mtime: time === null ? { tv_sec: number(136, 12, 'tar mtime'), tv_nsec: 0 } : timeOf(time),
-      linkname: extended.get('linkpath') ?? text(157, 100),
+      // An image needs none of these, and has many files.
+      get mode() {
+        return number(100, 8, 'tar mode');
+      },
+      get uid() {
+        return whole('uid', () => number(108, 8, 'tar uid'));
+      },
+      get gid() {
+        return whole('gid', () => number(116, 8, 'tar gid'));
+      },
+      get mtime() {
+        const time = /^(-?)(\d+)(?:\.(\d{1,9})\d*)?$/.exec(extended.get('mtime') ?? '');
+        return time === null ? { tv_sec: number(136, 12, 'tar mtime'), tv_nsec: 0 } : timeOf(time);
+      },
+      get linkname() {
+        return extended.get('linkpath') ?? text(157, 100);
+      },
       major: isDevice ? number(329, 8, 'tar devmajor') : 0,
       minor: isDevice ? number(337, 8, 'tar devminor') : 0,
       ...(type === 'S' ? { sparse: readSparse(header, read, numberIn) } : {}),

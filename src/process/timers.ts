@@ -11,7 +11,7 @@ import { NR } from '../abi/unistd.ts';
 import { FormatError } from '../errors.ts';
 import type { itimer_entry, posix_timer_entry, task_timers_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
-import { readProcText } from '../sys/proc.ts';
+import { readTaskText } from '../sys/proc.ts';
 import type { Ids } from './ids.ts';
 import type { Remote } from './remote.ts';
 
@@ -68,7 +68,7 @@ const NOTIFY: Readonly<Record<string, number>> = { signal: 0, none: 1, thread: 2
 /** /proc/PID/timers of CONFIG_CHECKPOINT_RESTORE, one block of four lines a timer. */
 function listPosixTimers(pid: number, ids: Ids): ListedTimer[] {
   const file = `/proc/${pid}/timers`;
-  const text = readProcText(file);
+  const text = readTaskText(file, 'many');
   const pattern = /ID: (\d+)\nsignal: (\d+)\/([0-9a-f]+)\nnotify: (\w+)\/(tid|pid)\.(\d+)\nClockID: (-?\d+)\n/g;
   const found = [...text.matchAll(pattern)].map(([, id, signal, value, notify, whom, number, clock]) => {
     const timer = {

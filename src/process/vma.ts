@@ -73,14 +73,37 @@ const KNOWN = new Set([
 /** The kernel's own, which are mapped anew. */
 export const KERNEL_AREAS = area.VMA_AREA_VDSO | area.VMA_AREA_VVAR | area.VMA_AREA_VSYSCALL;
 
-/** @throws UnsupportedError for a mapping of a kind that is not known */
-export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntry {
-  let flags = vma.shared ? mman.MAP_SHARED : mman.MAP_PRIVATE;
-  let madv = 0n;
-  for (const flag of vma.flags) {
+/** What VmFlags tell. */
+interface Told {
+  /** Of mmap(2). */
+  readonly flags: number;
+  /** A bit for each advice of madvise(2). */
+  readonly madv: bigint;
+  /** Flags of what cannot be made again, and such as are not known. */
+  readonly strange: readonly string[];
+}
+
+/** Most mappings have the flags of some other one, and those have one set: see sys/maps.ts. */
+const seen = new WeakMap<ReadonlySet<string>, Told>();
+
+function toldBy(vmFlags: ReadonlySet<string>): Told {
+  const before = seen.get(vmFlags);
+  if (before !== undefined) return before;
+  let [flags, madv] = [0, 0n];
+  for (const flag of vmFlags) {
     flags |= FLAGS[flag] ?? 0;
     if (ADVICE[flag] !== undefined) madv |= 1n << BigInt(ADVICE[flag]);
   }
+  const strange = [...vmFlags].filter((flag) => REFUSED[flag] !== undefined || !KNOWN.has(flag));
+  const told = { flags, madv, strange };
+  seen.set(vmFlags, told);
+  return told;
+}
+
+/** @throws UnsupportedError for a mapping of a kind that is not known */
+export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntry {
+  const { madv, strange, ...told } = toldBy(vma.flags);
+  let flags = (vma.shared ? mman.MAP_SHARED : mman.MAP_PRIVATE) | told.flags;
   // A kind of its own beside MAP_PRIVATE and MAP_SHARED: mmap(2).
   if ((flags & mman.MAP_DROPPABLE) !== 0) flags &= ~mman.MAP_PRIVATE;
   const entry: VmaEntry = {
@@ -111,10 +134,9 @@ export function saveVma(pid: number, vma: FlaggedVma, backing: Backing): VmaEntr
     return { ...anonymous(area.VMA_ANON_PRIVATE), status: area.VMA_AREA_VSYSCALL | area.VMA_ANON_PRIVATE };
   // The kernel gives one by itself to what can only be executed.
   if (vma.flags.has(KEYED) && vma.prot !== mman.PROT_EXEC) throw refused(pid, vma, 'it has a protection key');
-  for (const flag of vma.flags) {
+  for (const flag of strange) {
     if (flag === 'uw' && backing.isWatched()) continue;
-    if (REFUSED[flag] !== undefined) throw refused(pid, vma, REFUSED[flag]);
-    if (!KNOWN.has(flag)) throw refused(pid, vma, `VmFlags has "${flag}" for it`);
+    throw refused(pid, vma, REFUSED[flag] ?? `VmFlags has "${flag}" for it`);
   }
   // Such files can be mapped, but not written.
   if (vma.flags.has('ht') && (path.startsWith('/SYSV') || (vma.deleted && !/^\/(anon_hugepage|memfd:)/.test(path)))) {

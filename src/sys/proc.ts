@@ -15,23 +15,40 @@ let chunk: Region | undefined;
  * @throws SyscallError ENOENT (no such process, or not in this kernel), EACCES or EPERM, ESRCH (the process ended meanwhile)
  */
 export function readProc(pathname: string): Uint8Array {
-  chunk ??= new Region(CHUNK);
+  return readWhole(pathname, (bytes) => bytes.slice());
+}
+
+/** As readProc(), as text of src/abi/text.ts. */
+export function readProcText(pathname: string): string {
+  return readWhole(pathname, textOf);
+}
+
+/** @param take gets bytes that are there until the next call of this module */
+function readWhole<T>(pathname: string, take: (bytes: Uint8Array) => T): T {
   const fd = openat({ dirfd: AT_FDCWD, pathname, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
   try {
-    const parts: Uint8Array[] = [];
-    for (;;) {
-      const length = read({ fd, buf: chunk.address, count: chunk.size });
-      if (length === 0) return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
-      parts.push(chunk.bytes.slice(0, length));
-    }
+    return take(gather((buf, count) => read({ fd, buf, count }), 'many'));
   } finally {
     close({ fd });
   }
 }
 
-/** As readProc(), as text of src/abi/text.ts. */
-export function readProcText(pathname: string): string {
-  return textOf(readProc(pathname));
+/** @param next reads what comes next, to an address, at most so many bytes */
+function gather(next: (address: number, count: number) => number, records: 'one' | 'many'): Uint8Array {
+  chunk ??= new Region(CHUNK);
+  const { address, bytes, size } = chunk;
+  const parts: Uint8Array[] = [];
+  for (let length = 0; ; ) {
+    const got = next(address + length, size - length);
+    length += got;
+    if (length === size) {
+      parts.push(bytes.slice());
+      length = 0;
+    } else if (got === 0 || records === 'one') {
+      const last = bytes.subarray(0, length);
+      return parts.length === 0 ? last : Buffer.concat([...parts, last]);
+    }
+  }
 }
 
 /** Files that stay open, by path, and how many may. */
@@ -102,21 +119,13 @@ function forget({ open }: TaskFiles, pathname: string): void {
 }
 
 function readText(fd: number, records: 'one' | 'many'): string {
-  chunk ??= new Region(CHUNK);
-  const { address, bytes, size } = chunk;
-  const parts: Uint8Array[] = [];
-  for (let [length, offset] = [0, 0]; ; ) {
-    const got = pread64({ fd, buf: address + length, count: size - length, offset });
-    length += got;
+  let offset = 0;
+  const next = (buf: number, count: number): number => {
+    const got = pread64({ fd, buf, count, offset });
     offset += got;
-    if (length === size) {
-      parts.push(bytes.slice());
-      length = 0;
-    } else if (got === 0 || records === 'one') {
-      const last = bytes.subarray(0, length);
-      return textOf(parts.length === 0 ? last : Buffer.concat([...parts, last]));
-    }
-  }
+    return got;
+  };
+  return textOf(gather(next, records));
 }
 
 /** Undoes the kernel's mangle_path() and seq_escape(): `\040` for a byte in octal, of which only a few are written so. */

@@ -52,8 +52,13 @@ const FIELDS = {
 /** @param pid a process, or `PID/task/TID` for a thread */
 export function readStat(pid: number | string): Stat {
   const file = `/proc/${pid}/stat`;
-  return parseStat(readTaskText(file), file);
+  const text = readTaskText(file);
+  // It is asked for again and again, and of a process that stands still says the same.
+  if (text !== lastText) [lastText, lastStat] = [text, parseStat(text, file)];
+  return lastStat!;
 }
+
+let [lastText, lastStat]: [string, Stat | undefined] = ['', undefined];
 
 /** @param file for the message of an error */
 export function parseStat(text: string, file: string): Stat {
@@ -64,19 +69,40 @@ export function parseStat(text: string, file: string): Stat {
   if (open < 0 || close < open || !BEHIND_NAME.test(rest)) {
     throw new FormatError({ file, field: 'line', expected: '52 fields', found: JSON.stringify(text.slice(0, 400)) });
   }
-  const fields = rest.split(' ');
-  const stat: Record<string, number | string> = {
-    pid: Number(text.slice(0, open)),
-    comm: text.slice(open + 2, close),
-    state: fields[0]!,
-  };
-  for (const [name, number] of NUMBERED) stat[name] = Number(fields[number - 3]);
-  return stat as unknown as Stat;
+  return new StatFields(Number(text.slice(0, open)), text.slice(open + 2, close), rest.split(' ')) as unknown as Stat;
+}
+
+/** Most is never asked for: a field becomes a number when it is. */
+class StatFields {
+  readonly pid: number;
+  readonly comm: string;
+  readonly #fields: readonly string[];
+
+  /** @param fields from `state` on, the third */
+  constructor(pid: number, comm: string, fields: readonly string[]) {
+    this.pid = pid;
+    this.comm = comm;
+    this.#fields = fields;
+  }
+
+  get state(): string {
+    return this.#fields[0]!;
+  }
+
+  static {
+    for (const [name, number] of Object.entries(FIELDS)) {
+      Object.defineProperty(StatFields.prototype, name, {
+        enumerable: true,
+        get(this: StatFields) {
+          return Number(this.#fields[number - 3]);
+        },
+      });
+    }
+  }
 }
 
 /** State, and numbers up to the field exit_code at least. */
 const BEHIND_NAME = /^\S+(?: -?\d+){49,}$/;
-const NUMBERED = Object.entries(FIELDS);
 
 /** Fields of /proc/PID/status; names as there. Masks of signals have signal n at bit n - 1. */
 export interface Status {

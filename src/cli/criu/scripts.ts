@@ -16,6 +16,7 @@ export class ScriptError extends TideoverError {
  * @returns runs them all; where one fails it throws ScriptError
  */
 export function actionScripts(scripts: readonly string[], imagesDir: string): (moment: Moment, pid?: number) => void {
+  if (scripts.length === 0) return () => {};
   const directory = imagesDir === '-' || nodeOf(imagesDir) !== undefined ? imagesDir : resolve(imagesDir);
   return (moment, pid) => {
     const env = {
