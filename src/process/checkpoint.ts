@@ -10,11 +10,14 @@ import type { ImageDraft } from '../image/store.ts';
 import { createStream } from '../image/stream.ts';
 import { fileName, images, pagesFile } from '../image/types.ts';
 import { useProcessor } from '../sys/crc32.ts';
+import { widenTable } from '../sys/files.ts';
+import { readFlaggedMaps } from '../sys/maps.ts';
 import { availableMemory } from '../sys/meminfo.ts';
 import { keepTaskFiles } from '../sys/proc.ts';
 import { descriptorLimit } from '../sys/process.ts';
 import { readStatus } from '../sys/stat.ts';
 import { AllOrNone } from './allornone.ts';
+import { clocksOf } from './clocks.ts';
 import { Foresight } from './foresight.ts';
 import { threadsOf, treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
@@ -25,6 +28,7 @@ import { lookAt } from './look.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
 import { forgetMirrors, prepareMirrors, saveLayout } from './scratch.ts';
 import { type CheckpointOptions, type CheckpointResult, HELD, save, Unforeseen } from './stopped.ts';
+import { readTaskFiles } from './task.ts';
 import { Tracking } from './tracking.ts';
 
 /**
@@ -34,6 +38,7 @@ import { Tracking } from './tracking.ts';
 export function checkpoint(given: CheckpointOptions, draft: ImageDraft): CheckpointResult {
   const { parent, outcome, trackMemory, inHaste = false } = given;
   useProcessor();
+  widenTable(Math.min(MOST_DESCRIPTORS, descriptorLimit()));
   using _files = keepTaskFiles();
   let tracking: Tracking | undefined;
   let freezer: Freezer | undefined;
@@ -45,9 +50,10 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const until = performance.now() + LOOKING;
     const goesOn = outcome === 'run' && given.beforeEnd === undefined;
     const watched = trackMemory === true && outcome !== 'kill';
-    // What another thread says is there when the image is written: worth it where little is, as all of it is written once more if need be.
-    if (goesOn) foresight = parent === undefined && !watched ? new Foresight(true) : undefined;
-    else if (draft.clear !== undefined && !watched) foresight = new Foresight(false);
+    // What another thread says of large ones is there when the image is written, which is written once more if need be.
+    if (goesOn) foresight = parent === undefined && !watched ? Foresight.bySnapshots() : undefined;
+    else if (!watched)
+      foresight = draft.clear === undefined ? Foresight.byAsking('small') : Foresight.byAsking('small', 'large');
     let memory = lookAt(options, foresight);
     const rounds = inHaste ? 1 : ROUNDS;
     for (let round = 1; round < rounds && performance.now() < until; round++) memory = lookAt(options, foresight);
@@ -61,6 +67,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     try {
       if (!inHaste) rehearse(options, draft);
       reserve(draft, sizes, !goesOn && !inHaste);
+      foresight?.prepare();
       const seen = membersOf(given.pid);
       if (!goesOn && draft.reserve !== undefined && !inHaste)
         for (const file of smallFiles(seen)) draft.reserve(file, 0, true);
@@ -95,6 +102,9 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
   }
 }
 
+/** As many as are kept open at a time: see MOST_FILES and keepTaskFiles(). */
+const MOST_DESCRIPTORS = 8192;
+
 /** A process of the tree as it is now. */
 interface Member {
   readonly pid: number;
@@ -109,7 +119,10 @@ function membersOf(root: number): Member[] {
     try {
       const tids = threadsOf(pid);
       for (const tid of tids) readStatus(`${pid}/task/${tid}`);
-      return { pid, tids, hasOurIds: readStatus(pid).NSpid.length === 1 };
+      const { NSpid, State } = readStatus(pid);
+      if (State !== 'Z') readTaskFiles(pid);
+      if (pid === root) clocksOf(pid);
+      return { pid, tids, hasOurIds: NSpid.length === 1 };
     } catch (error) {
       if (isGone(error)) return [];
       throw error;
@@ -180,6 +193,7 @@ function rehearse(options: CheckpointOptions, into: ImageDraft): void {
   let pid = 0;
   try {
     pid = startIdle(true);
+    const mappings = readFlaggedMaps(pid);
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
       const written = round % WRITTEN === 0 && into.clear !== undefined;
       // Without its sums it is no image, whatever happens now.
@@ -187,7 +201,10 @@ function rehearse(options: CheckpointOptions, into: ImageDraft): void {
       left = written;
       // Of those that end, memory is written while they stand still.
       const beforeEnd = options.outcome === 'run' ? undefined : () => {};
-      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room);
+      using foresight = Foresight.byAsking('small');
+      foresight.note(pid, mappings);
+      foresight.prepare();
+      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room, foresight);
       room.clear();
       if (written) into.clear!();
       left = false;

@@ -132,6 +132,8 @@ export function save(
     finish(outcome, frozen, guests);
     stopped = performance.now() - started;
     if (outcome === 'kill') {
+      // Several end at the same time.
+      if (frozen.processes.length === 1) endHere(frozen.processes[0]!.threads.map(({ tid }) => tid));
       const ended = () => reapAll(frozen);
       if (options.endsMeanwhile === undefined) ended();
       else options.endsMeanwhile(ended);
@@ -148,6 +150,7 @@ export function save(
           : saveOutside({ pid: process.pid, umask: process.status.Umask }, saving, tables, objects),
       ),
     );
+    foresight?.ask('small');
     const tree = new Set(frozen.processes.map((process) => process.pid));
     namespaces.within(() => {
       // Before packets are held back, which is another rule.
@@ -173,7 +176,7 @@ export function save(
     );
     const tasks = asked.map((answer) => answer());
     // Not before: brk(2) waits until nobody walks through the page tables.
-    foresight?.ask();
+    foresight?.ask('large');
     const memory = memoryOf(tasks, saving);
     const total = memory.reduce((sum, { runs }) => sum + runs.size, 0);
     if (total > LITTLE) haste?.forLong();
@@ -187,9 +190,11 @@ export function save(
       each.find();
     }
     const spaces = memory.filter((each) => each instanceof ProcessMemory);
+    // Where the image is a stream nothing of it can be taken back.
+    if (foresight?.wereRight('small') === false) throw new Unforeseen();
     options.tracking?.write(draft, (pid) => saving.ids.inside(pid), spaces);
     writeImage(draft, { tasks, saving, clocks, memory });
-    if (foresight?.wereRight() === false) throw new Unforeseen();
+    if (foresight?.wereRight('large') === false) throw new Unforeseen();
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });
     // From here on the disk can only fail to make it last: there is room for all, and all is written.
     draft.seal();
@@ -317,8 +322,6 @@ function commit(draft: ImageDraft, outcome: CheckpointOptions['outcome']): void 
 function finish(outcome: CheckpointOptions['outcome'], frozen: Frozen, guests: readonly Guest[]): void {
   if (outcome === 'kill') {
     for (const { pid, zombie } of frozen.processes) if (!zombie) kill({ pid, sig: SIGKILL });
-    // Several end at the same time.
-    if (frozen.processes.length === 1) endHere(frozen.processes[0]!.threads.map(({ tid }) => tid));
     return;
   }
   leaveAll(guests);

@@ -262,14 +262,13 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     saved[0]!.core.tc = {
       task_state: stopped === 0 ? TASK_ALIVE : TASK_STOPPED,
       exit_code: 0,
-      personality: Number.parseInt(readTaskText(`/proc/${pid}/personality`), 16),
       flags: stat.flags,
       blk_sigset: threads[0]!.sigmask,
       comm: status.Name,
       timers: timersEntry,
       rlimits: { rlimits },
       signals_s: { signals: savePending(threads[0]!, true) },
-      ...saveProcFiles(pid),
+      ...readTaskFiles(pid),
       cgroups: cgroupsOf(pid),
       sigactions,
       child_subreaper: subreaper,
@@ -280,6 +279,11 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     };
     return { ...placeOf(process, saving), zombie: false, threads: saved, mm: mmEntry, ...outside };
   };
+}
+
+/** What stands in files of /proc that saveTask() alone reads: once before, so that they are at hand then. See keepTaskFiles(). */
+export function readTaskFiles(pid: number) {
+  return { personality: Number.parseInt(readTaskText(`/proc/${pid}/personality`), 16), ...saveProcFiles(pid) };
 }
 
 /** A process that ended and that nobody has waited for. */

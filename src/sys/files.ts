@@ -122,6 +122,18 @@ export function attributes(directory: number, pathname: string, flags = 0): stat
   return statAbi.statx.read(statxbuf);
 }
 
+/**
+ * Makes the table of descriptors of this process so large that it need not grow: where threads share it, as Node's do, the kernel waits
+ * for all processors then, which takes 10 ms and more. expand_fdtable() of fs/file.c
+ *
+ * @param count below the limit of descriptors
+ */
+export function widenTable(count: number): void {
+  const { reader, writer } = makePipe(abi.O_CLOEXEC);
+  const last = fcntl.attempt({ fd: reader, cmd: abi.F_DUPFD_CLOEXEC, arg: count - 1 });
+  for (const fd of [reader, writer, last]) if (fd >= 0) close({ fd });
+}
+
 /** What file system an open file lies in. */
 export function fileSystemOf(fd: number): ReturnType<typeof statfs.read> {
   const buf = new Uint8Array(statfs.size);

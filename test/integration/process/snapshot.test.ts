@@ -118,32 +118,55 @@ test('flags of mappings that change before a process stops are not those that it
   const target = Bench.of(t);
   const pid = target.start('python3', ['-c', ADVISES]);
   await target.says('ready');
-  const foresight = new Foresight(true);
+  const foresight = Foresight.bySnapshots();
   foresight.note(pid, readFlaggedMaps(pid));
   const foreseen = foresight.mappings(pid)!;
   assert.deepEqual(foreseen, readFlaggedMaps(pid));
   assert.ok(foresight.sizeOf(pid)! > 40 << 20);
   assert.ok(foresight.wasRight(pid, pid));
-  const asking = new Foresight(false);
+  const asking = Foresight.byAsking('large');
   t.after(() => asking[Symbol.dispose]());
   asking.note(pid, foreseen);
   assert.deepEqual(asking.mappings(pid), foreseen);
-  asking.ask();
-  assert.ok(asking.wereRight());
+  asking.prepare();
+  asking.ask('large');
+  assert.ok(asking.wereRight('large'));
   process.kill(pid, 'SIGUSR1');
   await target.says('advised');
   assert.ok(!foresight.wasRight(pid, pid));
-  const late = new Foresight(false);
+  const late = Foresight.byAsking('large');
   t.after(() => late[Symbol.dispose]());
   late.note(pid, foreseen);
   late.mappings(pid);
-  late.ask();
-  assert.ok(!late.wereRight());
+  late.prepare();
+  late.ask('large');
+  assert.ok(!late.wereRight('large'));
   // What is locked is not foreseen at all.
   process.kill(pid, 'SIGUSR2');
   await target.says('locked');
   foresight.note(pid, readFlaggedMaps(pid));
   assert.equal(foresight.mappings(pid), undefined);
+});
+
+test('the flags of a small process, too, are asked for by another thread', async (t) => {
+  const target = Bench.of(t);
+  const pid = target.start('python3', ['-c', ADVISES.replace('48 << 20', '1 << 20')]);
+  await target.says('ready');
+  const noted = readFlaggedMaps(pid);
+  const right = () => {
+    const asking = Foresight.byAsking('small', 'large');
+    t.after(() => asking[Symbol.dispose]());
+    asking.note(pid, noted);
+    asking.prepare();
+    assert.deepEqual(asking.mappings(pid), noted);
+    for (const size of ['small', 'large'] as const) asking.ask(size);
+    assert.ok(asking.wereRight('large'), 'it is none');
+    return asking.wereRight('small');
+  };
+  assert.ok(right());
+  process.kill(pid, 'SIGUSR1');
+  await target.says('advised');
+  assert.ok(!right());
 });
 
 const ADVISES = `
