@@ -118,7 +118,7 @@ export interface CheckedStore extends ImageStore {
  * @throws VerifyError where a file is missing that the image had, FormatError where the sums are damaged
  */
 export function checkedStore(store: ImageStore, { pages = true } = {}): CheckedStore {
-  const early = store.names().includes(SUMS_FILE) ? readSums(store) : undefined;
+  const early = store.forwards !== true && store.has(SUMS_FILE) ? readSums(store) : undefined;
   // A stream forgets pages that were passed; those that are missing are missed when they are opened.
   const checkNames = (expected: Sums) => {
     const names = new Set(store.names());

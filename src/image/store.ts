@@ -38,6 +38,10 @@ export interface Sink {
 export interface ImageStore {
   /** For messages: the directory, or what else it is. */
   readonly name: string;
+  /** It is read once, and what stands last in it is not known before. */
+  readonly forwards?: boolean;
+  /** Of a stream: takes into memory what is still to come, so that its writer need not wait for whoever asks for it. */
+  takeAll?(): void;
   /** Names of all files that belong to an image; a stream knows those that have come. */
   names(): string[];
   has(file: string): boolean;

@@ -200,7 +200,7 @@ export function openStream(
     for (let got = 1; got > 0 && to < size; to += got) got = readInto(gathered.subarray(to, size));
   };
 
-  /** Goes to the next pages, or to the end, and keeps what comes before. Pages that were begun are passed over. */
+  /** Keeps the next small image, or goes to the next pages, or to the end. Pages that were begun are passed over. */
   const advance = (): void => {
     while (current !== undefined) {
       const left = current.size - current.read;
@@ -236,7 +236,21 @@ export function openStream(
         parts.push(readExactly(Math.min(left, PIECE)));
       kept.set(file, Buffer.concat(parts));
       readExactly(paddingOf(header.size));
+      return;
     }
+  };
+
+  const takePages = (pages: { file: string; size: number; read: number }): void => {
+    if (pages.read > 0) throw passedBy(pages.file);
+    const bytes = new Uint8Array(pages.size);
+    for (let done = 0, got = 1; done < bytes.length; done += got) {
+      got = readSome(bytes.subarray(done, done + PIECE));
+      if (got === 0) readExactly(1);
+      position += got;
+    }
+    kept.set(pages.file, bytes);
+    readExactly(paddingOf(pages.size));
+    current = undefined;
   };
 
   const passedBy = (what: string): UnsupportedError =>
@@ -270,8 +284,10 @@ export function openStream(
 
   return {
     name,
+    forwards: true,
     names() {
-      if (!ended && (current === undefined || current.read === current.size)) advance();
+      if (!ended && current?.read === current?.size) advance();
+      while (!ended && current === undefined) advance();
       return [...kept.keys(), ...(current === undefined ? [] : [current.file])].sort();
     },
     has(file) {
@@ -284,6 +300,13 @@ export function openStream(
       if (bytes !== undefined) return memorySource(`${name}: ${file}`, bytes);
       if (current?.file === file) return passing(current);
       throw ended ? missing(name, file) : passedBy(file);
+    },
+    takeAll() {
+      // Behind the sums there is but the end, and that comes when what the image is of has ended.
+      while (!ended && !kept.has(SUMS_FILE)) {
+        if (current !== undefined && current.read < current.size) takePages(current);
+        else advance();
+      }
     },
     close() {},
   };

@@ -28,21 +28,17 @@ import { expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegi
  * @param name its argv[0]
  */
 export function makeScratch(clone: () => number, hole: { address: number; size: number }, name = ''): Tracee {
-  const program = makeProgram(hole);
+  const program = programOf(hole);
+  const pid = clone();
   try {
-    const pid = clone();
-    try {
-      seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
-      interrupt(pid);
-      expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
-      execute(pid, program, name);
-      return Tracee.found(pid, pid);
-    } catch (error) {
-      process.kill(pid, 'SIGKILL');
-      throw error;
-    }
-  } finally {
-    close({ fd: program });
+    seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
+    interrupt(pid);
+    expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
+    execute(pid, program, name);
+    return Tracee.found(pid, pid);
+  } catch (error) {
+    process.kill(pid, 'SIGKILL');
+    throw error;
   }
 }
 
@@ -84,6 +80,18 @@ function execute(pid: number, program: number, name: string): void {
   } finally {
     strings[Symbol.dispose]();
   }
+}
+
+/** The one that was made last stays: most processes have room at the same place. */
+let last: { readonly address: number; readonly size: number; readonly fd: number } | undefined;
+
+/** @returns its descriptor, which is closed on exec */
+function programOf({ address, size }: { address: number; size: number }): number {
+  if (last?.address === address && last.size === size) return last.fd;
+  const fd = makeProgram({ address, size });
+  if (last !== undefined) close({ fd: last.fd });
+  last = { address, size, fd };
+  return fd;
 }
 
 /** An ELF program of one segment without content: memory that can be read, written and executed, and belongs to no file. */

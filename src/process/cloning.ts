@@ -51,7 +51,7 @@ export function cloneAll(
     for (const [i, place] of places.entries()) taken(first + place, here[i]!);
     for (const { i, error } of failed) {
       const { id } = part[i]!;
-      if (error.errno !== Errno.EEXIST || inner || !isGoing(id)) throw notMade(error, id);
+      if (error.errno !== Errno.EEXIST || inner || !mayGo(id, ATTEMPTS)) throw notMade(error, id);
       cloneAs(leader, part[i]!);
       taken(first + i, id);
     }
@@ -122,8 +122,23 @@ function cloneAs(remote: Remote, wanted: Wanted): void {
     remote.run();
     const result = remote.result(index);
     if (result === id) return;
-    if (result !== -Errno.EEXIST || left === 0 || !isGoing(id)) throw notMade(remote.error(index, result), id);
+    if (result !== -Errno.EEXIST || left === 0 || !mayGo(id, left)) throw notMade(remote.error(index, result), id);
     waitForId(left);
+  }
+}
+
+/**
+ * Whether an id may be free in a moment: what has it is going, or may be what the image is of, which stands still until all of that is
+ * written, and is killed then.
+ *
+ * @param left how many attempts there are
+ */
+export function mayGo(id: number, left: number): boolean {
+  if (isGoing(id)) return true;
+  try {
+    return ATTEMPTS - left < WHILE_SAVED && readStat(id).state === 't';
+  } catch {
+    return true;
   }
 }
 
@@ -155,6 +170,8 @@ export function waitForId(left: number): void {
 
 /** What is just ending is gone after so many moments at most. In ns. */
 const SOON = 200;
+/** For two seconds. */
+const WHILE_SAVED = 10_000;
 const [MOMENT, WAIT] = [20_000, 200_000];
 
 export function notMade(error: SyscallError, id: number): Error {

@@ -122,7 +122,7 @@ function settingsOf({ controllers }: Groups, line: string): readonly Setting[] {
  * Makes the groups that are missing, with their settings.
  *
  * @param saved of the image @param lines of all processes @param moved where a group is to be, by its line
- * @param made see restoreCgroups()
+ * @param made see restoreCgroups() @param ours lines of this process
  * @throws UnsupportedError where the kernel refuses a setting
  */
 export function prepareGroups(
@@ -131,10 +131,15 @@ export function prepareGroups(
   moved: (line: string) => string,
   how: GroupOptions['settings'] | undefined,
   made: string[],
+  ours: ReadonlySet<string>,
 ): void {
-  const mounts = readMountinfo('self');
+  let mounts: ReturnType<typeof readMountinfo> | undefined;
   for (const line of lines) {
-    const folder = folderOf(mounts, moved(line));
+    const there = moved(line);
+    // The root of a hierarchy, and where we are ourselves.
+    if (how !== 'all' && (there.endsWith(':/') || ours.has(there))) continue;
+    mounts ??= readMountinfo('self');
+    const folder = folderOf(mounts, there);
     // What cannot be made is said when a process is to come in.
     if (folder === undefined || (existsSync(folder) && how !== 'all')) continue;
     try {

@@ -19,7 +19,6 @@ import { NR } from '../abi/unistd.ts';
 import { PartialError } from '../errors.ts';
 import { TASK_STOPPED } from '../image/messages/task.ts';
 import type { ImageTask, ImageTree } from '../image/tree.ts';
-import { readMaps } from '../sys/maps.ts';
 import { kill, prlimit64 } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
 import { Region } from '../sys/region.ts';
@@ -32,6 +31,7 @@ import {
   restoreProcFiles,
   saveProcFiles,
 } from './attributes.ts';
+import { cgroupsOf } from './cgroups.ts';
 import { cloneAll, newestThreads } from './cloning.ts';
 import { credentialsOf, restoreCredentials, sameCredentials } from './credentials.ts';
 import { Doorstep } from './doorstep.ts';
@@ -47,6 +47,7 @@ import { slotOf } from './scratch.ts';
 import { restoreCommonFilters, restoreSeccomp } from './seccomp.ts';
 import { firstWithMemory } from './sharing.ts';
 import { restoreActions, restorePending } from './signals.ts';
+import type { Spaces } from './space.ts';
 import { restoreParentDeathSignal, restoreThread } from './thread.ts';
 import { restoreTimers } from './timers.ts';
 import { expectStop, Tracee } from './tracee.ts';
@@ -63,6 +64,8 @@ export interface Own {
   readonly procFiles: ProcFiles;
   readonly limits: ReturnType<typeof ownLimits>;
   readonly credentials: ReturnType<typeof credentialsOf>;
+  /** As cgroupsOf() has them. */
+  readonly groups: ReadonlySet<string>;
 }
 
 export function whatIsOurs(): Own {
@@ -71,6 +74,7 @@ export function whatIsOurs(): Own {
     procFiles: saveProcFiles('self'),
     limits: ownLimits(),
     credentials: credentialsOf(readStatus(process.pid)),
+    groups: new Set(cgroupsOf('self')),
   };
 }
 
@@ -178,13 +182,17 @@ function codeAt(pid: number, address: number): Uint8Array {
 }
 
 /** The scratch memory goes, when all that share it have left it. */
-export function clear(processes: readonly Rebuilt[], tree: ImageTree, hole: { address: number; size: number }): void {
+export function clear(
+  processes: readonly Rebuilt[],
+  tree: ImageTree,
+  hole: { address: number; size: number },
+  spaces: Spaces,
+): void {
   const doorsteps: { doorstep: Doorstep; pid: number; tracee: Tracee }[] = [];
   try {
     for (const { task, pid, leader } of processes) {
       if (firstWithMemory(tree.tasks, task) !== task) continue;
-      const vdso = readMaps(pid).find(({ path }) => path === '[vdso]');
-      const doorstep = new Doorstep(pid, vdso);
+      const doorstep = new Doorstep(pid, spaces.vdsoOf(task));
       doorsteps.push({ doorstep, pid, tracee: leader.tracee });
       doorstep.begin(leader.tracee, NR.munmap, hole.address, hole.size);
     }

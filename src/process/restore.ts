@@ -7,13 +7,16 @@
  */
 import { writeSync } from 'node:fs';
 import { F_DUPFD } from '../abi/fcntl.ts';
+import { UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
+import { MemoryImage } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
 import { useProcessor } from '../sys/crc32.ts';
 import { close, fcntl, ftruncate } from '../sys/files.ts';
+import { availableMemory } from '../sys/meminfo.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, removeGroups, restoreCgroups } from './cgroups.ts';
@@ -31,6 +34,7 @@ import { NewNamespaces, OURS, ownNamespaces } from './namespaces.ts';
 import { connectPeers, type Peers, readNetwork, restoreNetwork } from './network.ts';
 import { begin, beginTimers, clear, leave, letGo, rebuild, standIn, whatIsOurs } from './rebuild.ts';
 import { Restoring } from './restoring.ts';
+import { firstWithMemory } from './sharing.ts';
 import { fileOf, Spaces } from './space.ts';
 import { setForeground, takeTerminal } from './terminals.ts';
 import { findHole, makeChildren, makeRoot } from './tree.ts';
@@ -113,10 +117,18 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const groups = store.has(fileName(images.GROUP_SETTINGS)) ? entryOf(store, images.GROUP_SETTINGS) : undefined;
       // Mounts may show them.
       if (options.ignoreCgroups !== true) {
-        prepareGroups(groups, new Set(tree.tasks.flatMap(linesOf)), movedHere, options.groups?.settings, groupsMade);
+        prepareGroups(
+          groups,
+          new Set(tree.tasks.flatMap(linesOf)),
+          movedHere,
+          options.groups?.settings,
+          groupsMade,
+          ours.groups,
+        );
       }
       const hole = findHole(tree);
-      const how = { sibling: options.sibling === true, inner: own.has('pid') };
+      const takeAll = () => takeRest(image, () => memoryIn(store, tree));
+      const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
       // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
@@ -150,8 +162,12 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       makeZombies(made);
       restoring.made();
       const live = made.filter(({ task }) => !task.isZombie);
-      if (options.ignoreCgroups !== true)
-        for (const { task, pid } of live) restoreCgroups(pid, linesOf(task).map(movedHere), groupsMade);
+      // They come from this process, and have its groups until then; but for those of a cgroup namespace.
+      const isWhere = (line: string) => !own.has('cgroup') && ours.groups.has(line);
+      for (const { task, pid } of options.ignoreCgroups === true ? [] : live) {
+        const lines = linesOf(task).map(movedHere);
+        if (!lines.every(isWhere)) restoreCgroups(pid, lines, groupsMade);
+      }
       // All processes work at the same time: each is given a batch before the first one is waited for.
       for (const one of live) spaces.protect(one);
       for (const one of live) spaces.finish(one);
@@ -163,7 +179,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       store.finish();
       for (const process of processes) beginTimers(process);
       for (const process of processes) leave(process, performance.now() - began);
-      clear(processes, tree, hole);
+      clear(processes, tree, hole, spaces);
       const pids = live.map(({ pid }) => pid);
       unguard = live.length > 1 || note !== undefined ? guardOver(pids, note?.fd) : undefined;
       namespaces.outside(() => options.beforeGoing?.(made[0]!.pid));
@@ -223,6 +239,36 @@ function openAll(tree: ImageTree, restoring: Restoring): void {
       if (type !== 'PIDFD' && !controlling && !reg?.name.startsWith('/proc/')) restoring.open(id);
     }
   }
+}
+
+/**
+ * Takes all of an image that is being written on the same machine, where its processes end when that is done.
+ *
+ * @param memory how much that is, in bytes @returns whether it is such an image
+ * @throws UnsupportedError where it would not leave room for the processes
+ */
+function takeRest(image: ImageStore, memory: () => number): boolean {
+  if (image.takeAll === undefined) return false;
+  const size = memory();
+  if (size > availableMemory() / 2) {
+    throw new UnsupportedError({
+      what: `image of ${Math.ceil(size / 2 ** 20)} MiB`,
+      why: 'its processes are still there, and have their ids until all of it is read: there is not enough memory for that',
+      remedy: 'checkpoint into a directory and restore from there',
+    });
+  }
+  image.takeAll();
+  return true;
+}
+
+/** Of all processes, in bytes. */
+function memoryIn(store: ImageStore, { tasks }: ImageTree): number {
+  const images = tasks.filter((task) => !task.isZombie && firstWithMemory(tasks, task) === task);
+  return images.reduce((sum, { pid }) => {
+    const image = new MemoryImage(store, pid);
+    image.close();
+    return sum + image.runs.pagesSize;
+  }, 0);
 }
 
 /**

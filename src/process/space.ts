@@ -19,7 +19,7 @@ import { isStray } from './sessions.ts';
 import { firstWithMemory } from './sharing.ts';
 import { attachSegments, segmentRanges } from './sysv.ts';
 import { unmapBut } from './tree.ts';
-import { OldVdso } from './vdso.ts';
+import { OldVdso, type Range } from './vdso.ts';
 import { finishVma, KERNEL_AREAS, restoreGuard, restorePlaced, restoreUnplaced, restoreVma, sealVma } from './vma.ts';
 
 /** A range of memory that is not to be touched. */
@@ -48,6 +48,7 @@ export class Spaces {
   readonly #toFill: (() => void)[] = [];
   /** What is put into those that were mapped so far, in bytes. */
   memory = 0;
+  readonly #vdsos = new Map<ImageTask, Range>();
   /** The call that brings the program into the process. */
   readonly #programs = new Map<ImageTask, number>();
 
@@ -167,6 +168,11 @@ export class Spaces {
     leader.start();
   }
 
+  /** Where the vdso of a filled process is; undefined where it has none. */
+  vdsoOf(task: ImageTask): Range | undefined {
+    return this.#vdsos.get(task);
+  }
+
   /** The address space as a whole. */
   finish({ task, leader }: Made): void {
     const lent = this.#programs.get(task);
@@ -208,7 +214,8 @@ export class Spaces {
         if (firstWithMemory(this.#restoring.tree.tasks, each) === task) pointers.moveRegisters(each);
       }
       pointers.demandFound(later !== undefined);
-      vdso.place(leader, { start: address, end: address + size });
+      const placed = vdso.place(leader, { start: address, end: address + size });
+      if (placed !== undefined) this.#vdsos.set(task, placed);
     } finally {
       copying?.[Symbol.dispose]();
       vdso[Symbol.dispose]();

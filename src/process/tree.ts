@@ -8,7 +8,7 @@ import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { clone3 } from '../sys/clone.ts';
 import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
-import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, notMade, waitForId } from './cloning.ts';
+import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, mayGo, notMade, waitForId } from './cloning.ts';
 import type { Haste } from './haste.ts';
 import { type Hole, LEADER, type Made } from './made.ts';
 import { Remote } from './remote.ts';
@@ -47,10 +47,13 @@ interface RootOptions {
   readonly sibling: boolean;
   /** It is the init of a new PID namespace. */
   readonly inner: boolean;
+  /** Has who writes the image come to its end, if it is being written; else returns false. */
+  readonly takeAll: () => boolean;
 }
 
 /**
- * Makes the root, with nothing but scratch memory. It is a tracee that dies with this process, as all that it makes.
+ * Makes the root, with nothing but scratch memory when it has done what it is given here, with what it is given next. It is a tracee
+ * that dies with this process, as all that it makes.
  *
  * @param with `keep`: descriptor that the root inherits
  * @param made gets it
@@ -68,7 +71,6 @@ export function makeRoot(
   if (keep > 0) leader.call(NR.close_range, 0, keep - 1, 0);
   leader.call(NR.close_range, keep + 1, 0xffff_ffff, 0);
   unmapBut(leader, [hole]);
-  leader.run();
   return root;
 }
 
@@ -191,7 +193,7 @@ function bare(task: ImageTask, tree: ImageTree, hole: Hole, tracee: Tracee, inne
 }
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
-function cloneRoot(pid: number, { haste, sibling, inner }: RootOptions): number {
+function cloneRoot(pid: number, { haste, sibling, inner, takeAll }: RootOptions): number {
   for (let left = ATTEMPTS; ; left--) {
     try {
       const flags = CLONE_VM + CLONE_CLEAR_SIGHAND + (inner ? CLONE_NEWPID : 0);
@@ -203,7 +205,9 @@ function cloneRoot(pid: number, { haste, sibling, inner }: RootOptions): number 
       return haste === undefined ? clone() : haste.calmly(clone);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      if (error.errno !== Errno.EEXIST || left === 0 || !isGoing(pid)) throw notMade(error, pid);
+      // It may be what the image is of, on the same machine.
+      const goes = isGoing(pid) || (mayGo(pid, left) && takeAll());
+      if (error.errno !== Errno.EEXIST || left === 0 || !goes) throw notMade(error, pid);
       waitForId(left);
     }
   }

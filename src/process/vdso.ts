@@ -44,7 +44,7 @@ import type { Tracee } from './tracee.ts';
 
 const PAGE = 4096;
 const KERNELS = VMA_AREA_VDSO | VMA_AREA_VVAR;
-type Range = { readonly start: number; readonly end: number };
+export type Range = { readonly start: number; readonly end: number };
 
 /** What this kernel maps into every process. */
 interface Here {
@@ -159,11 +159,12 @@ export class OldVdso {
    * Maps the kernel's pages, when all other mappings are there.
    *
    * @param hole the scratch memory
+   * @returns where the vdso of this kernel is then; undefined for a process without one
    * @throws UnsupportedError where calls cannot be led over
    */
-  place(leader: Remote, hole: Range): void {
+  place(leader: Remote, hole: Range): Range | undefined {
     const vma = this.#vma;
-    if (vma === undefined) return;
+    if (vma === undefined) return undefined;
     const others = this.#task.mm!.vmas.filter(({ status }) => (status & KERNELS) === 0);
     const taken = [...others, hole];
     const { size, code, bytes } = here();
@@ -174,7 +175,7 @@ export class OldVdso {
     const inside = this.#threadsInside(vma);
     if (isFree(taken, start, start + size) && (same || (inside.length === 0 && hasEntries(old)))) {
       mapKernels(leader, start);
-      return;
+      return { start: vma.start, end: start + size };
     }
     for (const { tid, offset } of inside) {
       if (isAtSyscall(old, offset)) continue;
@@ -190,6 +191,7 @@ export class OldVdso {
     fillMemory(leader.scratch.pid, vma.start, this.#content!.address, old.length);
     leader.call(NR.mprotect, vma.start, old.length, PROT_READ | PROT_EXEC);
     leader.run();
+    return { start: at + code, end: at + size };
   }
 
   [Symbol.dispose](): void {

@@ -39,6 +39,8 @@ export function watchStore(image: ImageStore, step: Watch): ImageStore {
   });
   const watch = (store: ImageStore): ImageStore => ({
     name: store.name,
+    ...(store.forwards === true && { forwards: true }),
+    ...(store.takeAll !== undefined && { takeAll: () => store.takeAll!() }),
     names: () => store.names(),
     has: (file) => store.has(file),
     open: (file) => watchSource(store.open(file)),

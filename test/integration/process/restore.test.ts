@@ -1,6 +1,6 @@
 /** Programs that check themselves: checkpoint, death of the original, restore. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
+import { execFile, execFileSync, spawnSync } from 'node:child_process';
 import {
   closeSync,
   existsSync,
@@ -15,6 +15,7 @@ import {
 } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout } from 'node:timers/promises';
+import { promisify } from 'node:util';
 import { LOCK_EX } from '../../../src/abi/fcntl.ts';
 import { openDirectory } from '../../../src/image/directory.ts';
 import { readTree } from '../../../src/image/tree.ts';
@@ -390,6 +391,26 @@ test('a stream from one to the other', async (t) => {
   process.kill(pid, 'SIGTERM');
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
+
+for (const [what, file, ...args] of [
+  ['a small tree', 'tree', '3', '3'],
+  ['more than a pipe takes', 'large', '48'],
+] as const) {
+  test(`a stream to a restore beside it, of ${what}: it waits until those that have the ids end`, async (t) => {
+    const target = Bench.of(t);
+    const pid = target.start(target.compile(file), args);
+    await target.says('ready');
+    const { main, node, folder } = target;
+    // All but the end is written then, and they are still there.
+    const script = '#!/bin/sh\n[ $CRTOOLS_SCRIPT_ACTION != post-dump ] || sleep 0.3\n';
+    writeFileSync(join(folder, 'slow.sh'), script, { mode: 0o755 });
+    const line = `${node} ${main} checkpoint -t ${pid} -D - --action-script ./slow.sh | ${node} ${main} restore -D - -d`;
+    const { stderr } = await promisify(execFile)('sh', ['-c', line], { cwd: folder, timeout: 300_000 });
+    assert.match(stderr, new RegExp(`process ${pid} goes on`));
+    process.kill(pid, 'SIGTERM');
+    assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
+  });
+}
 
 test('a process of another user', async (t) => {
   const target = Bench.of(t);

@@ -231,6 +231,24 @@ test('a stream is a tar archive, and read once it is the image', (t) => {
   assert.deepEqual(contents(store, [...names]), contents(sample(), names));
 });
 
+test('a stream that is taken as a whole is the image too, in any order', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  const fd = streamed(path, (out) => {
+    const draft = createStream(out, info);
+    writeSample(draft);
+    draft.commit();
+  });
+  t.after(() => fs.closeSync(fd));
+  const store = openStream(fd);
+  assert(store.has('pstree.img'));
+  store.takeAll!();
+  assert.deepEqual(contents(store, [...names].toReversed()), contents(sample(), [...names].toReversed()));
+  store.takeAll!();
+  const checked = checkedStore(store);
+  for (const file of names) checked.open(file).close();
+  checked.finish();
+});
+
 test('what was written to a stream is there to be read when that is announced, and all of it when it is over', (t) => {
   const path = join(temporary(t), 'stream.tar');
   const fd = fs.openSync(path, 'w', 0o600);
