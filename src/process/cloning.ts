@@ -114,6 +114,13 @@ function addClone(remote: Remote, { id, flags, exit_signal }: Wanted): number {
   return remote.attempt(NR.clone3, remote.put(args), args.length);
 }
 
+/** Of a tree one is killed after the other, and all by somebody who has killed the root: that takes no two seconds. */
+function mayGo(id: number, left: number): boolean {
+  return isGoing(id) || (ATTEMPTS - left < WHILE_KILLED && mayBeSaved(id));
+}
+
+const WHILE_KILLED = 10_000;
+
 /** Waits for an id that is about to become free. */
 function cloneAs(remote: Remote, wanted: Wanted): void {
   const { id } = wanted;
@@ -127,17 +134,12 @@ function cloneAs(remote: Remote, wanted: Wanted): void {
   }
 }
 
-/**
- * Whether an id may be free in a moment: what has it is going, or may be what the image is of, which stands still until all of that is
- * written, and is killed then.
- *
- * @param left how many attempts there are
- */
-export function mayGo(id: number, left: number): boolean {
-  if (isGoing(id)) return true;
+/** Whether what has an id may be what the image is of: that stands still until all of it is written, and is killed then. */
+export function mayBeSaved(id: number): boolean {
   try {
-    return ATTEMPTS - left < WHILE_SAVED && readStat(id).state === 't';
+    return readStat(id).state === 't';
   } catch {
+    // It is gone.
     return true;
   }
 }
@@ -170,8 +172,6 @@ export function waitForId(left: number): void {
 
 /** What is just ending is gone after so many moments at most. In ns. */
 const SOON = 200;
-/** For two seconds. */
-const WHILE_SAVED = 10_000;
 const [MOMENT, WAIT] = [20_000, 200_000];
 
 export function notMade(error: SyscallError, id: number): Error {

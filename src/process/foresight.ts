@@ -13,13 +13,14 @@ import { textOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
 import { close, openat, read } from '../sys/files.ts';
 import { type FlaggedVma, parseFlaggedMaps, readFlaggedMaps, readMaps, type Vma } from '../sys/maps.ts';
+import { descriptorLimit } from '../sys/process.ts';
 import { Region } from '../sys/region.ts';
 import { readStatus } from '../sys/stat.ts';
 import { Background } from './background.ts';
 
 /** Memory of a process from which on a walk through its page tables takes long, in bytes. */
 const LARGE = 32 << 20;
-/** Mappings of a process that another thread asks for at most: one read of 8 KiB each is provided. */
+/** Mappings of a process that another thread asks for at most. */
 const MOST_ASKED = 2048;
 
 /** Of which processes something is foreseen. */
@@ -92,7 +93,7 @@ export class Foresight {
   prepare(): void {
     if (this.#pagesToo) return;
     const parts = [...this.#seen.values()].reduce((sum, mappings) => sum + partsOf(mappings), 0);
-    if (parts > MOST_PARTS) this.#seen.clear();
+    if (parts > MOST_PARTS || this.#seen.size > descriptorLimit() / 8) this.#seen.clear();
     else for (const size of this.#foreseen) this.#asked.set(size, new AskedMaps(parts));
   }
 
@@ -157,12 +158,14 @@ const MOST_SPARE = 16 << 20;
 
 /** The mappings of processes as another thread reads them. */
 class AskedMaps {
+  readonly #parts: number;
   readonly #room: Region;
   readonly #calls: Background;
   readonly #files: AskedFile[] = [];
 
   /** @param parts how many reads there can be */
   constructor(parts: number) {
+    this.#parts = parts;
     this.#room = takeRoom(parts * PART);
     this.#calls = new Background(parts);
   }
@@ -173,7 +176,7 @@ class AskedMaps {
     for (const [pid, mappings] of expected) {
       const file = `/proc/${pid}/smaps`;
       const fd = openat({ dirfd: AT_FDCWD, pathname: file, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
-      const [first, count] = [next, Math.min(partsOf(mappings), this.#room.size / PART - next)];
+      const [first, count] = [next, Math.min(partsOf(mappings), this.#parts - next)];
       this.#files.push({ pid, file, fd, first, count });
       for (next = first; next < first + count; next++) this.#calls.add(NR.read, fd, this.#bufferOf(next), PART);
     }

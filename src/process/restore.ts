@@ -127,7 +127,11 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         );
       }
       const hole = findHole(tree);
-      const takeAll = () => takeRest(image, () => memoryIn(store, tree));
+      let whole = false;
+      const takeAll = () => {
+        whole ||= takeRest(image, () => memoryIn(store, tree), haste);
+        return whole;
+      };
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
       // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
@@ -247,7 +251,7 @@ function openAll(tree: ImageTree, restoring: Restoring): void {
  * @param memory how much that is, in bytes @returns whether it is such an image
  * @throws UnsupportedError where it would not leave room for the processes
  */
-function takeRest(image: ImageStore, memory: () => number): boolean {
+function takeRest(image: ImageStore, memory: () => number, haste: Haste | undefined): boolean {
   if (image.takeAll === undefined) return false;
   const size = memory();
   if (size > availableMemory() / 2) {
@@ -257,6 +261,7 @@ function takeRest(image: ImageStore, memory: () => number): boolean {
       remedy: 'checkpoint into a directory and restore from there',
     });
   }
+  if (size > LITTLE) haste?.forLong();
   image.takeAll();
   return true;
 }

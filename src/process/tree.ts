@@ -8,7 +8,7 @@ import type { ImageTask, ImageTree } from '../image/tree.ts';
 import { clone3 } from '../sys/clone.ts';
 import { cont } from '../sys/ptrace.ts';
 import { makeScratch } from './bare.ts';
-import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, mayGo, notMade, waitForId } from './cloning.ts';
+import { ATTEMPTS, childrenByInnerId, cloneAll, cloneOne, isGoing, mayBeSaved, notMade, waitForId } from './cloning.ts';
 import type { Haste } from './haste.ts';
 import { type Hole, LEADER, type Made } from './made.ts';
 import { Remote } from './remote.ts';
@@ -194,7 +194,8 @@ function bare(task: ImageTask, tree: ImageTree, hole: Hole, tracee: Tracee, inne
 
 /** It ends with us: by what it asks for itself until it is traced, and by PTRACE_O_EXITKILL if it was seized before it could. */
 function cloneRoot(pid: number, { haste, sibling, inner, takeAll }: RootOptions): number {
-  for (let left = ATTEMPTS; ; left--) {
+  const until = performance.now() + WHILE_SAVED;
+  for (let left = ATTEMPTS; ; ) {
     try {
       const flags = CLONE_VM + CLONE_CLEAR_SIGHAND + (inner ? CLONE_NEWPID : 0);
       // A sibling ends with our signal, and would be told of the end of our parent.
@@ -205,13 +206,17 @@ function cloneRoot(pid: number, { haste, sibling, inner, takeAll }: RootOptions)
       return haste === undefined ? clone() : haste.calmly(clone);
     } catch (error) {
       if (!(error instanceof SyscallError)) throw error;
-      // It may be what the image is of, on the same machine.
-      const goes = isGoing(pid) || (mayGo(pid, left) && takeAll());
-      if (error.errno !== Errno.EEXIST || left === 0 || !goes) throw notMade(error, pid);
-      waitForId(left);
+      const taken = error.errno === Errno.EEXIST && left > 0;
+      if (taken && isGoing(pid)) waitForId(left--);
+      // It may be what the image is of, on the same machine. Whoever writes that does not know of us, and kills it without us too.
+      else if (taken && performance.now() < until && mayBeSaved(pid) && takeAll()) waitForId(0);
+      else throw notMade(error, pid);
     }
   }
 }
+
+/** In ms: as long as an action script at post-dump may take. */
+const WHILE_SAVED = 60_000;
 
 /** A signal to end batches with that does not wait for the process in the image. */
 function endSignal(task: ImageTask): number {
