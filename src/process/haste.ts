@@ -6,7 +6,7 @@
  */
 import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { SCHED_FIFO, SCHED_FLAG_RESET_ON_FORK, SCHED_NORMAL, sched_attr } from '../abi/sched.ts';
-import { getcpu, sched_getattr, sched_setaffinity, sched_setattr } from '../sys/process.ts';
+import { getcpu, maskOf, sched_getattr, sched_setaffinity, sched_setattr } from '../sys/process.ts';
 
 type Attr = ReturnType<typeof sched_attr.read>;
 
@@ -93,8 +93,7 @@ function stayAwake(): number | undefined {
 export function endHere(tids: readonly number[]): void {
   const cpu = new Uint32Array(1);
   getcpu({ cpu: new Uint8Array(cpu.buffer), node: 0, tcache: 0 });
-  const mask = new Uint8Array((cpu[0]! >>> 3) + 1);
-  mask[cpu[0]! >>> 3] = 1 << (cpu[0]! & 7);
+  const mask = maskOf(cpu[0]!);
   for (const pid of tids) sched_setaffinity.attempt({ pid, cpusetsize: mask.length, mask });
 }
 

@@ -10,7 +10,7 @@ import { FUTEX_CMD_MASK, FUTEX_WAIT } from '../abi/futex.ts';
 import { timespec } from '../abi/time.ts';
 import { NR } from '../abi/unistd.ts';
 import { readProcText } from '../sys/proc.ts';
-import { sched_getaffinity, sched_setaffinity, sleep } from '../sys/process.ts';
+import { maskOf, sched_getaffinity, sched_setaffinity, sleep } from '../sys/process.ts';
 import { readMemory } from '../sys/process_vm.ts';
 import { interrupt } from '../sys/ptrace.ts';
 import { Region } from '../sys/region.ts';
@@ -167,8 +167,7 @@ function processorClocks(processors: ReadonlySet<number>): Map<number, { shows: 
   const length = sched_getaffinity({ pid: 0, cpusetsize: before.length, mask: before });
   try {
     for (const processor of processors) {
-      const mask = new Uint8Array(1024);
-      mask[processor >>> 3] = 1 << (processor & 7);
+      const mask = maskOf(processor);
       if (sched_setaffinity.attempt({ pid: 0, cpusetsize: mask.length, mask }) < 0) continue;
       // Written down when a thread is switched to, or at the next tick.
       sleep(1);

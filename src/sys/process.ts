@@ -112,6 +112,13 @@ export const sched_setaffinity = syscall('sched_setaffinity', 203, { pid: int, c
 /** @returns bytes of the mask that were filled in */
 export const sched_getaffinity = syscall('sched_getaffinity', 204, { pid: int, cpusetsize: int, mask: output });
 
+/** A mask for sched_setaffinity() that has one processor. */
+export function maskOf(processor: number): Uint8Array {
+  const mask = new Uint8Array((processor >>> 3) + 1);
+  mask[processor >>> 3] = 1 << (processor & 7);
+  return mask;
+}
+
 /** Which processor the calling thread has at this moment, and its node, as u32. */
 export const getcpu = syscall('getcpu', 309, { cpu: output, node: output, tcache: int });
 
