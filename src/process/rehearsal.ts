@@ -34,16 +34,16 @@ export function rehearseRestore(wanted: () => boolean): void {
     widenTable(DESCRIPTORS);
     stream = memfd_create({ name: 'rehearsal', flags: MFD_CLOEXEC });
     writeIdle(createStream(stream, infoHere()));
+    const image = (use: (store: ImageStore) => void): void => {
+      const fd = openSync(`/proc/self/fd/${stream}`, 'r');
+      try {
+        use(openStream(fd));
+      } finally {
+        closeSync(fd);
+      }
+    };
     const until = performance.now() + PATIENCE;
     for (let round = 0; round < ROUNDS && performance.now() < until && wanted(); round++) {
-      const image = (use: (store: ImageStore) => void): void => {
-        const fd = openSync(`/proc/self/fd/${stream}`, 'r');
-        try {
-          use(openStream(fd));
-        } finally {
-          closeSync(fd);
-        }
-      };
       image((store) => endIdle(restore(store, { stopped: false, shellJob: true, rehearsed: true }).pid));
       for (let i = 0; i < READS; i++) image((store) => readTree(checkedStore(store)));
     }

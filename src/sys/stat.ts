@@ -58,7 +58,8 @@ export function readStat(pid: number | string): Stat {
   return lastStat!;
 }
 
-let [lastText, lastStat]: [string, Stat | undefined] = ['', undefined];
+let lastText: string | undefined;
+let lastStat: Stat | undefined;
 
 /** @param file for the message of an error */
 export function parseStat(text: string, file: string): Stat {

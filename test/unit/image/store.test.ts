@@ -218,13 +218,18 @@ function streamed(path: string, write: (fd: number) => void): number {
   return fs.openSync(path, 'r');
 }
 
-test('a stream is a tar archive, and read once it is the image', (t) => {
-  const path = join(temporary(t), 'stream.tar');
-  const fd = streamed(path, (out) => {
+/** @returns a descriptor of a stream that is the sample */
+function sampleStreamed(path: string): number {
+  return streamed(path, (out) => {
     const draft = createStream(out, info);
     writeSample(draft);
     draft.commit();
   });
+}
+
+test('a stream is a tar archive, and read once it is the image', (t) => {
+  const path = join(temporary(t), 'stream.tar');
+  const fd = sampleStreamed(path);
   t.after(() => fs.closeSync(fd));
   const store = openStream(fd);
   assert(!store.has('seccomp.img'));
@@ -233,11 +238,7 @@ test('a stream is a tar archive, and read once it is the image', (t) => {
 
 test('a stream that is taken as a whole is the image too, in any order', (t) => {
   const path = join(temporary(t), 'stream.tar');
-  const fd = streamed(path, (out) => {
-    const draft = createStream(out, info);
-    writeSample(draft);
-    draft.commit();
-  });
+  const fd = sampleStreamed(path);
   t.after(() => fs.closeSync(fd));
   const store = openStream(fd);
   assert(store.has('pstree.img'));
@@ -278,11 +279,7 @@ test('what was written to a stream is there to be read when that is announced, a
 test('tar unpacks a stream into the directory, and makes a stream of it', (t) => {
   const folder = temporary(t);
   const path = join(folder, 'stream.tar');
-  const out = streamed(path, (fd) => {
-    const draft = createStream(fd, info);
-    writeSample(draft);
-    draft.commit();
-  });
+  const out = sampleStreamed(path);
   fs.closeSync(out);
   const directory = join(folder, 'image');
   fs.mkdirSync(directory);
@@ -299,11 +296,7 @@ test('tar unpacks a stream into the directory, and makes a stream of it', (t) =>
 
 test('pages of a stream are read in their order, and each once', (t) => {
   const path = join(temporary(t), 'stream.tar');
-  const fd = streamed(path, (out) => {
-    const draft = createStream(out, info);
-    writeSample(draft);
-    draft.commit();
-  });
+  const fd = sampleStreamed(path);
   t.after(() => fs.closeSync(fd));
   const store = openStream(fd);
   assert.throws(() => store.open('pages-102.img'), /it stands at byte 0 of pages-1\.img/);
