@@ -42,9 +42,8 @@ if (role === 'start') {
     writeFileSync(join(folder, 'exit.new'), `${code}`);
     renameSync(join(folder, 'exit.new'), join(folder, 'exit'));
   });
-  // The caller may be gone.
-  for (let left = 1000; !existsSync(join(folder, 'ready')); left--) {
-    if (left === 0) process.exit(1);
+  while (!existsSync(join(folder, 'ready'))) {
+    if (hasEnded(Number(caller))) process.exit(1);
     await setTimeout(10);
   }
   process.argv.splice(1, process.argv.length, program, ...args);

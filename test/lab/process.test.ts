@@ -134,6 +134,9 @@ async function end(vm: Vm, group: string): Promise<Record<string, string>> {
 /** Node has rings of io_uring, which 7.2 lays out otherwise than 6.1. */
 const WITH_NODE = [...PROGRAMS, 'timers'];
 
+/** CRIU saves threads within the vdso as they are, of which another one cannot make anything: they are seldom there. */
+const FOR_CRIU = PROGRAMS.map((each) => (each === 'clock 1' ? 'clock 1 20' : each));
+
 const ALL_WELL = { state: 'ok', tree: 'ok', more: 'ok', clock: 'ok' };
 
 /** CRIU does not keep that an eventfd is a semaphore, that SIGTRAP is ignored, nor that a timerfd that has gone off will again. */
@@ -176,6 +179,7 @@ async function checkWork(vm: Vm): Promise<void> {
   assert.deepEqual(await end(vm, 'w'), Object.fromEntries(ok));
   await vm.check('cp -r /tmp/p/library /opt/tideover/dist/process');
   await vm.check('sh /tmp/p/sh self', { timeout: PATIENCE });
+  assert.equal(await vm.check('cat /tmp/p/self.log'), '', 'it says nothing before it is restored');
   await vm.check('tideover restore -D /tmp/p/self.image', { timeout: PATIENCE });
   assert.match(await vm.check('cat /tmp/p/self.log'), /^restored \d+ ok\n$/);
 }
@@ -186,7 +190,7 @@ test('6.1: checkpoint, death and restore; and images for 7.2, by tideover and by
     await vm.copyIn(join(folder, 'criu'), '/tmp/criu');
     await start(vm, 'a', 5000, WITH_NODE);
     await save(vm, 'a');
-    await start(vm, 'c', 6000, PROGRAMS);
+    await start(vm, 'c', 6000, FOR_CRIU);
     const criu = '/tmp/criu/ld-linux-x86-64.so.2 --library-path /tmp/criu /tmp/criu/criu dump -v4 -o dump.log';
     await save(vm, 'c', criu);
     await vm.check(

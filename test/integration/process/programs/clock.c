@@ -1,4 +1,4 @@
-/* clock THREADS: threads that ask for the time all the time, 3 if not said. Says "ready", and on SIGTERM "ok" if it went on evenly. */
+/* clock THREADS PAUSE: threads that ask for the time all the time, 3 if not said, or with so many ms between the rounds. Says "ready", and on SIGTERM "ok" if it went on evenly. */
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t term;
+static int pause_ms;
 static void on_term(int s) { (void)s; term = 1; }
 
 static double seconds(struct timespec t) { return t.tv_sec + t.tv_nsec / 1e9; }
@@ -23,7 +24,7 @@ static void *ask(void *arg)
 	double last = 0;
 	struct timespec t, direct;
 	while (!term) {
-		for (int i = 0; i < 2000; i++) {
+		for (int i = 0; i < (pause_ms ? 20 : 2000); i++) {
 			clock_gettime(CLOCK_MONOTONIC, &t);
 			if (seconds(t) < last || (last && seconds(t) > last + 3600)) bad++;
 			last = seconds(t);
@@ -38,6 +39,7 @@ static void *ask(void *arg)
 		if (seconds(t) < seconds(direct) - 1 || seconds(t) > seconds(direct) + 3600) bad++;
 		char some[16];
 		if (sched_getcpu() < 0 || getrandom(some, sizeof some, 0) != sizeof some) bad++;
+		if (pause_ms) usleep(pause_ms * 1000);
 	}
 	return (void *)bad;
 }
@@ -46,6 +48,7 @@ int main(int c, char **v)
 {
 	pthread_t thread[16];
 	int threads = c > 1 ? atoi(v[1]) : 3;
+	pause_ms = c > 2 ? atoi(v[2]) : 0;
 	long bad = 0;
 	signal(SIGTERM, on_term);
 	for (int i = 0; i < threads; i++) pthread_create(&thread[i], 0, ask, 0);
