@@ -177,6 +177,8 @@ test('PostgreSQL in the middle of pgbench: no row is lost', async (t) => {
     'listen_addresses=127.0.0.1',
     'max_connections=20',
     'shared_buffers=32MB',
+    // It would take those of a test beside it, whose pool grows and shrinks.
+    'huge_pages=off',
   ];
   const server = ['-D', data, '-p', `${port}`, ...settings.flatMap((each) => ['-c', each])];
   const pid = target.start(join(programs, 'postgres'), server, options);
