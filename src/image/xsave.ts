@@ -49,9 +49,10 @@ const COMPONENTS: readonly Component[] = (
   return { ...each, zeros };
 });
 
-const HEADER = 512;
+/** Where it says which components are in use: XSTATE_BV. */
+export const HEADER = 512;
 /** Of what fxsave writes and of the header: every area begins so. */
-const LEGACY_SIZE = 576;
+export const LEGACY_SIZE = 576;
 
 /** The layout of Intel's CPUs with AVX-512, MPX and protection keys; gdb expects it in core files. */
 export const INTEL_LAYOUT: XsaveLayout = {
@@ -74,15 +75,9 @@ export const INTEL_LAYOUT: XsaveLayout = {
  */
 export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
   const view = viewOf(area);
-  const words = (at: number, count: number) => {
-    const list = new Array<number>(count);
-    for (let i = 0; i < count; i++) list[i] = view.getUint32(at + 4 * i, true);
-    return list;
-  };
-  const quads = (at: number, count: number) =>
-    Array.from({ length: count }, (_, i) => view.getBigUint64(at + 8 * i, true));
   const xstate_bv = view.getBigUint64(HEADER, true);
   demandKnown(xstate_bv);
+  const used = Number(xstate_bv);
   const xsave: XsaveEntry = {
     xstate_bv,
     ymmh_space: [],
@@ -96,8 +91,9 @@ export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
   for (const { bit, field, width, count, zeros } of COMPONENTS) {
     const at = layout.offsets.get(bit);
     if (at === undefined || at + width * count > area.length) continue;
-    // A thread has 1.5 KiB of registers that it never used.
-    const list = isZero(view, at, width * count) ? zeros : width === 4 ? words(at, count) : quads(at, count);
+    // A thread has 1.5 KiB of registers that it never used. PKRU the kernel keeps elsewhere.
+    const isZero = (used & (1 << bit)) === 0 && field !== 'pkru';
+    const list = isZero ? zeros : width === 4 ? words(view, at, count) : quads(view, at, count);
     (xsave as Record<Component['field'], unknown>)[field] = list;
   }
   return {
@@ -109,16 +105,27 @@ export function fpregsOf(area: Uint8Array, layout: XsaveLayout): FpregsEntry {
     rdp: view.getBigUint64(16, true),
     mxcsr: view.getUint32(24, true),
     mxcsr_mask: view.getUint32(28, true),
-    st_space: words(32, 32),
-    xmm_space: words(160, 64),
+    st_space: words(view, 32, 32),
+    xmm_space: words(view, 160, 64),
     padding: [],
     xsave,
   };
 }
 
-function isZero(view: DataView, at: number, length: number): boolean {
-  for (let i = at; i < at + length; i += 4) if (view.getUint32(i, true) !== 0) return false;
-  return true;
+function words(view: DataView, at: number, count: number): number[] {
+  const list = new Array<number>(count);
+  for (let i = 0; i < count; i++) list[i] = view.getUint32(at + 4 * i, true);
+  return list;
+}
+
+/** As most are 0, for these no BigInt is made. */
+function quads(view: DataView, at: number, count: number): bigint[] {
+  const list = new Array<bigint>(count).fill(0n);
+  for (let i = 0; i < count; i++) {
+    const [lo, hi] = [view.getUint32(at + 8 * i, true), view.getUint32(at + 8 * i + 4, true)];
+    if (lo !== 0 || hi !== 0) list[i] = (BigInt(hi) << 32n) | BigInt(lo);
+  }
+  return list;
 }
 
 /**

@@ -1,17 +1,14 @@
 /**
  * Writes a process and all below it into an image.
  *
- *     look (look.ts) -> make room, rehearse -> stop, save, let go (stopped.ts)
+ *     look (look.ts) -> make room, rehearse (practice.ts) -> stop, save, let go (stopped.ts)
  */
-import { closeSync, openSync } from 'node:fs';
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
-import { PartialError, SyscallError } from '../errors.ts';
+import { PartialError } from '../errors.ts';
 import type { ImageDraft } from '../image/store.ts';
-import { createStream } from '../image/stream.ts';
 import { fileName, images, pagesFile } from '../image/types.ts';
 import { useProcessor } from '../sys/crc32.ts';
 import { widenTable } from '../sys/files.ts';
-import { readFlaggedMaps } from '../sys/maps.ts';
 import { availableMemory } from '../sys/meminfo.ts';
 import { keepTaskFiles } from '../sys/proc.ts';
 import { descriptorLimit } from '../sys/process.ts';
@@ -23,9 +20,9 @@ import { threadsOf, treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
 import { GroupsSeen } from './groupsettings.ts';
-import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { lookAt } from './look.ts';
-import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
+import { HeldMemory } from './memory.ts';
+import { practiseReading, rehearse } from './practice.ts';
 import { forgetMirrors, prepareMirrors, saveLayout } from './scratch.ts';
 import { type CheckpointOptions, type CheckpointResult, HELD, save, Unforeseen } from './stopped.ts';
 import { readTaskFiles } from './task.ts';
@@ -59,13 +56,13 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     for (let round = 1; round < rounds && performance.now() < until; round++) memory = lookAt(options, foresight);
     if (parent !== undefined && !inHaste) {
       memory = lookAt(options, foresight);
-      practise(memory);
+      practiseReading(memory);
     }
     const sizes = memory.map(({ runs }) => runs.size);
     const expected = sizes.reduce((sum, size) => sum + size, 0);
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
-      if (!inHaste) rehearse(options, draft);
+      if (!inHaste) rehearse(options, draft, threadsIn(membersOf(given.pid)));
       reserve(draft, sizes, !goesOn && !inHaste);
       foresight?.prepare();
       const seen = membersOf(given.pid);
@@ -130,6 +127,10 @@ function membersOf(root: number): Member[] {
   });
 }
 
+function threadsIn(members: readonly Member[]): number {
+  return members.reduce((sum, { tids }) => sum + tids.length, 0);
+}
+
 /** Images that processes are likely to have, beside their pages. Making a file takes longer than writing one. */
 function smallFiles(members: readonly Member[]): string[] {
   const all = [images.PSTREE, images.FILES, images.INVENTORY].map((type) => fileName(type));
@@ -161,85 +162,5 @@ const OCCUPIED = 0.09;
 /** In bytes. */
 const WORTH_ROOM = 1 << 20;
 
-/**
- * Lists and reads what was written since an earlier image, which is in many small pieces, and writes it nowhere: what is done to
- * ten thousand pieces for the first time takes four times as long as it does then.
- */
-function practise(memory: readonly Memory[]): void {
-  const nowhere = { create: () => ({ write() {}, close() {} }) };
-  for (const each of memory) {
-    if (!(each instanceof ProcessMemory)) continue;
-    try {
-      for (let round = 0; round < 2; round++) writePagemap(nowhere, each, 1);
-      each.each(() => {});
-    } catch (error) {
-      // It runs, and unmaps what is being read.
-      if (!(error instanceof SyscallError)) throw error;
-    }
-  }
-}
-
-/**
- * Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be. Code that runs for the first time
- * takes ten times as long as it does then: 20 ms for a small program, which would be stopped meanwhile.
- *
- * @param into has nothing of it afterwards
- */
-function rehearse(options: CheckpointOptions, into: ImageDraft): void {
-  const until = performance.now() + timeToRehearse(options.pid);
-  using room = new HeldMemory(IDLE_MEMORY, 0);
-  let left = false;
-  const nowhere = openSync('/dev/null', 'w');
-  let pid = 0;
-  try {
-    pid = startIdle(true);
-    const mappings = readFlaggedMaps(pid);
-    for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
-      const written = round % WRITTEN === 0 && into.clear !== undefined;
-      // Without its sums it is no image, whatever happens now.
-      const draft = written ? { ...into, seal() {}, commit() {} } : createStream(nowhere, undefined);
-      left = written;
-      // Of those that end, memory is written while they stand still.
-      const beforeEnd = options.outcome === 'run' ? undefined : () => {};
-      using foresight = Foresight.byAsking('small');
-      foresight.note(pid, mappings);
-      foresight.prepare();
-      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room, foresight);
-      room.clear();
-      if (written) into.clear!();
-      left = false;
-    }
-  } catch {
-    // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
-  } finally {
-    if (pid > 0) endIdle(pid);
-    closeSync(nowhere);
-  }
-  if (left) into.clear!();
-}
-
-const ROUNDS = 50;
-/** One round of so many is written to where the image will be, if it can be taken away there. */
-const WRITTEN = 3;
-/** In ms. What is looked at before is warm as well. */
-const LOOKING = 40;
-/**
- * In ms, of which all rounds take 60, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
- * and 0.6 after 50. What is done to hundreds of threads is worth more of it, though a small program would wait for the processor longer
- * than it gains.
- */
-function timeToRehearse(root: number): number {
-  const threads = membersOf(root).reduce((sum, { tids }) => sum + tids.length, 0);
-  return Math.min(MOST_REHEARSING, REHEARSING + 2 * threads);
-}
-
-const [REHEARSING, MOST_REHEARSING] = [200, 600];
-
-const REHEARSED = {
-  rehearsed: true,
-  outcome: 'run',
-  ghostLimit: 1 << 20,
-  tracking: undefined,
-  serve: undefined,
-  lazyPages: false,
-} as const;
+/** How often processes are looked at, and for how long, in ms: what is looked at before is warm as well. */
+const [ROUNDS, LOOKING] = [50, 40];

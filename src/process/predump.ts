@@ -18,7 +18,7 @@ import { Namespaces } from './namespaces.ts';
 import { findPages } from './pages.ts';
 import { common, NO_RUNS, type Runs, without } from './runs.ts';
 import { Saving } from './saving.ts';
-import { enterAll, Guest, leaveAll, SharedObjects } from './task.ts';
+import { enterAll, Guest, isVdso, leaveAll, SharedObjects } from './task.ts';
 import { Tracking } from './tracking.ts';
 import { afterVfork } from './vfork.ts';
 import { writeInventory, writeStatistics } from './write.ts';
@@ -116,7 +116,7 @@ function enter(root: number, timeout: number, tracking: Tracking, namespaces: Na
       seen.add(space);
       const vmas = vmasOf(process.pid);
       mapped.set(process.pid, vmas);
-      guests.push(new Guest(process, vmas));
+      guests.push(new Guest(process, vmas.find(isVdso)));
     }
     enterAll(guests);
     for (const { process, remotes } of guests) tracking.enter(remotes[0]!, mapped.get(process.pid)!);

@@ -25,6 +25,8 @@ export class Remote {
   readonly #end: number;
   readonly #frame: number;
   #top: number;
+  /** From where on the data part is as the mirror was when it was made: zeros. */
+  #used: number;
   #ran = false;
   #running = false;
   /** Whether signals are still to be blocked. */
@@ -42,6 +44,7 @@ export class Remote {
     this.#data = this.#records + layout.records;
     this.#end = this.#data + layout.data;
     this.#top = this.#data;
+    this.#used = this.#data;
     this.#batch = new Batch(mirror.bytes.subarray(this.#records, this.#data));
   }
 
@@ -87,7 +90,7 @@ export class Remote {
     if (at + size > this.#end) throw new RangeError(`${size} bytes do not fit the scratch memory of a batch`);
     this.#top = at + size;
     const bytes = this.scratch.mirror.bytes.subarray(at, at + size);
-    bytes.fill(0);
+    if (at < this.#used) bytes.fill(0);
     return { address: this.scratch.address + at, bytes };
   }
 
@@ -298,6 +301,7 @@ export class Remote {
     this.#ran = false;
     this.#batch.clear();
     this.#must.clear();
+    this.#used = Math.max(this.#used, this.#top);
     this.#top = this.#data;
   }
 }

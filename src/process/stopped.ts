@@ -25,7 +25,17 @@ import { saveNetwork } from './network.ts';
 import { type SaveOptions, Saving } from './saving.ts';
 import { Snapshot } from './snapshot.ts';
 import { finishSysv } from './sysv.ts';
-import { enterAll, Guest, leaveAll, type SavedTask, SharedObjects, saveOutside, saveTask, saveZombie } from './task.ts';
+import {
+  enterAll,
+  Guest,
+  isVdso,
+  leaveAll,
+  type SavedTask,
+  SharedObjects,
+  saveOutside,
+  saveTask,
+  saveZombie,
+} from './task.ts';
 import { neverEnds, reapEach } from './tracee.ts';
 import { saveNames } from './uts.ts';
 import { lookAtWaits } from './waits.ts';
@@ -167,7 +177,7 @@ export function save(
     if (saving.mounts !== undefined) saving.contents = saving.mounts.contents();
     checkPidfds(saving, tree);
     for (const [i, process] of frozen.processes.entries()) {
-      if (!process.zombie) guests.push(new Guest(process, outside[i]!.vmas));
+      if (!process.zombie) guests.push(new Guest(process, outside[i]!.vmas.find(isVdso)));
     }
     enterAll(guests);
     let next = 0;

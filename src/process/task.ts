@@ -82,10 +82,10 @@ export class Guest {
   /** A call at the doorstep that was begun: how it goes on. */
   #pending: readonly ('cross' | 'enter' | 'leave')[] = [];
 
-  /** Becomes a guest by beginEntry(), crossDoorstep(), enter(). @param vmas of the process */
-  constructor(process: FrozenProcess, vmas: readonly VmaEntry[]) {
+  /** Becomes a guest by beginEntry(), crossDoorstep(), enter(). @param vdso that of the process */
+  constructor(process: FrozenProcess, vdso: { readonly end: number } | undefined) {
     this.process = process;
-    this.#doorstep = new Doorstep(process.pid, vmas.find(isVdso));
+    this.#doorstep = new Doorstep(process.pid, vdso);
   }
 
   get remotes(): readonly Remote[] {
@@ -165,7 +165,7 @@ export class Guest {
   }
 }
 
-function isVdso({ status }: VmaEntry): boolean {
+export function isVdso({ status }: VmaEntry): boolean {
   return (status & VMA_AREA_VDSO) !== 0;
 }
 

@@ -1,0 +1,141 @@
+/**
+ * What is done while programs stand still is done before, to other ones and into nowhere: code that runs for the first time takes
+ * ten times as long as it does then, which is 20 ms for a small program.
+ */
+import { closeSync, openSync } from 'node:fs';
+import { SW_BYTES_AT } from '../abi/signal.ts';
+import { SyscallError } from '../errors.ts';
+import { writeEntries } from '../image/file.ts';
+import type { ImageDraft } from '../image/store.ts';
+import { createStream } from '../image/stream.ts';
+import { images } from '../image/types.ts';
+import { HEADER, LEGACY_SIZE } from '../image/xsave.ts';
+import { readFlaggedMaps } from '../sys/maps.ts';
+import { Foresight } from './foresight.ts';
+import { freezeTree } from './freeze.ts';
+import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
+import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
+import { writeFrame } from './registers.ts';
+import { type CheckpointOptions, save } from './stopped.ts';
+import { enterAll, Guest, leaveAll } from './task.ts';
+import { saveThread } from './thread.ts';
+import { vdsoOf } from './vdso.ts';
+
+const NOWHERE = { create: () => ({ write() {}, close() {} }) };
+
+/**
+ * Lists and reads what was written since an earlier image, which is in many small pieces: what is done to ten thousand pieces for
+ * the first time takes four times as long as it does then.
+ */
+export function practiseReading(memory: readonly Memory[]): void {
+  for (const each of memory) {
+    if (!(each instanceof ProcessMemory)) continue;
+    try {
+      for (let round = 0; round < 2; round++) writePagemap(NOWHERE, each, 1);
+      each.each(() => {});
+    } catch (error) {
+      // It runs, and unmaps what is being read.
+      if (!(error instanceof SyscallError)) throw error;
+    }
+  }
+}
+
+/**
+ * Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be.
+ *
+ * @param into has nothing of it afterwards
+ * @param threads how many there will be to be saved
+ */
+export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: number): void {
+  const until = performance.now() + Math.min(MOST_REHEARSING, REHEARSING + 2 * threads);
+  using room = new HeldMemory(IDLE_MEMORY, 0);
+  let left = false;
+  const nowhere = openSync('/dev/null', 'w');
+  let pid = 0;
+  try {
+    pid = startIdle(true);
+    const mappings = readFlaggedMaps(pid);
+    if (threads >= MANY) practiseThreads(pid);
+    for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
+      const written = round % WRITTEN === 0 && into.clear !== undefined;
+      // Without its sums it is no image, whatever happens now.
+      const draft = written ? { ...into, seal() {}, commit() {} } : createStream(nowhere, undefined);
+      left = written;
+      // Of those that end, memory is written while they stand still.
+      const beforeEnd = options.outcome === 'run' ? undefined : () => {};
+      using foresight = Foresight.byAsking('small');
+      foresight.note(pid, mappings);
+      foresight.prepare();
+      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room, foresight);
+      room.clear();
+      if (written) into.clear!();
+      left = false;
+    }
+  } catch {
+    // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
+  } finally {
+    if (pid > 0) endIdle(pid);
+    closeSync(nowhere);
+  }
+  if (left) into.clear!();
+}
+
+const ROUNDS = 50;
+/** One round of so many is written to where the image will be, if it can be taken away there. */
+const WRITTEN = 3;
+/**
+ * In ms, of which all rounds take 60, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
+ * and 0.6 after 50. What is done to hundreds of threads is worth more of it, though a small program would wait for the processor longer
+ * than it gains.
+ */
+const [REHEARSING, MOST_REHEARSING] = [200, 600];
+
+const REHEARSED = {
+  rehearsed: true,
+  outcome: 'run',
+  ghostLimit: 1 << 20,
+  tracking: undefined,
+  serve: undefined,
+  lazyPages: false,
+} as const;
+
+/** Does to the one thread of a process what is done to each of many, until it takes no less time. */
+function practiseThreads(pid: number): void {
+  for (let round = 0; round < OFTEN; round++) freezeTree(pid, TIMEOUT).release();
+  const frozen = freezeTree(pid, TIMEOUT);
+  const guests = frozen.processes.map((process) => new Guest(process, vdsoOf(pid)()));
+  try {
+    enterAll(guests);
+    for (const remote of guests.flatMap(({ remotes }) => remotes)) {
+      const { xstate } = remote.tracee;
+      const registers = [xstate.slice(), inUse(xstate)];
+      for (let round = 0; round < OFTEN; round++) {
+        xstate.set(registers[round % 2]!);
+        writeFrame(remote);
+        const core = saveThread(remote);
+        remote.run();
+        writeEntries(NOWHERE.create(), images.CORE, [core()]);
+      }
+    }
+    leaveAll(guests);
+  } finally {
+    frozen.release();
+    for (const guest of guests) guest[Symbol.dispose]();
+  }
+}
+
+/** From so many threads on: what is done for fewer is done so often for other reasons. */
+const MANY = 20;
+/** After 400 calls of a function V8 compiles it: --invocation-count-for-maglev. */
+const OFTEN = 450;
+/** In ms, for a process that does nothing. */
+const TIMEOUT = 1000;
+
+/** Registers as programs have them, zeros and large numbers: nothing has been in most of this one. */
+function inUse(found: Uint8Array): Uint8Array {
+  const xstate = found.slice();
+  xstate[HEADER] = xstate[SW_BYTES_AT]!;
+  for (let at = LEGACY_SIZE; at < xstate.length; at += 32) xstate.fill(0xff, at, at + 16);
+  for (let at = 160; at < 416; at += 16) xstate.fill(0xff, at, at + 8);
+  return xstate;
+}
