@@ -6,7 +6,7 @@
  */
 import { closeSync, openSync, readdirSync, writeSync } from 'node:fs';
 import { SCHED_FIFO, SCHED_FLAG_RESET_ON_FORK, SCHED_NORMAL, sched_attr } from '../abi/sched.ts';
-import { getcpu, maskOf, sched_getattr, sched_setaffinity, sched_setattr } from '../sys/process.ts';
+import { getcpu, maskOf, sched_getattr, sched_setaffinity, sched_setattr, sleep } from '../sys/process.ts';
 
 type Attr = ReturnType<typeof sched_attr.read>;
 
@@ -50,6 +50,14 @@ export class Haste implements Disposable {
     }
   }
 
+  /**
+   * Leaves the processors, still awake, to what was let go just now: our own end, or whatever else we do, would keep it from them. A
+   * program that sleeps 1 ms at a time is away for 9.5 ms instead of 11.
+   */
+  stepAside(): void {
+    if (this.#awake !== undefined) sleep(ASIDE);
+  }
+
   [Symbol.dispose](): void {
     this.#letSleep();
     if (this.#now !== this.#before) this.#become(this.#before);
@@ -70,6 +78,9 @@ export class Haste implements Disposable {
     return isDone;
   }
 }
+
+/** In ns. */
+const ASIDE = 3_000_000;
 
 /**
  * Keeps processors from sleeping until what is returned is closed, also by our end. Each step of a tracee wakes one, which in a virtual

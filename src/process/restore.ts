@@ -20,7 +20,7 @@ import { availableMemory } from '../sys/meminfo.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, removeGroups, restoreCgroups } from './cgroups.ts';
-import { enterTime } from './clocks.ts';
+import { NewTime } from './clocks.ts';
 import { killMade, makeZombies, reapOrphans } from './ending.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
@@ -135,6 +135,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
       // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
+      using time = NewTime.of(store);
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
       if (own.has('cgroup'))
         makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);
@@ -143,7 +144,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         openAll(tree, restoring);
       }
       const began = performance.now();
-      enterTime(root.leader, store, keep);
+      time?.enter(root.leader, keep);
       const spaces = new Spaces(restoring, store, keep, hole, lazy);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
@@ -179,6 +180,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // Those that share a table of descriptors have used it, as it is now, for the last time.
       for (const { leader } of live) leader.finish();
       for (const one of live) begin(one, restoring, keep);
+      time?.[Symbol.dispose]();
       const processes = live.map((one) => rebuild(one, restoring, ours, keep));
       store.finish();
       for (const process of processes) beginTimers(process);
@@ -196,6 +198,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       restoring[Symbol.dispose]();
       for (const process of processes) letGo(process, options.stopped);
       unguard?.();
+      haste?.stepAside();
     } finally {
       close({ fd: keep });
     }
