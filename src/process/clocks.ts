@@ -34,23 +34,25 @@ export function clocksOf(pid: number): Clocks {
  * as it gets memory of its own. On a kernel that has none, clocks jump.
  */
 export class NewTime {
+  readonly #then: Clocks;
   #left = false;
+
+  private constructor(then: Clocks) {
+    this.#then = then;
+  }
 
   /** @returns undefined where there is nothing to go on from, or no such namespace */
   static of(store: ImageStore): NewTime | undefined {
     if (!store.has(fileName(images.TIMENS, 0))) return undefined;
     const then = entryOf(store, images.TIMENS, 0);
-    // What this process sees itself is to be known before it has another one for its children.
-    const offsets = CLOCKS.map(({ name }) => [name, whole(then[name]) - systemTime(name)] as const);
-    if (unshare.attempt({ flags: CLONE_NEWTIME }) < 0) return undefined;
-    const made = new NewTime();
-    try {
-      setOffsets(offsets);
-      return made;
-    } catch (error) {
-      made[Symbol.dispose]();
-      throw error;
-    }
+    // What this process has itself is not seen once its children have another one.
+    ours ??= offsetsOf('self');
+    return unshare.attempt({ flags: CLONE_NEWTIME }) < 0 ? undefined : new NewTime(then);
+  }
+
+  /** The clocks go on now: as late as it can be done, before the first child is within. */
+  begin(): void {
+    setOffsets((name) => whole(this.#then[name]) - systemTime(name));
   }
 
   /** Sees to it that a child is within. @param keep see lend() */
@@ -69,7 +71,7 @@ export class NewTime {
     if (this.#left) return;
     this.#left = true;
     if (unshare.attempt({ flags: CLONE_NEWTIME }) < 0) return;
-    setOffsets(CLOCKS.map(({ name }) => [name, ours![name]]));
+    setOffsets((name) => ours![name]);
   }
 }
 
@@ -77,9 +79,9 @@ export class NewTime {
 let entersByExec = false;
 
 /** Of the namespace that children will have. */
-function setOffsets(offsets: readonly (readonly [name: ClockName, offset: Nanoseconds])[]): void {
-  const lines = offsets.map(([name, offset]) => {
-    const { tv_sec, tv_nsec } = parts(offset);
+function setOffsets(of: (name: ClockName) => Nanoseconds): void {
+  const lines = CLOCKS.map(({ name }) => {
+    const { tv_sec, tv_nsec } = parts(of(name));
     return `${name} ${tv_sec} ${tv_nsec}\n`;
   });
   writeFileSync('/proc/self/timens_offsets', lines.join(''));

@@ -132,10 +132,11 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         whole ||= takeRest(image, () => memoryIn(store, tree), haste);
         return whole;
       };
-      const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
+      using time = NewTime.of(store);
+      const cloned = () => time?.begin();
+      const how = { sibling: options.sibling === true, inner: own.has('pid'), cloned, takeAll };
       // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
-      using time = NewTime.of(store);
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
       if (own.has('cgroup'))
         makeCgroupNamespace(groups, root, options.ignoreCgroups === true ? undefined : movedHere, groupsMade);

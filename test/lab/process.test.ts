@@ -78,7 +78,7 @@ const WORK = [...Object.keys(SCRIPTS), 'tree 197'];
 const SELF = `
 import { checkpoint } from '/opt/tideover/dist/process/index.mjs';
 const before = process.hrtime.bigint();
-const { state } = await checkpoint({ pid: process.pid, images: '/tmp/p/self.image' });
+const { state } = await checkpoint({ pid: process.pid, images: '/tmp/p/self.image', timeout: 100_000 });
 console.log(state, process.pid, process.hrtime.bigint() > before ? 'ok' : 'faults');
 `;
 
@@ -113,7 +113,7 @@ async function start(vm: Vm, group: string, firstPid: number, programs: readonly
 }
 
 /** Saves a group into an image of its name, and waits until its ids are free. */
-async function save(vm: Vm, group: string, command = 'tideover checkpoint'): Promise<void> {
+async function save(vm: Vm, group: string, command = 'tideover checkpoint --timeout 100'): Promise<void> {
   const options = `-D /tmp/p/${group}.image --file-locks --ghost-limit 1M`;
   const run = `mkdir -p /tmp/p/${group}.image; ${command} -t $(cat /tmp/p/${group}.pid) ${options}`;
   await vm.check(`${run} || { tail -n 30 /tmp/p/${group}.image/dump.log; false; }`, { timeout: PATIENCE });

@@ -392,6 +392,13 @@ test('a stream from one to the other', async (t) => {
   assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
 });
 
+/** What its time namespace adds to CLOCK_MONOTONIC, in seconds. */
+function clockOffset(pid: number | 'self'): number {
+  const text = readFileSync(`/proc/${pid}/timens_offsets`, 'utf8');
+  const [, seconds, nanoseconds] = /^monotonic\s+(-?\d+)\s+(\d+)$/m.exec(text)!;
+  return Number(seconds) + Number(nanoseconds) / 1e9;
+}
+
 for (const [what, file, ...args] of [
   ['a small tree', 'tree', '3', '3'],
   ['more than a pipe takes', 'large', '48'],
@@ -407,6 +414,7 @@ for (const [what, file, ...args] of [
     const line = `${node} ${main} checkpoint -t ${pid} -D - --action-script ./slow.sh | ${node} ${main} restore -D - -d`;
     const { stderr } = await promisify(execFile)('sh', ['-c', line], { cwd: folder, timeout: 300_000 });
     assert.match(stderr, new RegExp(`process ${pid} goes on`));
+    assert.ok(clockOffset(pid) - clockOffset('self') <= -0.3, 'its clock has not gone on while it was waited for');
     process.kill(pid, 'SIGTERM');
     assert.match(await target.says(/ok\n|faults\n/), /ok\n$/);
   });
