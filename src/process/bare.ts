@@ -26,20 +26,14 @@ import { expectStop, goToSyscall, readRegisters, SYSCALL_STOP, Tracee, writeRegi
  *
  * @param clone makes a child that pauses; it has the descriptors that we have then
  * @param name its argv[0]
- * @param cloned called when it is there, and shares our memory still
  */
-export function makeScratch(
-  clone: () => number,
-  hole: { address: number; size: number },
-  { name = '', cloned = () => {} }: { name?: string; cloned?: () => void } = {},
-): Tracee {
+export function makeScratch(clone: () => number, hole: { address: number; size: number }, name = ''): Tracee {
   const program = programOf(hole);
   const pid = clone();
   try {
     seize(pid, PTRACE_O_EXITKILL | PTRACE_O_TRACEEXEC | PTRACE_O_TRACESYSGOOD);
     interrupt(pid);
     expectStop(pid, ({ event }) => event === PTRACE_EVENT_STOP);
-    cloned();
     execute(pid, program, name);
     return Tracee.found(pid, pid);
   } catch (error) {

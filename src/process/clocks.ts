@@ -2,10 +2,11 @@
  * Clocks that count from the system's start: programs measure with them, and they must not jump back after a change of kernel,
  * nor forward by the time that a program was not there. time_namespaces(7)
  */
-import { readlinkSync, writeFileSync } from 'node:fs';
+import { writeFileSync } from 'node:fs';
 import { AT_FDCWD, O_CLOEXEC, O_RDONLY } from '../abi/fcntl.ts';
 import { CLONE_NEWTIME } from '../abi/sched.ts';
 import { CLOCK_BOOTTIME, CLOCK_MONOTONIC, timespec } from '../abi/time.ts';
+import { NR } from '../abi/unistd.ts';
 import type { timens_entry } from '../image/messages/namespaces.ts';
 import type { Value } from '../image/proto.ts';
 import type { ImageStore } from '../image/store.ts';
@@ -14,7 +15,6 @@ import { fileName, images } from '../image/types.ts';
 import { close, openat } from '../sys/files.ts';
 import { clock_gettime } from '../sys/poll.ts';
 import { readTaskText } from '../sys/proc.ts';
-import { unshare } from '../sys/process.ts';
 import { enterLent, type Remote } from './remote.ts';
 
 export type Clocks = Value<typeof timens_entry>;
@@ -30,61 +30,25 @@ export function clocksOf(pid: number): Clocks {
 }
 
 /**
- * A time namespace in which the clocks go on from where they were, for children that this thread makes while it has it: one enters
- * as it gets memory of its own. On a kernel that has none, clocks jump.
+ * Puts a process that is still alone into a time namespace in which the clocks go on from where they were. On a kernel that has
+ * none, they jump.
  */
-export class NewTime {
-  readonly #then: Clocks;
-  #left = false;
-
-  private constructor(then: Clocks) {
-    this.#then = then;
-  }
-
-  /** @returns undefined where there is nothing to go on from, or no such namespace */
-  static of(store: ImageStore): NewTime | undefined {
-    if (!store.has(fileName(images.TIMENS, 0))) return undefined;
-    const then = entryOf(store, images.TIMENS, 0);
-    // What this process has itself is not seen once its children have another one.
-    ours ??= offsetsOf('self');
-    return unshare.attempt({ flags: CLONE_NEWTIME }) < 0 ? undefined : new NewTime(then);
-  }
-
-  /** The clocks go on now: as late as it can be done, before the first child is within. */
-  begin(): void {
-    setOffsets((name) => whole(this.#then[name]) - systemTime(name));
-  }
-
-  /** Sees to it that a child is within. @param keep see lend() */
-  enter(remote: Remote, keep: number): void {
-    if (entersByExec) return;
-    const wanted = '/proc/self/ns/time_for_children';
-    entersByExec = readlinkSync(`/proc/${remote.tracee.pid}/ns/time`) === readlinkSync(wanted);
-    if (entersByExec) return;
-    const fd = openat({ dirfd: AT_FDCWD, pathname: wanted, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
-    enterLent(remote, keep, fd, CLONE_NEWTIME);
-    close({ fd });
-  }
-
-  /** Children have the clocks of this process again. */
-  [Symbol.dispose](): void {
-    if (this.#left) return;
-    this.#left = true;
-    if (unshare.attempt({ flags: CLONE_NEWTIME }) < 0) return;
-    setOffsets((name) => ours![name]);
-  }
-}
-
-/** Whether execve(2) lets a child in that had the memory of its parent until then: exec_task_namespaces() of the kernel. */
-let entersByExec = false;
-
-/** Of the namespace that children will have. */
-function setOffsets(of: (name: ClockName) => Nanoseconds): void {
+export function enterTime(remote: Remote, store: ImageStore, keep: number): void {
+  if (!store.has(fileName(images.TIMENS, 0))) return;
+  const unshared = remote.attempt(NR.unshare, CLONE_NEWTIME);
+  remote.run();
+  if (remote.result(unshared) < 0) return;
+  const then = entryOf(store, images.TIMENS, 0);
   const lines = CLOCKS.map(({ name }) => {
-    const { tv_sec, tv_nsec } = parts(of(name));
+    const { tv_sec, tv_nsec } = parts(whole(then[name]) - systemTime(name));
     return `${name} ${tv_sec} ${tv_nsec}\n`;
   });
-  writeFileSync('/proc/self/timens_offsets', lines.join(''));
+  const folder = `/proc/${remote.tracee.pid}`;
+  writeFileSync(`${folder}/timens_offsets`, lines.join(''));
+  const pathname = `${folder}/ns/time_for_children`;
+  const fd = openat({ dirfd: AT_FDCWD, pathname, flags: O_RDONLY | O_CLOEXEC, mode: 0 });
+  enterLent(remote, keep, fd, CLONE_NEWTIME);
+  close({ fd });
 }
 
 const CLOCKS = [

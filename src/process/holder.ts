@@ -35,7 +35,7 @@ const [ROOT, BUFFER] = [MEMORY.address + PAGE, MEMORY.address + PAGE + 8];
 export function holdOpen(fds: readonly number[], end: number): number {
   // It ends with this process only as long as it is traced.
   const clone = () => clone3({ flags: CLONE_VM + CLONE_CLEAR_SIGHAND, exit_signal: SIGCHLD }).pid;
-  const tracee = makeScratch(clone, MEMORY, { name: NAME });
+  const tracee = makeScratch(clone, MEMORY, NAME);
   const { pid } = tracee;
   const region = new Region(2 * PAGE);
   try {

@@ -20,7 +20,7 @@ import { availableMemory } from '../sys/meminfo.ts';
 import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, removeGroups, restoreCgroups } from './cgroups.ts';
-import { NewTime } from './clocks.ts';
+import { enterTime } from './clocks.ts';
 import { killMade, makeZombies, reapOrphans } from './ending.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
@@ -132,9 +132,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         whole ||= takeRest(image, () => memoryIn(store, tree), haste);
         return whole;
       };
-      using time = NewTime.of(store);
-      const cloned = () => time?.begin();
-      const how = { sibling: options.sibling === true, inner: own.has('pid'), cloned, takeAll };
+      const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
       // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
@@ -145,7 +143,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         openAll(tree, restoring);
       }
       const began = performance.now();
-      time?.enter(root.leader, keep);
+      enterTime(root.leader, store, keep);
       const spaces = new Spaces(restoring, store, keep, hole, lazy);
       // Parents before children, which is the order of their contents in the image too: a stream is read once.
       for (const task of tree.tasks) {
@@ -181,7 +179,6 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       // Those that share a table of descriptors have used it, as it is now, for the last time.
       for (const { leader } of live) leader.finish();
       for (const one of live) begin(one, restoring, keep);
-      time?.[Symbol.dispose]();
       const processes = live.map((one) => rebuild(one, restoring, ours, keep));
       store.finish();
       for (const process of processes) beginTimers(process);

@@ -15,6 +15,7 @@ import type { VmaEntry } from '../image/pages.ts';
 import type { Value } from '../image/proto.ts';
 import { close, fallocate, openat } from '../sys/files.ts';
 import type { FlaggedVma } from '../sys/maps.ts';
+import { sleep } from '../sys/process.ts';
 import { listSysv, type SysvObject, semctl, semget, shmat, shmctl, shmdt, shmget } from '../sys/sysvipc.ts';
 import type { Remote } from './remote.ts';
 import type { Restoring } from './restoring.ts';
@@ -67,16 +68,33 @@ export function saveSegment(saving: Saving, vma: Pick<FlaggedVma, 'inode'>, link
  */
 export function finishSysv(saving: Saving, tree: ReadonlySet<number>, whole: boolean): void {
   const own = saving.namespaces.has('ipc');
-  for (const { entry, mappings, attached } of saving.segments.values()) {
-    if (!whole || attached <= mappings) continue;
+  const foreign = whole ? othersHave(saving) : undefined;
+  if (foreign !== undefined) {
     throw new UnsupportedError({
-      what: `System V shared memory ${entry.desc.id}`,
+      what: `System V shared memory ${foreign}`,
       why: 'processes outside of the tree have it attached too',
       remedy: 'save a tree that has all of them',
     });
   }
   saving.semaphores = listSysv('sem').flatMap((object) => saveSemaphores(object, own ? undefined : tree) ?? []);
 }
+
+/**
+ * The id of a segment that is attached more often than the tree has it. A process of the tree that has just ended has it until the
+ * kernel has taken its memory apart, and is not seen any more: that is waited for.
+ */
+function othersHave({ segments }: Saving): number | undefined {
+  let left = [...segments.values()].filter(({ mappings, attached }) => attached > mappings);
+  for (const until = performance.now() + ENDING; left.length > 0; sleep(MOMENT)) {
+    const now = new Map(listSysv('shm').map(({ shmid, nattch }) => [shmid!, nattch!]));
+    left = left.filter(({ entry, mappings }) => now.get(entry.desc.id)! > mappings);
+    if (performance.now() > until) break;
+  }
+  return left[0]?.entry.desc.id;
+}
+
+/** In ms; and in ns. */
+const [ENDING, MOMENT] = [500, 1_000_000];
 
 /** A set of semaphores, if one of the tree was the last to change one of them. @param tree all sets are saved if it is not given */
 function saveSemaphores(object: SysvObject, tree?: ReadonlySet<number>): Semaphores | undefined {

@@ -47,8 +47,6 @@ interface RootOptions {
   readonly sibling: boolean;
   /** It is the init of a new PID namespace. */
   readonly inner: boolean;
-  /** Called when it is there, before it has memory of its own. */
-  readonly cloned: () => void;
   /** Has who writes the image come to its end, if it is being written; else returns false. */
   readonly takeAll: () => boolean;
 }
@@ -166,8 +164,7 @@ function bareRoot(tree: ImageTree, hole: Hole, how: RootOptions): Made {
   const session = bornIn(tree.tasks, task);
   const leads =
     !how.inner && tree.tasks.some(({ sid, threads }) => sid === session && threads[0]!.core.tc!.session_left);
-  const { cloned } = how;
-  const tracee = makeScratch(() => cloneRoot(leads ? session! : task.pid, how), hole, { cloned });
+  const tracee = makeScratch(() => cloneRoot(leads ? session! : task.pid, how), hole);
   const first = bare(task, tree, hole, tracee, how.inner);
   if (!leads) return first;
   // The leader of its session is gone, and goes again.
