@@ -80,8 +80,11 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   const files: string[] = [];
   const open = new Set<number>();
 
-  /** Files that have room and are not begun. */
-  const reserved = new Map<string, { fd: number; size: number }>();
+  /** Files that have room and are not begun; those that are occupied have its length as well. */
+  const reserved = new Map<string, { fd: number; size: number; occupied: boolean }>();
+
+  /** Files that have room behind their end, and their lengths. Taking that away takes longer than writing them, and is no haste. */
+  const roomy = new Map<string, number>();
 
   const begin = (file: string): number => {
     const target = join(partial, file);
@@ -92,10 +95,10 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
 
   const reserve = (file: string, size: number, hurried: boolean): void => {
     const fd = begin(file);
-    reserved.set(file, { fd, size });
-    if (size === 0) return;
-    options.fallocate?.(fd, size);
-    if (hurried) options.occupy?.(fd, size);
+    const occupied = hurried && size > 0 && options.occupy !== undefined;
+    reserved.set(file, { fd, size, occupied });
+    if (size > 0) options.fallocate?.(fd, size);
+    if (occupied) options.occupy!(fd, size);
   };
 
   const create = (file: string, size: number | undefined): Sink => {
@@ -106,8 +109,10 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     files.push(file);
     if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
     return fileSink(fd, target, (length) => {
-      if (before !== undefined && before.size > length)
-        call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
+      if (before !== undefined && before.size > length) {
+        if (before.occupied) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
+        else roomy.set(target, length);
+      }
       open.delete(fd);
     });
   };
@@ -122,6 +127,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
       fs.unlinkSync(join(partial, file));
     }
     reserved.clear();
+    for (const [target, size] of roomy) call(`truncate(${target})`, () => fs.truncateSync(target, size));
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
     moving = true;
@@ -132,6 +138,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     for (const fd of open) fs.closeSync(fd);
     open.clear();
     reserved.clear();
+    roomy.clear();
     for (const file of imageFiles(partial)) fs.unlinkSync(join(partial, file));
     files.length = 0;
   };

@@ -186,14 +186,23 @@ export function message<const F extends Table>(name: string, table: F): Message<
   function writeElements(to: Writer, member: Member, list: readonly unknown[]): void {
     const { length } = list;
     let zeros = 0;
+    let last = 0;
     for (let i = 0; i < length; i++) {
       const value = list[i];
+      // Most actions of signals are the default one, which is one object.
+      if (member.kind.wire === 2 && i > 0 && value === list[i - 1]) {
+        const { at } = to;
+        to.again(last);
+        last = at;
+        continue;
+      }
       if (member.kind.wire === 0 && (value === 0 || value === 0n)) {
         zeros++;
         continue;
       }
       if (zeros > 0) to.zeros(member.tag, zeros);
       zeros = 0;
+      last = to.at;
       writeMember(to, member, value);
     }
     if (zeros > 0) to.zeros(member.tag, zeros);

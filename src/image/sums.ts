@@ -36,7 +36,8 @@ export class Sums extends Map<string, Sum> {
 
   /** @param own name of this file */
   text(own = SUMS_FILE): string {
-    const lines = [...this].map(([file, sum]) => line(file, sum)).join('');
+    let lines = '';
+    for (const [file, sum] of this) lines += line(file, sum);
     return lines + line(own, { size: lines.length, crc32: crc32(lines) });
   }
 

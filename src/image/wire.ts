@@ -199,6 +199,14 @@ export class Writer {
     this.at += bytes.length;
   }
 
+  /** Adds once more what was added since the writer was at a place. */
+  again(since: number): void {
+    const length = this.at - since;
+    this.room(length);
+    this.bytes.copyWithin(this.at, since, this.at);
+    this.at += length;
+  }
+
   /** Begins what has its length before it. @returns for end() */
   begin(): number {
     this.room(1);
@@ -210,8 +218,10 @@ export class Writer {
     const length = this.at - start;
     let extra = 0;
     for (let rest = length >>> 7; rest > 0; rest >>>= 7) extra++;
-    this.room(extra);
-    this.bytes.copyWithin(start + extra, start, this.at);
+    if (extra > 0) {
+      this.room(extra);
+      this.bytes.copyWithin(start + extra, start, this.at);
+    }
     this.at = start - 1;
     this.varint(length, 0);
     this.at += length;

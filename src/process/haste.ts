@@ -83,8 +83,8 @@ export class Haste implements Disposable {
 const ASIDE = 3_000_000;
 
 /**
- * Keeps processors from sleeping until what is returned is closed, also by our end. Each step of a tracee wakes one, which in a virtual
- * machine takes ten times as long as the step: 80 us and more. Documentation/power/pm_qos_interface.rst
+ * Keeps processors from sleeping until what is returned is closed, also by our end. Each step of a tracee wakes one, which is late where
+ * it sleeps, in a virtual machine most of all: bench/steps.ts. Documentation/power/pm_qos_interface.rst
  */
 function stayAwake(): number | undefined {
   try {

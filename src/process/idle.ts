@@ -6,7 +6,7 @@ import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL } from '../abi/signal.ts';
 import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
-import { __WALL } from '../abi/wait.ts';
+import { __WALL, WNOHANG } from '../abi/wait.ts';
 import { assemble } from '../asm/assemble.ts';
 import { cmp, jmp, jne, mov, syscall } from '../asm/instructions.ts';
 import { eax, edi, edx, esi, label } from '../asm/operands.ts';
@@ -38,6 +38,9 @@ function code(asProgram: boolean): Uint8Array {
   const [again, end] = [label('again'), label('end')];
   const openNull = [mov(eax, NR.open), mov(edi, NULL_DEVICE), mov(esi, O_RDWR), mov(edx, 0), syscall()];
   const execute = [
+    // As most trees that are saved.
+    mov(eax, NR.setsid),
+    syscall(),
     ...openNull,
     ...openNull,
     ...openNull,
@@ -111,7 +114,9 @@ function waitUntilIdle(pid: number): void {
 const MOMENT = 20_000;
 const MOST = 5000;
 
+/** One that has ended already and was waited for is nobody's, and its number may be another one's by now. */
 export function endIdle(pid: number): void {
+  if (wait4.attempt({ pid, wstatus: 0, options: WNOHANG | __WALL, rusage: 0 }) !== 0) return;
   kill({ pid, sig: SIGKILL });
   wait4.attempt({ pid, wstatus: 0, options: __WALL, rusage: 0 });
 }

@@ -3,7 +3,7 @@
  * ten times as long as it does then, which is 20 ms for a small program.
  */
 import { closeSync, openSync } from 'node:fs';
-import { SW_BYTES_AT } from '../abi/signal.ts';
+import { SIGKILL, SW_BYTES_AT } from '../abi/signal.ts';
 import { SyscallError } from '../errors.ts';
 import { writeEntries } from '../image/file.ts';
 import type { ImageDraft } from '../image/store.ts';
@@ -11,12 +11,14 @@ import { createStream } from '../image/stream.ts';
 import { images } from '../image/types.ts';
 import { HEADER, LEGACY_SIZE } from '../image/xsave.ts';
 import { readFlaggedMaps } from '../sys/maps.ts';
+import { sleep } from '../sys/process.ts';
+import { AllOrNone } from './allornone.ts';
 import { Foresight } from './foresight.ts';
 import { freezeTree } from './freeze.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
 import { writeFrame } from './registers.ts';
-import { type CheckpointOptions, save } from './stopped.ts';
+import { type CheckpointOptions, type SavingOptions, save } from './stopped.ts';
 import { enterAll, Guest, leaveAll } from './task.ts';
 import { saveThread } from './thread.ts';
 import { vdsoOf } from './vdso.ts';
@@ -55,6 +57,13 @@ export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: 
   try {
     pid = startIdle(true);
     const mappings = readFlaggedMaps(pid);
+    const once = (draft: ImageDraft, how: Partial<SavingOptions>): void => {
+      using foresight = Foresight.byAsking('small');
+      foresight.note(pid, mappings);
+      foresight.prepare();
+      save({ ...options, ...REHEARSED, pid, ...how }, draft, room, foresight);
+      room.clear();
+    };
     if (threads >= MANY) practiseThreads(pid);
     for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
       const written = round % WRITTEN === 0 && into.clear !== undefined;
@@ -62,14 +71,15 @@ export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: 
       const draft = written ? { ...into, seal() {}, commit() {} } : createStream(nowhere, undefined);
       left = written;
       // Of those that end, memory is written while they stand still.
-      const beforeEnd = options.outcome === 'run' ? undefined : () => {};
-      using foresight = Foresight.byAsking('small');
-      foresight.note(pid, mappings);
-      foresight.prepare();
-      save({ ...options, ...REHEARSED, pid, beforeEnd }, draft, room, foresight);
-      room.clear();
+      once(draft, options.outcome === 'run' ? {} : { beforeEnd() {} });
       if (written) into.clear!();
       left = false;
+      if (round % BREAK === 0) sleep(COMPILING);
+    }
+    if (options.outcome === 'kill') {
+      using ending = new AllOrNone(pid, SIGKILL);
+      once(createStream(nowhere, undefined), { outcome: 'kill', ending });
+      pid = 0;
     }
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
@@ -80,19 +90,26 @@ export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: 
   if (left) into.clear!();
 }
 
-const ROUNDS = 50;
+const ROUNDS = 75;
 /** One round of so many is written to where the image will be, if it can be taken away there. */
 const WRITTEN = 3;
 /**
- * In ms, of which all rounds take 60, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
+ * After so many rounds there is time, in ns, for the thread that compiles: what it has not done by then it does while the program stands
+ * still, beside us on the same core, or on the processor that the program needs. It took half of the time of a small one.
+ */
+export const [BREAK, COMPILING] = [5, 5_000_000];
+/**
+ * In ms, of which all rounds take 150, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
  * and 0.6 after 50. What is done to hundreds of threads is worth more of it, though a small program would wait for the processor longer
  * than it gains.
  */
-const [REHEARSING, MOST_REHEARSING] = [200, 600];
+const [REHEARSING, MOST_REHEARSING] = [300, 600];
 
 const REHEARSED = {
   rehearsed: true,
   outcome: 'run',
+  beforeEnd: undefined,
+  endsMeanwhile: undefined,
   ghostLimit: 1 << 20,
   tracking: undefined,
   serve: undefined,

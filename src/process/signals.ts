@@ -2,6 +2,7 @@
 
 import { PTRACE_PEEKSIGINFO_SHARED } from '../abi/ptrace.ts';
 import * as abi from '../abi/signal.ts';
+import { viewOf } from '../abi/struct.ts';
 import { NR } from '../abi/unistd.ts';
 import type { sa_entry, siginfo_entry, thread_sas_entry } from '../image/messages/task.ts';
 import type { Value } from '../image/proto.ts';
@@ -23,40 +24,45 @@ const settable = Array.from({ length: abi._NSIG }, (_, i) => i + 1).filter(
 
 /** Asks for the actions. @returns what reads the answers once the batch has run */
 export function saveActions(remote: Remote): () => Action[] {
-  const rooms = settable.map((signal) => {
-    const room = remote.room(abi.sigaction.size);
-    remote.call(NR.rt_sigaction, signal, 0, room.address, SIZEOF_SIGSET);
-    return room;
-  });
-  return () =>
-    rooms.map(({ bytes }) => {
-      const action = raw_sigaction(bytes);
-      return { sigaction: action.handler, flags: action.flags, restorer: action.restorer, mask: action.mask };
-    });
+  const { size } = abi.sigaction;
+  const { address, bytes } = remote.room(size * settable.length);
+  for (const [i, signal] of settable.entries()) {
+    remote.call(NR.rt_sigaction, signal, 0, address + i * size, SIZEOF_SIGSET);
+  }
+  return () => {
+    const view = viewOf(bytes);
+    return settable.map((_, i) => actionAt(view, i * size));
+  };
 }
 
 export function restoreActions(remote: Remote, actions: readonly Action[]): void {
+  const { size, offsets } = abi.sigaction;
+  const { address, bytes } = remote.room(size * actions.length);
+  const view = viewOf(bytes);
   for (const [i, { sigaction, flags, restorer, mask }] of actions.entries()) {
-    const signal = settable[i]!;
-    const { address, bytes } = remote.room(abi.sigaction.size);
-    const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
-    view.setBigUint64(abi.sigaction.offsets.sa_handler, sigaction, true);
-    view.setBigUint64(abi.sigaction.offsets.sa_flags, flags, true);
-    view.setBigUint64(abi.sigaction.offsets.sa_restorer, restorer, true);
-    view.setBigUint64(abi.sigaction.offsets.sa_mask, mask, true);
-    remote.call(NR.rt_sigaction, signal, address, 0, SIZEOF_SIGSET);
+    const at = i * size;
+    view.setBigUint64(at + offsets.sa_handler, sigaction, true);
+    view.setBigUint64(at + offsets.sa_flags, flags, true);
+    view.setBigUint64(at + offsets.sa_restorer, restorer, true);
+    view.setBigUint64(at + offsets.sa_mask, mask, true);
+    remote.call(NR.rt_sigaction, settable[i]!, address + at, 0, SIZEOF_SIGSET);
   }
 }
 
+/** What most signals have: SIG_DFL, and nothing else. */
+const DEFAULT: Action = { sigaction: 0n, flags: 0n, restorer: 0n, mask: 0n };
+
 /** All 64 bits of each field: handlers may be any number that the program chose. */
-function raw_sigaction(bytes: Uint8Array): { handler: bigint; flags: bigint; restorer: bigint; mask: bigint } {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
+function actionAt(view: DataView, at: number): Action {
+  let bits = 0;
+  for (let i = 0; i < abi.sigaction.size; i += 4) bits |= view.getUint32(at + i, true);
+  if (bits === 0) return DEFAULT;
   const { sa_handler, sa_flags, sa_restorer, sa_mask } = abi.sigaction.offsets;
   return {
-    handler: view.getBigUint64(sa_handler, true),
-    flags: view.getBigUint64(sa_flags, true),
-    restorer: view.getBigUint64(sa_restorer, true),
-    mask: view.getBigUint64(sa_mask, true),
+    sigaction: view.getBigUint64(at + sa_handler, true),
+    flags: view.getBigUint64(at + sa_flags, true),
+    restorer: view.getBigUint64(at + sa_restorer, true),
+    mask: view.getBigUint64(at + sa_mask, true),
   };
 }
 

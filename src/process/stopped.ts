@@ -202,7 +202,7 @@ export function save(
     const spaces = memory.filter((each) => each instanceof ProcessMemory);
     // Where the image is a stream nothing of it can be taken back.
     if (foresight?.wereRight('small') === false) throw new Unforeseen();
-    options.tracking?.write(draft, (pid) => saving.ids.inside(pid), spaces);
+    if (options.tracking?.goesOn === true) options.tracking.write(draft, (pid) => saving.ids.inside(pid), spaces);
     writeImage(draft, { tasks, saving, clocks, memory });
     if (foresight?.wereRight('large') === false) throw new Unforeseen();
     writeStatistics(draft, memory, { freezing, frozen: done ? stopped : performance.now() - started });

@@ -243,7 +243,10 @@ export function saveTask(guest: Guest, outside: Outside, saving: Saving): () => 
     Remote.finishAll(remotes);
     const sigactions = actions();
     // A breakpoint or step of another tracer may have reset it; what /proc said when the process was stopped counts.
-    if ((status.SigIgn & (1n << BigInt(SIGTRAP - 1))) !== 0n) sigactions[SIGTRAP - 1]!.sigaction = BigInt(SIG_IGN);
+    const at = SIGTRAP - 1;
+    if ((status.SigIgn & (1n << BigInt(at))) !== 0n) {
+      sigactions[at] = { ...sigactions[at]!, sigaction: BigInt(SIG_IGN) };
+    }
     const [mmEntry, rlimits, timersEntry] = [mm(), limits(), timers()];
     const registrations = leader.result(barriers);
     const subreaper = reaper.bytes[0] !== 0;

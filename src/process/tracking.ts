@@ -214,7 +214,6 @@ export class Tracking {
     idOf: (pid: number) => number,
     memory: readonly Pick<Memory, 'name' | 'runs' | 'unchanged'>[],
   ): void {
-    if (!this.goesOn) return;
     // What a page server has is not asked for again.
     if (draft.sendsMemory) for (const each of memory) writePagemap(draft, each, 0, sentFile(each.name));
     const { tracker, tracked } = trackerOf([...this.#armed].map(([pid, fd]) => ({ pid, fd })));

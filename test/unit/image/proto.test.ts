@@ -138,6 +138,17 @@ test('packed elements are read', () => {
   assert.deepEqual(samples.decode(hex('0801 5a 03 01 ac02')).k, [1, 300]);
 });
 
+test('elements that are one object are bytes like those of others', () => {
+  const inner = message('inner', { text: [1, string], number: [2, u32] });
+  const lists = message('lists', { inner: [1, inner, repeated], bytes: [17, bytes, repeated] });
+  const [one, other] = [{ text: 'x'.repeat(200), number: 7 }, { number: 0 }];
+  const raw = Uint8Array.of(1, 2);
+  const value = { inner: [one, one, other, other, other, one, { ...one }], bytes: [raw, raw, Uint8Array.of(3)] };
+  const apart = { inner: value.inner.map((each) => ({ ...each })), bytes: value.bytes.map((each) => each.slice()) };
+  assert.deepEqual(lists.encode(value), lists.encode(apart));
+  assert.deepEqual(lists.decode(lists.encode(value)), apart);
+});
+
 test('zeros in lists are bytes like those of other numbers, wherever they stand', () => {
   const numbers = message('numbers', { near: [1, u32, repeated], wide: [2, u64, repeated], far: [17, i32, repeated] });
   const written = Buffer.from('08000805080008001000100710008801008801008801fffffffffffffffffF01880100', 'hex');

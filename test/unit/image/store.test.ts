@@ -14,7 +14,7 @@ import { createStream, openStream } from '../../../src/image/stream.ts';
 import { Sums } from '../../../src/image/sums.ts';
 import { fileHeader, header, paddingOf, readHeader, type TarHeader } from '../../../src/image/tar.ts';
 import { verify } from '../../../src/image/verify.ts';
-import { writers } from '../../../src/process/disk.ts';
+import { saveToDisk, writers } from '../../../src/process/disk.ts';
 import { info, sample, writeSample } from './sample.ts';
 
 function temporary(t: { after(action: () => void): void }): string {
@@ -199,6 +199,22 @@ test('what has been given room becomes what is written, and goes if nothing is',
   other.reserve!('pages-1.img', 4096, false);
   other.abort();
   assert.deepEqual(fs.readdirSync(path).sort(), names);
+});
+
+test('room behind the end of a file is given back by the commit', (t) => {
+  const path = temporary(t);
+  const { fallocate } = saveToDisk;
+  const draft = createDirectory(path, info, { fallocate: fallocate! });
+  draft.reserve!('pages-1.img', 2 << 20, false);
+  writeSample(draft);
+  draft.seal();
+  const [partial] = fs.readdirSync(path);
+  const sealed = fs.statSync(join(path, partial!, 'pages-1.img'));
+  draft.commit();
+  const committed = fs.statSync(join(path, 'pages-1.img'));
+  const { size } = committed;
+  assert.equal(sealed.size, size, 'whoever moves the image up after a kill compares sizes');
+  assert.ok(512 * sealed.blocks >= 2 << 20 && 512 * committed.blocks <= size + 65536, `${committed.blocks} blocks`);
 });
 
 test('a name that is no image cannot be written', () => {
