@@ -127,7 +127,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
       fs.unlinkSync(join(partial, file));
     }
     reserved.clear();
-    for (const [target, size] of roomy) call(`truncate(${target})`, () => fs.truncateSync(target, size));
+    for (const [target, size] of roomy) giveBack(target, size);
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
     moving = true;
@@ -284,6 +284,15 @@ const MOST_PARENTS = 10_000;
 
 function move(from: string, to: string, file: string): void {
   call(`rename(${join(to, file)})`, () => fs.renameSync(join(from, file), join(to, file)));
+}
+
+/** Takes away the room behind the end of a file; a disk that needs room for that keeps it, and the file is as good. */
+function giveBack(path: string, size: number): void {
+  try {
+    fs.truncateSync(path, size);
+  } catch {
+    // Some space stays in use.
+  }
 }
 
 /** fsync(2) of a file. */
