@@ -83,9 +83,6 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
   /** Files that have room and are not begun; those that are occupied have its length as well. */
   const reserved = new Map<string, { fd: number; size: number; occupied: boolean }>();
 
-  /** Files that have room behind their end, and their lengths. Taking that away takes longer than writing them, and is no haste. */
-  const roomy = new Map<string, number>();
-
   const begin = (file: string): number => {
     const target = join(partial, file);
     const fd = call(`open(${target})`, () => fs.openSync(target, 'wx', 0o600));
@@ -109,10 +106,8 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     files.push(file);
     if (size !== undefined && size > (before?.size ?? 0)) options.fallocate?.(fd, size);
     return fileSink(fd, target, (length) => {
-      if (before !== undefined && before.size > length) {
-        if (before.occupied) call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
-        else roomy.set(target, length);
-      }
+      if (before !== undefined && (before.occupied ? before.size > length : before.size > length + LEFT))
+        call(`ftruncate(${target})`, () => fs.ftruncateSync(fd, length));
       open.delete(fd);
     });
   };
@@ -127,7 +122,7 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
       fs.unlinkSync(join(partial, file));
     }
     reserved.clear();
-    for (const [target, size] of roomy) giveBack(target, size);
+    giveBack(partial);
     if (options.syncfs !== undefined) options.syncfs(partial);
     else for (const file of files) sync(join(partial, file));
     moving = true;
@@ -138,7 +133,6 @@ export function createDirectory(path: string, info: ImageInfo | undefined, optio
     for (const fd of open) fs.closeSync(fd);
     open.clear();
     reserved.clear();
-    roomy.clear();
     for (const file of imageFiles(partial)) fs.unlinkSync(join(partial, file));
     files.length = 0;
   };
@@ -286,12 +280,17 @@ function move(from: string, to: string, file: string): void {
   call(`rename(${join(to, file)})`, () => fs.renameSync(join(from, file), join(to, file)));
 }
 
-/** Takes away the room behind the end of a file; a disk that needs room for that keeps it, and the file is as good. */
-function giveBack(path: string, size: number): void {
-  try {
-    fs.truncateSync(path, size);
-  } catch {
-    // Some space stays in use.
+/** Room behind the end of a file that is left to it until the commit, in bytes: taking it away takes longer than writing the file. */
+const LEFT = 64 << 10;
+
+/** Takes away the room behind the ends of files. A disk that needs room for that keeps it, and they are as good. */
+function giveBack(partial: string): void {
+  for (const [file, { size }] of sumsOf(partial)) {
+    try {
+      if (isMemory(file)) fs.truncateSync(join(partial, file), size);
+    } catch {
+      // Some space stays in use, or it was moved up already.
+    }
   }
 }
 
@@ -310,17 +309,18 @@ function sync(path: string): void {
  * the sums, which name all files, stay until the end.
  */
 function moveUp(partial: string, path: string): void {
-  const files = [...sumsOf(partial).keys()];
+  const sums = sumsOf(partial);
   const waiting = imageFiles(partial);
   const begins = waiting.includes(INVENTORY);
   if (begins) fs.rmSync(join(path, INVENTORY), { force: true });
   // A page server may have put memory here already.
-  const elsewhere = !files.some(isMemory);
+  const elsewhere = !sums.hasMemory;
   for (const file of imageFiles(path)) {
-    if (files.includes(file) || (elsewhere && (isMemory(file) || file === PAGES_SUMS_FILE))) continue;
+    if (sums.has(file) || (elsewhere && (isMemory(file) || file === PAGES_SUMS_FILE))) continue;
     fs.rmSync(join(path, file), { force: true });
   }
-  for (const file of waiting) if (file !== INVENTORY && file !== SUMS_FILE) move(partial, path, file);
+  // What was given room and never written is none of it.
+  for (const file of waiting) if (sums.has(file) && file !== INVENTORY) move(partial, path, file);
   putSums(partial, path);
   linkParent(path, parentOf(partial));
   // What comes first has to be on the disk first.
@@ -407,8 +407,10 @@ function settleAbandoned(path: string, writers: Writers, remove: boolean): void 
     if (writer === undefined || writers.lives(writer)) continue;
     const partial = join(path, entry);
     if (!isOurs(partial)) continue;
-    if (isWhole(partial, path)) moveUp(partial, path);
-    else if (remove) fs.rmSync(partial, { recursive: true, force: true });
+    if (isWhole(partial, path)) {
+      giveBack(partial);
+      moveUp(partial, path);
+    } else if (remove) fs.rmSync(partial, { recursive: true, force: true });
   }
 }
 

@@ -218,10 +218,9 @@ export class Writer {
     const length = this.at - start;
     let extra = 0;
     for (let rest = length >>> 7; rest > 0; rest >>>= 7) extra++;
-    if (extra > 0) {
-      this.room(extra);
-      this.bytes.copyWithin(start + extra, start, this.at);
-    }
+    // Also for the varint: what grows keeps what stands before `at`.
+    this.room(10);
+    if (extra > 0) this.bytes.copyWithin(start + extra, start, this.at);
     this.at = start - 1;
     this.varint(length, 0);
     this.at += length;

@@ -4,7 +4,7 @@
  *     look (look.ts) -> make room, rehearse (practice.ts) -> stop, save, let go (stopped.ts)
  */
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
-import { PartialError } from '../errors.ts';
+import { PartialError, SyscallError } from '../errors.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { fileName, images, pagesFile } from '../image/types.ts';
 import { useProcessor } from '../sys/crc32.ts';
@@ -157,13 +157,24 @@ const MOST_FILES = 4096;
  */
 function reserve(draft: ImageDraft, sizes: readonly number[], stopped: boolean): void {
   const hurried = stopped && sizes.reduce((sum, size) => sum + size, 0) <= availableMemory() * OCCUPIED;
-  // Room for small ones is given for the sake of time alone: 40 us each.
-  const most = stopped ? openAtOnce() : 0;
+  const most = stopped ? openAtOnce() / SMALL : 0;
   for (const [i, size] of sizes.entries()) {
     if (size > WORTH_ROOM) draft.reserve?.(pagesFile(i + 1), size, hurried);
-    else if (i < most) draft.reserve?.(pagesFile(i + 1), size + GROWN, false);
+    else if (i < most) reserveSmall(draft, pagesFile(i + 1), size + GROWN);
   }
 }
+
+/** For the sake of time alone, 40 us each: where there is too little room, there may be enough for what is written. */
+function reserveSmall(draft: ImageDraft, file: string, size: number): void {
+  try {
+    draft.reserve?.(file, size, false);
+  } catch (error) {
+    if (!(error instanceof SyscallError)) throw error;
+  }
+}
+
+/** A process has as many small files as this. */
+const SMALL = 8;
 
 /** The kernel lets less than this part be written to memory before it begins to write to the disk: vm.dirty_background_ratio. */
 const OCCUPIED = 0.09;

@@ -4,9 +4,10 @@ import { O_RDWR } from '../abi/fcntl.ts';
 import { PR_SET_PDEATHSIG } from '../abi/prctl.ts';
 import { CLONE_CLEAR_SIGHAND, CLONE_VM } from '../abi/sched.ts';
 import { SIGCHLD, SIGKILL } from '../abi/signal.ts';
+import { viewOf } from '../abi/struct.ts';
 import { bytesOf } from '../abi/text.ts';
 import { NR } from '../abi/unistd.ts';
-import { __WALL, WNOHANG } from '../abi/wait.ts';
+import { __WALL, WNOHANG, waitStatus } from '../abi/wait.ts';
 import { assemble } from '../asm/assemble.ts';
 import { cmp, jmp, jne, mov, syscall } from '../asm/instructions.ts';
 import { eax, edi, edx, esi, label } from '../asm/operands.ts';
@@ -116,7 +117,9 @@ const MOST = 5000;
 
 /** One that has ended already and was waited for is nobody's, and its number may be another one's by now. */
 export function endIdle(pid: number): void {
-  if (wait4.attempt({ pid, wstatus: 0, options: WNOHANG | __WALL, rusage: 0 }) !== 0) return;
+  const wstatus = new Uint8Array(4);
+  const found = wait4.attempt({ pid, wstatus, options: WNOHANG | __WALL, rusage: 0 });
+  if (found < 0 || (found > 0 && waitStatus(viewOf(wstatus).getInt32(0, true)).kind !== 'stopped')) return;
   kill({ pid, sig: SIGKILL });
   wait4.attempt({ pid, wstatus: 0, options: __WALL, rusage: 0 });
 }

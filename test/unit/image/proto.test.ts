@@ -149,6 +149,15 @@ test('elements that are one object are bytes like those of others', () => {
   assert.deepEqual(lists.decode(lists.encode(value)), apart);
 });
 
+test('a message within another one is whole wherever room ends', () => {
+  const inner = message('inner', {});
+  const outer = message('outer', { text: [1, string], inner: [2, inner] });
+  for (let length = 200; length < 300; length++) {
+    const value = { text: 'x'.repeat(length), inner: { [proto.unknownFields]: Uint8Array.of(8, 5, 16, 6) } };
+    assert.deepEqual(outer.decode(outer.encode(value)), value, `${length}`);
+  }
+});
+
 test('zeros in lists are bytes like those of other numbers, wherever they stand', () => {
   const numbers = message('numbers', { near: [1, u32, repeated], wide: [2, u64, repeated], far: [17, i32, repeated] });
   const written = Buffer.from('08000805080008001000100710008801008801008801fffffffffffffffffF01880100', 'hex');
