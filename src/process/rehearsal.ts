@@ -69,6 +69,8 @@ function writeIdle(draft: ImageDraft): void {
       linkRemap: false,
       skipInFlight: false,
       connections: 'refused',
+      // For others nothing stands still here: they are not to wait for this.
+      rehearsed: true,
     } as const;
     save({ ...how, pid, outcome: 'run', timeout: 1000, ghostLimit: 1 << 20 }, draft, room);
   } finally {

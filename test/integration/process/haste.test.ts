@@ -2,11 +2,15 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { SCHED_FIFO } from '../../../src/abi/sched.ts';
 import { endHere, Haste } from '../../../src/process/haste.ts';
+import { sleep } from '../../../src/sys/process.ts';
 import { readStatus } from '../../../src/sys/stat.ts';
+import { PATIENCE } from '../patience.ts';
+import { Bench } from './target.ts';
 
 const LATENCY = '/dev/cpu_dma_latency';
 
@@ -21,28 +25,28 @@ function isAwake(): boolean {
   });
 }
 
-/** Nice and policy of this thread: proc_pid_stat(5), fields 19 and 41. */
-function schedulingOfThis(): readonly [nice: number, policy: number] {
-  const fields = readFileSync('/proc/thread-self/stat', 'latin1').split(') ')[1]!.split(' ');
+/** Nice and policy of a thread: proc_pid_stat(5), fields 19 and 41. */
+function schedulingOf(task: string): readonly [nice: number, policy: number] {
+  const fields = readFileSync(`/proc/${task}/stat`, 'latin1').split(') ')[1]!.split(' ');
   return [Number(fields[19 - 3]), Number(fields[41 - 3])];
 }
 
 test('a thread goes first and processors are awake, as long as it is said', () => {
   const there = existsSync(LATENCY);
-  const before = schedulingOfThis();
+  const before = schedulingOf('thread-self');
   assert.equal(isAwake(), false);
   {
     using haste = new Haste();
-    assert.deepEqual([isAwake(), schedulingOfThis()], [there, before], 'only the processors at first');
+    assert.deepEqual([isAwake(), schedulingOf('thread-self')], [there, before], 'only the processors at first');
     haste.begin();
-    const [nice, policy] = schedulingOfThis();
+    const [nice, policy] = schedulingOf('thread-self');
     assert.ok(policy === SCHED_FIFO || nice === -20, `policy ${policy}, nice ${nice}`);
     assert.equal(isAwake(), there);
     haste.forLong();
-    assert.deepEqual([isAwake(), schedulingOfThis()], [false, [-20, before[1]]]);
+    assert.deepEqual([isAwake(), schedulingOf('thread-self')], [false, [-20, before[1]]]);
     haste.begin();
   }
-  assert.deepEqual([isAwake(), schedulingOfThis()], [false, before]);
+  assert.deepEqual([isAwake(), schedulingOf('thread-self')], [false, before]);
 });
 
 test('what is to end here may run on this processor alone, and what is gone already is passed over', async () => {
@@ -57,4 +61,25 @@ test('what is to end here may run on this processor alone, and what is gone alre
   }
   assert.throws(() => readStatus(child.pid!));
   endHere([child.pid!]);
+});
+
+test('a restore that waits for its stream practises behind others', (t) => {
+  const bench = Bench.of(t);
+  bench.shell('mkfifo stream');
+  const stream = openSync(join(bench.folder, 'stream'), 'r+');
+  const child = spawn(bench.node, [bench.main, 'restore', '-D', '-'], { stdio: [stream, 'ignore', 'ignore'] });
+  const seen = new Set<string>();
+  try {
+    const until = performance.now() + PATIENCE;
+    // Then it waits for standard input, in read or poll: proc_pid_syscall(5).
+    while (!/^(0 0x0|7) /.test(readFileSync(`/proc/${child.pid}/syscall`, 'latin1'))) {
+      assert.ok(performance.now() < until, 'it does not read');
+      seen.add(`${schedulingOf(`${child.pid}`)}`);
+      sleep(500_000);
+    }
+  } finally {
+    child.kill('SIGKILL');
+    closeSync(stream);
+  }
+  assert.deepEqual([...seen], [`${schedulingOf('thread-self')}`]);
 });
