@@ -133,13 +133,13 @@ export function createStream(
  * order of the stream, and each byte once.
  *
  * @param name for messages
- * @param wait as in createStream() @param lookOut called before each reading: may wait until there is something
+ * @param wait as in createStream()
  * @param holds how much the other side gets rid of before anything is read, in bytes
  */
 export function openStream(
   fd: number,
   name = 'stream',
-  { wait = pause, lookOut = () => {}, holds = 0 }: { wait?: () => void; lookOut?: () => void; holds?: number } = {},
+  { wait = pause, holds = 0 }: { wait?: () => void; holds?: number } = {},
 ): ImageStore {
   const kept = new Map<string, Uint8Array>();
   let keptBytes = 0;
@@ -150,10 +150,8 @@ export function openStream(
 
   let gathered = new Uint8Array(GATHERED);
   let [from, to] = [0, 0];
-  const readInto = (bytes: Uint8Array): number => {
-    lookOut();
-    return patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
-  };
+  const readInto = (bytes: Uint8Array): number =>
+    patiently('read', wait, () => fs.readSync(fd, bytes, 0, bytes.length, null));
   /** 0 at the end. */
   const readSome = (into: Uint8Array): number => {
     if (into.length === 0) return 0;

@@ -15,6 +15,7 @@ import { descriptorLimit } from '../sys/process.ts';
 import { readStatus } from '../sys/stat.ts';
 import { AllOrNone } from './allornone.ts';
 import { clocksOf } from './clocks.ts';
+import { CompilerPause, WORTH_COMPILING } from './compiling.ts';
 import { Foresight } from './foresight.ts';
 import { threadsOf, treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
@@ -75,6 +76,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
       freezer = Freezer.of(given.pid, given.freezeGroup);
       if (outcome !== 'run') ending = new AllOrNone(given.pid, outcome === 'kill' ? SIGKILL : SIGSTOP);
       const saved = { ...options, freezer, ending };
+      using _pause = inHaste || threadsIn(seen) >= WORTH_COMPILING ? undefined : new CompilerPause();
       draft.announce?.();
       try {
         return save(saved, draft, room, foresight);

@@ -11,8 +11,8 @@ import { createStream } from '../image/stream.ts';
 import { images } from '../image/types.ts';
 import { HEADER, LEGACY_SIZE } from '../image/xsave.ts';
 import { readFlaggedMaps } from '../sys/maps.ts';
-import { sleep } from '../sys/process.ts';
 import { AllOrNone } from './allornone.ts';
+import { letCompile } from './compiling.ts';
 import { Foresight } from './foresight.ts';
 import { freezeTree } from './freeze.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
@@ -74,7 +74,7 @@ export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: 
       once(draft, options.outcome === 'run' ? {} : { beforeEnd() {} });
       if (written) into.clear!();
       left = false;
-      if (round % BREAK === 0) sleep(COMPILING);
+      if (round % BREAK === 0) letCompile();
     }
     if (options.outcome === 'kill') {
       using ending = new AllOrNone(pid, SIGKILL);
@@ -93,11 +93,8 @@ export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: 
 const ROUNDS = 75;
 /** One round of so many is written to where the image will be, if it can be taken away there. */
 const WRITTEN = 3;
-/**
- * After so many rounds there is time, in ns, for the thread that compiles: what it has not done by then it does while the program stands
- * still, beside us on the same core, or on the processor that the program needs. It took half of the time of a small one.
- */
-export const [BREAK, COMPILING] = [5, 5_000_000];
+/** After so many rounds there is time for the thread that compiles: it took half of the time for which a small program stood still. */
+export const BREAK = 5;
 /**
  * In ms, of which all rounds take 150, and more where others want the processor: what takes 4 ms the first time takes 1.2 the second
  * and 0.6 after 50. What is done to hundreds of threads is worth more of it, though a small program would wait for the processor longer

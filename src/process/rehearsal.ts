@@ -11,11 +11,11 @@ import { createStream, openStream } from '../image/stream.ts';
 import { readTree } from '../image/tree.ts';
 import { close, widenTable } from '../sys/files.ts';
 import { memfd_create } from '../sys/memory.ts';
-import { sleep } from '../sys/process.ts';
+import { letCompile } from './compiling.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { infoHere } from './info.ts';
 import { HeldMemory } from './memory.ts';
-import { BREAK, COMPILING } from './practice.ts';
+import { BREAK } from './practice.ts';
 import { restore } from './restore.ts';
 import { save } from './stopped.ts';
 import { watchStore } from './watch.ts';
@@ -49,7 +49,7 @@ export function rehearseRestore(wanted: () => boolean): void {
     for (let round = 0; round < ROUNDS && performance.now() < until && wanted(); round++) {
       image((store) => endIdle(restore(store, { stopped: false, shellJob: true, rehearsed: true }).pid));
       for (let i = 0; i < READS; i++) image((store) => readTree(checkedStore(store)));
-      if (round % BREAK === 0) sleep(COMPILING);
+      if (round % BREAK === 0) letCompile();
     }
   } catch {
     // Where it cannot be done it is not needed; what goes wrong with the image itself is said then.

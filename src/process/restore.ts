@@ -10,6 +10,7 @@ import { F_DUPFD } from '../abi/fcntl.ts';
 import { UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
+import { INFO_FILE } from '../image/info.ts';
 import { MemoryImage } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
@@ -21,6 +22,7 @@ import { pidfd_open } from '../sys/process.ts';
 import { acceptImage } from './acceptance.ts';
 import { type GroupOptions, movedGroup, removeGroups, restoreCgroups } from './cgroups.ts';
 import { enterTime } from './clocks.ts';
+import { CompilerPause, WORTH_COMPILING } from './compiling.ts';
 import { killMade, makeZombies, reapOrphans } from './ending.ts';
 import type { Inherited } from './files/external.ts';
 import { makeGroups, makeStray } from './groups.ts';
@@ -62,6 +64,8 @@ export interface RestoreOptions extends RestoreMountOptions {
   readonly beforeGoing?: ((pid: number) => void) | undefined;
   /** Written when they go on: is there if and only if they do, however this process ends. */
   readonly note?: GoingNote | undefined;
+  /** All that is done for a small tree has been done before. */
+  readonly practised?: boolean | undefined;
   /** Nobody waits for it. */
   readonly rehearsed?: boolean | undefined;
 }
@@ -83,10 +87,17 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const lazy = options.lazyPages === undefined ? undefined : new LazyMemory(options.lazyPages);
   useProcessor();
   const ours = whatIsOurs();
+  using pause = options.practised === true ? new CompilerPause() : undefined;
+  // A stream says so much when its processes are about to be stopped. Until then processors may sleep.
+  image.has(INFO_FILE);
   using haste = options.rehearsed === true ? undefined : new Haste();
+  // Beside whoever writes that, and never on the processor of that one.
+  if (image.forwards) haste?.begin();
   // Pages are checked by whoever reads all of them.
   const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
+  const threads = tree.tasks.reduce((sum, task) => sum + task.threads.length, 0);
+  if (threads >= WORTH_COMPILING) pause?.[Symbol.dispose]();
   acceptImage(store, tree, options.shellJob);
   const { connections = 'kept', shellJob, sameFiles = false } = options;
   const how = { connections, shellJob, sameFiles };
@@ -133,7 +144,6 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
         return whole;
       };
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
-      // Not while the image is read: those that had the ids may still end, on this processor.
       haste?.begin();
       const root = makeRoot(tree, { hole, keep, haste, ...how }, made);
       if (own.has('cgroup'))
@@ -200,11 +210,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
     } finally {
       close({ fd: keep });
     }
-    return {
-      pid: made[0]!.pid,
-      processes: tree.tasks.length,
-      threads: tree.tasks.reduce((sum, { threads }) => sum + threads.length, 0),
-    };
+    return { pid: made[0]!.pid, processes: tree.tasks.length, threads };
   } catch (error) {
     restoring.failed();
     try {

@@ -107,6 +107,7 @@ export const restore = command({
       try {
         const options = {
           lazyPages: lazy,
+          practised: directory === '-',
           stopped: flags.leaveStopped,
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),

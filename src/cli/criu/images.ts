@@ -82,7 +82,7 @@ export function needsDirectory(directory: string, what: string): void {
 export async function openStore(directory: string): Promise<ImageStore> {
   if (directory === '-') {
     const { openStream } = await import('../../image/stream.ts');
-    return openStream(0, 'stdin', { ...(await widePipe(0, 'read')), lookOut: await lookOut(0) });
+    return openStream(0, 'stdin', await widePipe(0, 'read'));
   }
   const node = nodeOf(directory);
   if (node !== undefined) {
@@ -116,9 +116,8 @@ async function widePipe(fd: number, to: 'read' | 'write'): Promise<{ wait: () =>
   };
 }
 
-/** In ms: how long what has been announced may lie in the pipe, and how long in all the other side is waited for without sleeping. */
+/** In ms: how long what has been announced may lie in the pipe. */
 const TAKEN = 50;
-const LOOKING = 200;
 /** In ms: a small tree goes on within that. */
 const OVER = 30;
 /** In ns. */
@@ -147,25 +146,6 @@ async function untilTaken(fd: number): Promise<() => void> {
 async function untilOver(fd: number): Promise<() => void> {
   const { poll } = await import('../../sys/poll.ts');
   return () => void poll(fd, 0, OVER);
-}
-
-/** @returns waits until there is something: who sleeps in read(2) is woken on the processor of the one that writes, and is behind it */
-async function lookOut(fd: number): Promise<() => void> {
-  const { POLLIN } = await import('../../abi/poll.ts');
-  const { poll } = await import('../../sys/poll.ts');
-  const { prctl, sleep } = await import('../../sys/process.ts');
-  const { PR_SET_TIMERSLACK } = await import('../../abi/prctl.ts');
-  // In ns; 0 is what it was in the beginning. A moment would be three.
-  const slack = (arg2: number) => prctl.attempt({ option: PR_SET_TIMERSLACK, arg2, arg3: 0, arg4: 0, arg5: 0 });
-  let left = LOOKING;
-  return () => {
-    if (poll(fd, POLLIN) !== 0) return;
-    const from = performance.now();
-    slack(1);
-    while (left > performance.now() - from && poll(fd, POLLIN) === 0) sleep(MOMENT);
-    slack(0);
-    left -= performance.now() - from;
-  };
 }
 
 /** The node of `pkram:NODE`, or undefined for a directory. */
