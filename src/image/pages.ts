@@ -151,6 +151,12 @@ export interface Extent {
   readonly flags: number;
 }
 
+/** @returns the ids of all shared memory that an image has the contents of */
+export function sharedIn(store: ImageStore): number[] {
+  const ids = store.names().flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? []);
+  return ids.map(Number);
+}
+
 /** One address space or shared memory object: its runs, and the contents of those that are present, here or in a parent. */
 export class MemoryImage {
   readonly runs: PageRuns;

@@ -21,6 +21,7 @@ import { threadsOf, treeOf } from './freeze.ts';
 import { Freezer } from './freezer.ts';
 import { isGone } from './gone.ts';
 import { GroupsSeen } from './groupsettings.ts';
+import { LITTLE } from './haste.ts';
 import { lookAt } from './look.ts';
 import { HeldMemory } from './memory.ts';
 import { practiseReading, rehearse } from './practice.ts';
@@ -76,7 +77,8 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
       freezer = Freezer.of(given.pid, given.freezeGroup);
       if (outcome !== 'run') ending = new AllOrNone(given.pid, outcome === 'kill' ? SIGKILL : SIGSTOP);
       const saved = { ...options, freezer, ending };
-      using _pause = inHaste || threadsIn(seen) >= WORTH_COMPILING ? undefined : new CompilerPause();
+      const large = expected > LITTLE || threadsIn(seen) >= WORTH_COMPILING;
+      using _pause = inHaste || large || options.serve !== undefined ? undefined : new CompilerPause();
       draft.announce?.();
       try {
         return save(saved, draft, room, foresight);

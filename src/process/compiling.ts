@@ -1,6 +1,6 @@
 /**
- * V8's compiler, which has a thread of its own: while programs stand still it works beside us on the same core, or on the processor that
- * they need.
+ * V8's optimizing compilers, which have a thread of their own: while programs stand still it works beside us on the same core, or on the
+ * processor that they need.
  */
 import { setFlagsFromString } from 'node:v8';
 import { sleep } from '../sys/process.ts';
@@ -13,18 +13,18 @@ export function letCompile(): void {
   sleep(COMPILING);
 }
 
-/** From so many threads on functions run so often that they are better compiled meanwhile. */
+/** From so many threads on functions run so often that they are better optimized meanwhile. */
 export const WORTH_COMPILING = 20;
 
-/** Nothing new is compiled until this is disposed of. */
+/** Nothing more is optimized until this is disposed of. */
 export class CompilerPause implements Disposable {
   constructor() {
-    compileOnly('-*');
+    optimizeOnly('-*');
     letCompile();
   }
 
   [Symbol.dispose](): void {
-    compileOnly('*');
+    optimizeOnly('*');
   }
 }
 
@@ -33,6 +33,6 @@ export class CompilerPause implements Disposable {
  * --max-optimized-bytecode-size is not heard by Maglev. The flags are of the whole process, and read by whoever runs JavaScript: it has
  * one such thread.
  */
-function compileOnly(functions: '*' | '-*'): void {
+function optimizeOnly(functions: '*' | '-*'): void {
   setFlagsFromString(`--maglev-filter=${functions} --turbo-filter=${functions}`);
 }

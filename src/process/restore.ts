@@ -11,7 +11,7 @@ import { UnsupportedError } from '../errors.ts';
 import { checkedStore } from '../image/checked.ts';
 import { inOwnForm } from '../image/foreign.ts';
 import { INFO_FILE } from '../image/info.ts';
-import { MemoryImage } from '../image/pages.ts';
+import { MemoryImage, sharedIn } from '../image/pages.ts';
 import type { ImageStore } from '../image/store.ts';
 import { entryOf, type ImageTask, type ImageTree, readTree } from '../image/tree.ts';
 import { fileName, images } from '../image/types.ts';
@@ -64,7 +64,7 @@ export interface RestoreOptions extends RestoreMountOptions {
   readonly beforeGoing?: ((pid: number) => void) | undefined;
   /** Written when they go on: is there if and only if they do, however this process ends. */
   readonly note?: GoingNote | undefined;
-  /** All that is done for a small tree has been done before. */
+  /** All that is done for a small tree has been done before, and often. */
   readonly practised?: boolean | undefined;
   /** Nobody waits for it. */
   readonly rehearsed?: boolean | undefined;
@@ -88,16 +88,18 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   useProcessor();
   const ours = whatIsOurs();
   using pause = options.practised === true ? new CompilerPause() : undefined;
-  // A stream says so much when its processes are about to be stopped. Until then processors may sleep.
+  // A stream has this when its processes are about to be stopped. Until then processors may sleep.
   image.has(INFO_FILE);
   using haste = options.rehearsed === true ? undefined : new Haste();
-  // Beside whoever writes that, and never on the processor of that one.
+  // Not on the processor of whoever writes the rest, if another one is free.
   if (image.forwards) haste?.begin();
   // Pages are checked by whoever reads all of them.
   const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
   const threads = tree.tasks.reduce((sum, task) => sum + task.threads.length, 0);
-  if (threads >= WORTH_COMPILING) pause?.[Symbol.dispose]();
+  const waiting = image.forwards ? memoryIn(store, tree) : 0;
+  if (waiting > LITTLE) haste?.forLong();
+  if (threads >= WORTH_COMPILING || waiting > LITTLE) pause?.[Symbol.dispose]();
   acceptImage(store, tree, options.shellJob);
   const { connections = 'kept', shellJob, sameFiles = false } = options;
   const how = { connections, shellJob, sameFiles };
@@ -140,7 +142,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const hole = findHole(tree);
       let whole = false;
       const takeAll = () => {
-        whole ||= takeRest(image, () => memoryIn(store, tree), haste);
+        whole ||= takeRest(image, waiting, haste);
         return whole;
       };
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
@@ -255,12 +257,11 @@ function openAll(tree: ImageTree, restoring: Restoring): void {
 /**
  * Takes all of an image that is being written on the same machine, where its processes end when that is done.
  *
- * @param memory how much that is, in bytes @returns whether it is such an image
+ * @param size how much that is, in bytes @returns whether it is such an image
  * @throws UnsupportedError where it would not leave room for the processes
  */
-function takeRest(image: ImageStore, memory: () => number, haste: Haste | undefined): boolean {
+function takeRest(image: ImageStore, size: number, haste: Haste | undefined): boolean {
   if (image.takeAll === undefined) return false;
-  const size = memory();
   if (size > availableMemory() / 2) {
     throw new UnsupportedError({
       what: `image of ${Math.ceil(size / 2 ** 20)} MiB`,
@@ -273,11 +274,11 @@ function takeRest(image: ImageStore, memory: () => number, haste: Haste | undefi
   return true;
 }
 
-/** Of all processes, in bytes. */
+/** Of all processes, with what they share, in bytes. */
 function memoryIn(store: ImageStore, { tasks }: ImageTree): number {
-  const images = tasks.filter((task) => !task.isZombie && firstWithMemory(tasks, task) === task);
-  return images.reduce((sum, { pid }) => {
-    const image = new MemoryImage(store, pid);
+  const own = tasks.filter((task) => !task.isZombie && firstWithMemory(tasks, task) === task).map(({ pid }) => pid);
+  return [...own, ...sharedIn(store).map((shmid) => `shmem-${shmid}`)].reduce<number>((sum, id) => {
+    const image = new MemoryImage(store, id);
     image.close();
     return sum + image.runs.pagesSize;
   }, 0);

@@ -6,7 +6,7 @@ import { readBlob, records } from '../image/file.ts';
 import type { pipe_data_entry, reg_file_entry } from '../image/messages/descriptors.ts';
 import { VMA_ANON_SHARED } from '../image/messages/memory.ts';
 import type { tcp_stream_entry } from '../image/messages/sockets.ts';
-import { MemoryImage, sharedMemoryOf } from '../image/pages.ts';
+import { MemoryImage, sharedIn, sharedMemoryOf } from '../image/pages.ts';
 import type { Value } from '../image/proto.ts';
 import { type ImageStore, withSource } from '../image/store.ts';
 import { entriesOf, entryOf, type ImageTree } from '../image/tree.ts';
@@ -283,13 +283,11 @@ export class Restoring {
   prepareShared(): void {
     this.#fillNamespaces();
     for (const set of this.#withBytes(images.IPCNS_SEM, this.#ipc)) restoreSemaphores(this, set);
-    const order = this.#store
-      .names()
-      .flatMap((name) => /^pagemap-shmem-(\d+)\.img$/.exec(name)?.[1] ?? [])
+    const order = sharedIn(this.#store)
       .map((shmid) => {
         const image = new MemoryImage(this.#store, `shmem-${shmid}`);
         acceptPages(image.runs);
-        return { shmid: Number(shmid), pages: image.runs.pagesId };
+        return { shmid, pages: image.runs.pagesId };
       })
       .sort((a, b) => a.pages - b.pages);
     for (const { shmid } of order) {

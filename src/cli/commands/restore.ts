@@ -99,7 +99,7 @@ export const restore = command({
       script('pre-restore');
       // What is executed then would be so too.
       if (!flags.execCommand) stepBehind();
-      if (directory === '-') await practise();
+      const practised = directory === '-' && (await practise());
       const lazy = flags.lazyPages ? await (await import('../criu/lazy.ts')).connectLazyPages(flags) : undefined;
       const store = await openStore(directory);
       const pidFile = flags.pidFile === undefined ? undefined : inWorkDir(flags, flags.pidFile);
@@ -107,7 +107,7 @@ export const restore = command({
       try {
         const options = {
           lazyPages: lazy,
-          practised: directory === '-',
+          practised,
           stopped: flags.leaveStopped,
           shellJob: flags.shellJob,
           connections: flags.tcpClose ? ('closed' as const) : ('kept' as const),
@@ -157,9 +157,9 @@ export const restore = command({
 });
 
 /** While the other side gets ready. What it says of itself comes when it is about to stop the processes. */
-async function practise(): Promise<void> {
+async function practise(): Promise<boolean> {
   const { rehearseRestore } = await import('../../process/rehearsal.ts');
   const { ioctlInt } = await import('../../sys/files.ts');
   const { FIONREAD } = await import('../../abi/poll.ts');
-  rehearseRestore(() => ioctlInt(0, FIONREAD) === 0);
+  return rehearseRestore(() => ioctlInt(0, FIONREAD) === 0);
 }

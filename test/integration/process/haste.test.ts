@@ -6,18 +6,20 @@ import { closeSync, existsSync, openSync, readdirSync, readFileSync, readlinkSyn
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { SCHED_FIFO } from '../../../src/abi/sched.ts';
+import { createStream } from '../../../src/image/stream.ts';
 import { endHere, Haste } from '../../../src/process/haste.ts';
+import { infoHere } from '../../../src/process/info.ts';
 import { sleep } from '../../../src/sys/process.ts';
-import { readStatus } from '../../../src/sys/stat.ts';
+import { readStat, readStatus } from '../../../src/sys/stat.ts';
 import { PATIENCE } from '../patience.ts';
 import { Bench } from './target.ts';
 
 const LATENCY = '/dev/cpu_dma_latency';
 
-function isAwake(): boolean {
-  return readdirSync('/proc/self/fd').some((fd) => {
+function isAwake(pid: number | string = 'self'): boolean {
+  return readdirSync(`/proc/${pid}/fd`).some((fd) => {
     try {
-      return readlinkSync(`/proc/self/fd/${fd}`) === LATENCY;
+      return readlinkSync(`/proc/${pid}/fd/${fd}`) === LATENCY;
     } catch {
       // That of the folder itself.
       return false;
@@ -63,23 +65,37 @@ test('what is to end here may run on this processor alone, and what is gone alre
   endHere([child.pid!]);
 });
 
-test('a restore that waits for its stream practises behind others', (t) => {
+test('a restore that waits for its stream practises and waits behind others, and goes first when the stream begins', async (t) => {
   const bench = Bench.of(t);
   bench.shell('mkfifo stream');
   const stream = openSync(join(bench.folder, 'stream'), 'r+');
   const child = spawn(bench.node, [bench.main, 'restore', '-D', '-'], { stdio: [stream, 'ignore', 'ignore'] });
+  const ended = once(child, 'exit');
   const seen = new Set<string>();
+  const look = (): void => {
+    assert.notEqual(readStat(child.pid!).state, 'Z', 'it has ended');
+    seen.add(`${schedulingOf(`${child.pid}`)} ${isAwake(child.pid)}`);
+    sleep(500_000);
+  };
+  const ordinary = `${schedulingOf('thread-self')} false`;
   try {
     const until = performance.now() + PATIENCE;
-    // Then it waits for standard input, in read or poll: proc_pid_syscall(5).
+    // It waits in read or in poll: proc_pid_syscall(5).
     while (!/^(0 0x0|7) /.test(readFileSync(`/proc/${child.pid}/syscall`, 'latin1'))) {
       assert.ok(performance.now() < until, 'it does not read');
-      seen.add(`${schedulingOf(`${child.pid}`)}`);
-      sleep(500_000);
+      look();
+    }
+    look();
+    assert.deepEqual([...seen], [ordinary]);
+    createStream(stream, infoHere()).announce!();
+    const first = [`0,${SCHED_FIFO}`, '-20,0'].map((scheduling) => `${scheduling} ${existsSync(LATENCY)}`);
+    while (!first.some((each) => seen.has(each))) {
+      assert.ok(performance.now() < until, `it stays as it is: ${[...seen].join(', ')}`);
+      look();
     }
   } finally {
     child.kill('SIGKILL');
+    await ended;
     closeSync(stream);
   }
-  assert.deepEqual([...seen], [`${schedulingOf('thread-self')}`]);
 });
