@@ -97,9 +97,10 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
   const store = checkedStore(image, { pages: lazy === undefined });
   const tree = inOwnForm(readTree(store));
   const threads = tree.tasks.reduce((sum, task) => sum + task.threads.length, 0);
-  const waiting = image.forwards ? memoryIn(store, tree) : 0;
-  if (waiting > LITTLE) haste?.forLong();
-  if (threads >= WORTH_COMPILING || waiting > LITTLE) pause?.[Symbol.dispose]();
+  const [memory, shared] = image.forwards ? memoryIn(store, tree) : [0, 0];
+  const isMuch = memory + shared > LITTLE;
+  if (isMuch) haste?.forLong();
+  if (isMuch || threads >= WORTH_COMPILING) pause?.[Symbol.dispose]();
   acceptImage(store, tree, options.shellJob);
   const { connections = 'kept', shellJob, sameFiles = false } = options;
   const how = { connections, shellJob, sameFiles };
@@ -142,7 +143,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const hole = findHole(tree);
       let whole = false;
       const takeAll = () => {
-        whole ||= takeRest(image, waiting, haste);
+        whole ||= takeRest(image, memory, haste);
         return whole;
       };
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };
@@ -274,14 +275,16 @@ function takeRest(image: ImageStore, size: number, haste: Haste | undefined): bo
   return true;
 }
 
-/** Of all processes, with what they share, in bytes. */
-function memoryIn(store: ImageStore, { tasks }: ImageTree): number {
-  const own = tasks.filter((task) => !task.isZombie && firstWithMemory(tasks, task) === task).map(({ pid }) => pid);
-  return [...own, ...sharedIn(store).map((shmid) => `shmem-${shmid}`)].reduce<number>((sum, id) => {
+/** Of all processes, in bytes: what each has for itself, which is read last, and what they share. */
+function memoryIn(store: ImageStore, { tasks }: ImageTree): readonly [own: number, shared: number] {
+  const sizeOf = (id: number | string): number => {
     const image = new MemoryImage(store, id);
     image.close();
-    return sum + image.runs.pagesSize;
-  }, 0);
+    return image.runs.pagesSize;
+  };
+  const sum = (sizes: readonly number[]) => sizes.reduce((all, size) => all + size, 0);
+  const own = tasks.filter((task) => !task.isZombie && firstWithMemory(tasks, task) === task);
+  return [sum(own.map(({ pid }) => sizeOf(pid))), sum(sharedIn(store).map((shmid) => sizeOf(`shmem-${shmid}`)))];
 }
 
 /**
