@@ -29,9 +29,12 @@ export interface FrozenProcess {
 export class Frozen {
   /** Parents before their children. */
   readonly processes: readonly FrozenProcess[];
+  /** When the first one was told to stop, by performance.now(). */
+  readonly since: number;
 
-  constructor(processes: readonly FrozenProcess[]) {
+  constructor(processes: readonly FrozenProcess[], since: number) {
     this.processes = processes;
+    this.since = since;
   }
 
   /** Lets all go on where they were. What is gone already is passed over. */
@@ -49,12 +52,14 @@ export function freezeTree(root: number, timeout: number, freezer?: Freezer): Fr
   const found = new Map<number, { pid: number; ppid: number; zombie: boolean; threads: Map<number, Tracee> }>();
   /** Those that have children. No other one can get any: orphans come from below. */
   const parents = new Set<number>();
+  let since = freezer === undefined ? undefined : performance.now();
   const visit = (pid: number, ppid: number): boolean => {
     if (found.has(pid)) return false;
     const process = { pid, ppid, zombie: false, threads: new Map<number, Tracee>() };
     found.set(pid, process);
     try {
       const { state, num_threads } = readStat(pid);
+      since ??= performance.now();
       if (state !== 'Z') stopThreads(pid, num_threads, process.threads, timeout, freezer);
       // It may have ended before it was stopped, and be gone altogether if nobody waits for it.
       process.zombie = process.threads.size === 0 && readStat(pid).state === 'Z';
@@ -96,6 +101,7 @@ export function freezeTree(root: number, timeout: number, freezer?: Freezer): Fr
         threads: [...threads.values()],
         status: threads.get(pid)?.status ?? readStatus(pid),
       })),
+      since!,
     );
   } catch (error) {
     freezer?.thaw();

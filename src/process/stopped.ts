@@ -123,7 +123,6 @@ export function save(
   saving.waits = lookAtWaits(treeOf(pid));
   const haste = options.rehearsed === true ? undefined : new Haste();
   haste?.begin();
-  const started = performance.now();
   let frozen: Frozen;
   try {
     frozen = freezeTree(pid, timeout, options.freezer);
@@ -132,6 +131,7 @@ export function save(
     throw error;
   }
   saving.stoppedAt = Number(systemTime('monotonic'));
+  const started = frozen.since;
   const freezing = performance.now() - started;
   let [done, stopped] = [false, 0];
   const letGo = (): void => {
