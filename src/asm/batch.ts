@@ -57,7 +57,7 @@ const STOP_ON_ERROR = 1;
 
 /** ret of a record that was not performed: no system call returns it. */
 const NOT_RUN_LOW = 0;
-const NOT_RUN_HIGH = 0x8000_0000;
+const NOT_RUN_HIGH = 0x8000_0000 | 0;
 
 const SIZE = batch_record.size;
 const { nr: NR_AT, flags: FLAGS, results: RESULTS, arg: ARG, ret: RET } = batch_record.offsets;
@@ -223,7 +223,8 @@ export class Batch {
   /** Whether the record was performed. */
   done(index: number): boolean {
     const at = this.#at(index) + RET;
-    return this.#view.getUint32(at, true) !== NOT_RUN_LOW || this.#view.getUint32(at + 4, true) !== NOT_RUN_HIGH;
+    // Signed, so that V8 has them as small integers, whatever is returned.
+    return this.#view.getInt32(at, true) !== NOT_RUN_LOW || this.#view.getInt32(at + 4, true) !== NOT_RUN_HIGH;
   }
 
   /** What the call returned, -errno where it failed. Exact within 2^53. */
@@ -245,8 +246,8 @@ export class Batch {
     this.#set64(at + ARG + 24, d);
     this.#set64(at + ARG + 32, e);
     this.#set64(at + ARG + 40, f);
-    view.setUint32(at + RET, NOT_RUN_LOW, true);
-    view.setUint32(at + RET + 4, NOT_RUN_HIGH, true);
+    view.setInt32(at + RET, NOT_RUN_LOW, true);
+    view.setInt32(at + RET + 4, NOT_RUN_HIGH, true);
     this.#length = index + 1;
     return index;
   }

@@ -55,7 +55,7 @@ const DEFAULT: Action = { sigaction: 0n, flags: 0n, restorer: 0n, mask: 0n };
 /** All 64 bits of each field: handlers may be any number that the program chose. */
 function actionAt(view: DataView, at: number): Action {
   let bits = 0;
-  for (let i = 0; i < abi.sigaction.size; i += 4) bits |= view.getUint32(at + i, true);
+  for (let i = 0; i < abi.sigaction.size; i += 4) bits |= view.getInt32(at + i, true);
   if (bits === 0) return DEFAULT;
   const { sa_handler, sa_flags, sa_restorer, sa_mask } = abi.sigaction.offsets;
   return {

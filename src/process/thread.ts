@@ -39,6 +39,8 @@ export function saveThread(remote: Remote): () => CoreEntry {
     const robust = robustList();
     const scheduling = sched_attr.read(attr.bytes);
     const { sched_nice, sched_policy, sched_priority, sched_flags } = scheduling;
+    const pdeath_sig = viewOf(pdeath.bytes).getInt32(0, true);
+    // All of one shape, also where some is undefined: code for other shapes is thrown away.
     const thread_core: ThreadCore = {
       futex_rla: BigInt(robust.head),
       futex_rla_len: robust.length,
@@ -50,11 +52,11 @@ export function saveThread(remote: Remote): () => CoreEntry {
       signals_p: { signals: savePending(tracee, false) },
       creds: creds(),
       comm: status.Name,
-      ...(rseq_entry === undefined ? {} : { rseq_entry }),
-      ...(status.Seccomp === 0 ? {} : { seccomp_mode: seccompMode(status.Seccomp) }),
+      rseq_entry,
+      seccomp_mode: status.Seccomp === 0 ? undefined : seccompMode(status.Seccomp),
+      pdeath_sig: undefined,
       attributes: withScheduling(attributes(), scheduling),
     };
-    const pdeath_sig = new DataView(pdeath.bytes.buffer, pdeath.bytes.byteOffset, 4).getInt32(0, true);
     if (pdeath_sig !== 0) thread_core.pdeath_sig = pdeath_sig;
     return { mtype: 'X86_64', thread_info: saveRegisters(tracee, registers, tidAddress()), thread_core };
   };

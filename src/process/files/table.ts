@@ -71,7 +71,7 @@ export class FileTables {
 
   #saveDescriptor(pid: number, pidfd: number, fd: number): Descriptor {
     const info = readFdinfo(pid, fd);
-    const described = ({ id, type }: { id: number; type: FileType }): Descriptor => {
+    const described = (id: number, type: FileType): Descriptor => {
       const { ids, options } = this.#saving;
       for (const lock of saveLocks(pid, fd, info, options.fileLocks)) {
         this.#saving.addLock(id, { ...lock, pid: ids.inside(pid) });
@@ -81,7 +81,7 @@ export class FileTables {
     const last = this.#last.get(fd);
     if (last !== undefined) {
       const args = { pid1: last.pid, pid2: pid, type: KCMP_FILE, idx1: fd, idx2: fd };
-      if (kcmp.attempt(args) === 0) return described(last);
+      if (kcmp.attempt(args) === 0) return described(last.id, last.type);
     }
     const link = descriptorLink(pid, fd);
     const local = pidfd_getfd({ pidfd, targetfd: fd, flags: 0 });
@@ -109,7 +109,7 @@ export class FileTables {
         return { id: file.id, type: kind.type };
       });
       this.#last.set(fd, { pid, ...found });
-      return described(found);
+      return described(found.id, found.type);
     } finally {
       if (!keep) close({ fd: local });
     }
