@@ -24,7 +24,7 @@ import { GroupsSeen } from './groupsettings.ts';
 import { LITTLE } from './haste.ts';
 import { lookAt } from './look.ts';
 import { HeldMemory } from './memory.ts';
-import { practiseReading, rehearse } from './practice.ts';
+import { practiseReading, Rehearsal } from './practice.ts';
 import { forgetMirrors, prepareMirrors, saveLayout } from './scratch.ts';
 import { type CheckpointOptions, type CheckpointResult, HELD, save, Unforeseen } from './stopped.ts';
 import { readTaskFiles } from './task.ts';
@@ -64,7 +64,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
     const expected = sizes.reduce((sum, size) => sum + size, 0);
     const room = new HeldMemory(HELD, options.outcome === 'run' && expected <= HELD ? expected : 0);
     try {
-      if (!inHaste) rehearse(options, draft, threadsIn(membersOf(given.pid)));
+      using rehearsal = inHaste ? undefined : new Rehearsal(options, draft, threadsIn(membersOf(given.pid)));
       reserve(draft, sizes, !goesOn && !inHaste);
       foresight?.prepare();
       const seen = membersOf(given.pid);
@@ -79,6 +79,7 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
       const saved = { ...options, freezer, ending };
       const large = expected > LITTLE || threadsIn(seen) >= WORTH_COMPILING;
       using _pause = inHaste || large || options.serve !== undefined ? undefined : new CompilerPause();
+      rehearsal?.last();
       draft.announce?.();
       try {
         return save(saved, draft, room, foresight);

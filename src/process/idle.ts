@@ -44,7 +44,10 @@ function code(asProgram: boolean): Uint8Array {
     syscall(),
     ...openNull,
     ...openNull,
-    ...openNull,
+    // Standard error is standard output.
+    mov(eax, NR.dup),
+    mov(edi, 1),
+    syscall(),
     mov(eax, NR.execve),
     mov(edi, STRINGS[0]),
     mov(esi, ARGV),

@@ -8,16 +8,16 @@ import { SyscallError } from '../errors.ts';
 import { writeEntries } from '../image/file.ts';
 import type { ImageDraft } from '../image/store.ts';
 import { createStream } from '../image/stream.ts';
-import { images } from '../image/types.ts';
+import { fileName, images, pagesFile } from '../image/types.ts';
 import { HEADER, LEGACY_SIZE } from '../image/xsave.ts';
-import { readFlaggedMaps } from '../sys/maps.ts';
+import { type FlaggedVma, readFlaggedMaps } from '../sys/maps.ts';
 import { AllOrNone } from './allornone.ts';
 import { letCompile } from './compiling.ts';
 import { Foresight } from './foresight.ts';
 import { freezeTree } from './freeze.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
-import { writeFrame } from './registers.ts';
+import { saveRegisters, writeFrame } from './registers.ts';
 import { type CheckpointOptions, type SavingOptions, save } from './stopped.ts';
 import { enterAll, Guest, leaveAll } from './task.ts';
 import { saveThread } from './thread.ts';
@@ -42,55 +42,98 @@ export function practiseReading(memory: readonly Memory[]): void {
   }
 }
 
-/**
- * Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be.
- *
- * @param into has nothing of it afterwards
- * @param threads how many there will be to be saved
- */
-export function rehearse(options: CheckpointOptions, into: ImageDraft, threads: number): void {
-  const until = performance.now() + Math.min(MOST_REHEARSING, REHEARSING + 2 * threads);
-  using room = new HeldMemory(IDLE_MEMORY, 0);
-  let left = false;
-  const nowhere = openSync('/dev/null', 'w');
-  let pid = 0;
-  try {
-    pid = startIdle(true);
-    const mappings = readFlaggedMaps(pid);
-    const once = (draft: ImageDraft, how: Partial<SavingOptions>): void => {
-      using foresight = Foresight.byAsking('small');
-      foresight.note(pid, mappings);
-      foresight.prepare();
-      save({ ...options, ...REHEARSED, pid, ...how }, draft, room, foresight);
-      room.clear();
-    };
-    if (threads >= MANY) practiseThreads(pid);
-    for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
-      const written = round % WRITTEN === 0 && into.clear !== undefined;
-      // Without its sums it is no image, whatever happens now.
-      const draft = written ? { ...into, seal() {}, commit() {} } : createStream(nowhere, undefined);
-      left = written;
-      // Of those that end, memory is written while they stand still.
-      once(draft, options.outcome === 'run' ? {} : { beforeEnd() {} });
-      if (written) into.clear!();
-      left = false;
-      if (round % BREAK === 0) letCompile();
-    }
-    if (options.outcome === 'kill') {
-      using ending = new AllOrNone(pid, SIGKILL);
-      once(createStream(nowhere, undefined), { outcome: 'kill', ending });
-      pid = 0;
-    }
-  } catch {
-    // Where it cannot be done it is not needed; what goes wrong with the program itself is said then.
-  } finally {
-    if (pid > 0) endIdle(pid);
-    closeSync(nowhere);
+/** Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be. */
+export class Rehearsal implements Disposable {
+  readonly #options: CheckpointOptions;
+  readonly #room = new HeldMemory(IDLE_MEMORY, 0);
+  readonly #nowhere = openSync('/dev/null', 'w');
+  /** 0 where there is none. */
+  #pid = 0;
+  #mappings: readonly FlaggedVma[] = [];
+
+  /**
+   * @param into has nothing of it afterwards
+   * @param threads how many there will be to be saved
+   */
+  constructor(options: CheckpointOptions, into: ImageDraft, threads: number) {
+    this.#options = options;
+    const until = performance.now() + Math.min(MOST_REHEARSING, REHEARSING + 2 * threads);
+    let left = false;
+    this.#needless(() => {
+      this.#pid = startIdle(true);
+      this.#mappings = readFlaggedMaps(this.#pid);
+      const saveInUse = registersInUse(this.#pid);
+      if (threads >= MANY) practiseThreads(this.#pid);
+      for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
+        const written = round % WRITTEN === 0 && into.clear !== undefined;
+        left = written;
+        if (written) {
+          into.reserve?.(fileName(images.PSTREE), 0, true);
+          into.reserve?.(pagesFile(1), IDLE_MEMORY, false);
+          // Without its sums it is no image, whatever happens now.
+          this.#save({ ...into, seal() {}, commit() {} });
+          into.clear!();
+        } else this.#save(this.#stream());
+        left = false;
+        saveInUse();
+        if (round % BREAK === 0) letCompile();
+      }
+    });
+    if (left) into.clear!();
   }
-  if (left) into.clear!();
+
+  /**
+   * For the last time, down to its end, right before the processes are stopped: what was done a tenth of a second ago takes a tenth longer
+   * than what the caches of the processor still have.
+   */
+  last(): void {
+    if (this.#pid === 0) return;
+    this.#needless(() => {
+      for (let round = 0; round < LAST; round++) this.#save(this.#stream());
+      if (this.#options.outcome !== 'kill') return;
+      using ending = new AllOrNone(this.#pid, SIGKILL);
+      this.#save(this.#stream(), { outcome: 'kill', ending });
+      this.#pid = 0;
+    });
+    this.#end();
+  }
+
+  #stream(): ImageDraft {
+    return createStream(this.#nowhere, undefined);
+  }
+
+  #save(draft: ImageDraft, how?: Partial<SavingOptions>): void {
+    using foresight = Foresight.byAsking('small');
+    foresight.note(this.#pid, this.#mappings);
+    foresight.prepare();
+    // Of those that end, memory is written while they stand still.
+    const outcome = this.#options.outcome === 'run' ? {} : { beforeEnd() {} };
+    save({ ...this.#options, ...REHEARSED, pid: this.#pid, ...(how ?? outcome) }, draft, this.#room, foresight);
+    this.#room.clear();
+  }
+
+  /** Where it cannot be done it is not needed; what goes wrong with the program itself is said then. */
+  #needless(rehearsed: () => void): void {
+    try {
+      rehearsed();
+    } catch {
+      this.#end();
+    }
+  }
+
+  #end(): void {
+    if (this.#pid > 0) endIdle(this.#pid);
+    this.#pid = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.#end();
+    this.#room[Symbol.dispose]();
+    closeSync(this.#nowhere);
+  }
 }
 
-const ROUNDS = 75;
+const [ROUNDS, LAST] = [75, 10];
 /** One round of so many is written to where the image will be, if it can be taken away there. */
 const WRITTEN = 3;
 /** After so many rounds there is time for the thread that compiles: it took half of the time for which a small program stood still. */
@@ -144,6 +187,18 @@ const MANY = 20;
 const OFTEN = 450;
 /** In ms, for a process that does nothing. */
 const TIMEOUT = 1000;
+
+/** @returns saves the registers of a process as if they were in use: code for small integers alone is thrown away at the first large one */
+function registersInUse(pid: number): () => void {
+  const frozen = freezeTree(pid, TIMEOUT);
+  const tracee = frozen.processes[0]!.threads[0]!;
+  tracee.xstate.set(inUse(tracee.xstate));
+  frozen.release();
+  return () => {
+    const thread_info = saveRegisters(tracee, tracee.registers, 0);
+    writeEntries(NOWHERE.create(), images.CORE, [{ mtype: 'X86_64', thread_info }]);
+  };
+}
 
 /** Registers as programs have them, zeros and large numbers: nothing has been in most of this one. */
 function inUse(found: Uint8Array): Uint8Array {
