@@ -1,7 +1,7 @@
 /**
  * Writes a process and all below it into an image.
  *
- *     look (look.ts) -> make room, rehearse (practice.ts) -> stop, save, let go (stopped.ts)
+ *     look (look.ts) -> rehearse (practice.ts) -> make room -> rehearse for the last time -> stop, save, let go (stopped.ts)
  */
 import { SIGKILL, SIGSTOP } from '../abi/signal.ts';
 import { PartialError, SyscallError } from '../errors.ts';
@@ -70,16 +70,17 @@ export function checkpoint(given: CheckpointOptions, draft: ImageDraft): Checkpo
       const seen = membersOf(given.pid);
       if (!goesOn && draft.reserve !== undefined && !inHaste)
         for (const file of smallFiles(seen)) draft.reserve(file, 0, true);
-      prepareMirrors(
-        seen.map(({ tids }) => tids.length),
-        saveLayout,
-      );
       freezer = Freezer.of(given.pid, given.freezeGroup);
       if (outcome !== 'run') ending = new AllOrNone(given.pid, outcome === 'kill' ? SIGKILL : SIGSTOP);
       const saved = { ...options, freezer, ending };
       const large = expected > LITTLE || threadsIn(seen) >= WORTH_COMPILING;
       using _pause = inHaste || large || options.serve !== undefined ? undefined : new CompilerPause();
       rehearsal?.last();
+      // Not before: practice would take them.
+      prepareMirrors(
+        seen.map(({ tids }) => tids.length),
+        saveLayout,
+      );
       draft.announce?.();
       try {
         return save(saved, draft, room, foresight);

@@ -18,6 +18,7 @@ import { freezeTree } from './freeze.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
 import { HeldMemory, type Memory, ProcessMemory, writePagemap } from './memory.ts';
 import { saveRegisters, writeFrame } from './registers.ts';
+import { prepareMirrors, saveLayout } from './scratch.ts';
 import { type CheckpointOptions, type SavingOptions, save } from './stopped.ts';
 import { enterAll, Guest, leaveAll } from './task.ts';
 import { saveThread } from './thread.ts';
@@ -45,8 +46,8 @@ export function practiseReading(memory: readonly Memory[]): void {
 /** Checkpoints a process of ours that does nothing, into a stream to nowhere and to where the image will be. */
 export class Rehearsal implements Disposable {
   readonly #options: CheckpointOptions;
-  readonly #room = new HeldMemory(IDLE_MEMORY, 0);
   readonly #nowhere = openSync('/dev/null', 'w');
+  readonly #room = new HeldMemory(IDLE_MEMORY, 0);
   /** 0 where there is none. */
   #pid = 0;
   #mappings: readonly FlaggedVma[] = [];
@@ -79,11 +80,16 @@ export class Rehearsal implements Disposable {
         if (round % BREAK === 0) letCompile();
       }
     });
-    if (left) into.clear!();
+    try {
+      if (left) into.clear!();
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /**
-   * For the last time, down to its end, right before the processes are stopped: what was done a tenth of a second ago takes a tenth longer
+   * For the last time, down to its end, right before the processes are stopped: what was done a tenth of a second ago takes a fifth longer
    * than what the caches of the processor still have.
    */
   last(): void {
@@ -106,6 +112,7 @@ export class Rehearsal implements Disposable {
     using foresight = Foresight.byAsking('small');
     foresight.note(this.#pid, this.#mappings);
     foresight.prepare();
+    prepareMirrors([1], saveLayout);
     // Of those that end, memory is written while they stand still.
     const outcome = this.#options.outcome === 'run' ? {} : { beforeEnd() {} };
     save({ ...this.#options, ...REHEARSED, pid: this.#pid, ...(how ?? outcome) }, draft, this.#room, foresight);

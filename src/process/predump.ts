@@ -105,8 +105,8 @@ function enter(root: number, timeout: number, tracking: Tracking, namespaces: Na
   const mapped = new Map<number, readonly VmaEntry[]>();
   const objects = new SharedObjects(namespaces);
   const guests: Guest[] = [];
-  const started = performance.now();
   const frozen = freezeTree(root, timeout);
+  const { since: started } = frozen;
   const freezing = performance.now() - started;
   try {
     const seen = new Set<number>();

@@ -143,7 +143,7 @@ export function restore(image: ImageStore, options: RestoreOptions): RestoreResu
       const hole = findHole(tree);
       let whole = false;
       const takeAll = () => {
-        whole ||= takeRest(image, memory, haste);
+        whole ||= takeRest(image, withMounts ? memory + shared : memory, haste);
         return whole;
       };
       const how = { sibling: options.sibling === true, inner: own.has('pid'), takeAll };

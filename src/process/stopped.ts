@@ -92,7 +92,7 @@ export interface CheckpointResult {
   readonly unwatched: boolean;
   /** Until the last thread had stopped. */
   readonly freezing: number;
-  /** From the first thread that stopped to the last that was let go or killed. */
+  /** From when the first thread was told to stop until the last was let go or killed. */
   readonly frozen: number;
   /** Until the image was on the disk, when they had been let go or killed. */
   readonly sync: number;
