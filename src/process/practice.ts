@@ -12,7 +12,7 @@ import { fileName, images, pagesFile } from '../image/types.ts';
 import { HEADER, LEGACY_SIZE } from '../image/xsave.ts';
 import { type FlaggedVma, readFlaggedMaps } from '../sys/maps.ts';
 import { AllOrNone } from './allornone.ts';
-import { letCompile } from './compiling.ts';
+import { letCompile, WORTH_COMPILING } from './compiling.ts';
 import { Foresight } from './foresight.ts';
 import { freezeTree } from './freeze.ts';
 import { endIdle, IDLE_MEMORY, startIdle } from './idle.ts';
@@ -64,7 +64,7 @@ export class Rehearsal implements Disposable {
       this.#pid = startIdle(true);
       this.#mappings = readFlaggedMaps(this.#pid);
       const saveInUse = registersInUse(this.#pid);
-      if (threads >= MANY) practiseThreads(this.#pid);
+      if (threads >= WORTH_COMPILING) practiseThreads(this.#pid);
       for (let round = 0; round < ROUNDS && performance.now() < until; round++) {
         const written = round % WRITTEN === 0 && into.clear !== undefined;
         left = written;
@@ -188,8 +188,6 @@ function practiseThreads(pid: number): void {
   }
 }
 
-/** From so many threads on: what is done for fewer is done so often for other reasons. */
-const MANY = 20;
 /** After 400 calls of a function V8 compiles it: --invocation-count-for-maglev. */
 const OFTEN = 450;
 /** In ms, for a process that does nothing. */
