@@ -7,12 +7,13 @@
  */
 export { FormatError, TideoverError, UnsupportedError, VerifyError } from '../errors.ts';
 export { type CheckedStore, checkedStore } from './checked.ts';
-export { createDirectory, type DirectoryOptions, openDirectory, openFile, type Writers } from './directory.ts';
+export { createDirectory, type DirectoryOptions, openDirectory, openFile } from './directory.ts';
 export { type CoreOutput, writeCore } from './elfcore.ts';
 export { type ImageRecord, ImageWriter, readBlob, readEntries, readEntry, records, writeEntries } from './file.ts';
 export { IMAGE_FORMAT, type ImageInfo } from './info.ts';
 export { imageToJson, jsonToImage, storeFromJson, storeToJson } from './json.ts';
 export { type Extent, MemoryImage, PAGE_SIZE, PageRuns, type VmaEntry } from './pages.ts';
+export type { Writers } from './partial.ts';
 export { type Description, describe, type MappingDescription, render, type TaskDescription } from './show.ts';
 export {
   copySource,

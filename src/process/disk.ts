@@ -2,7 +2,8 @@
 
 import { Errno } from '../abi/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../abi/fcntl.ts';
-import type { DirectoryOptions, Writers } from '../image/directory.ts';
+import type { DirectoryOptions } from '../image/directory.ts';
+import type { Writers } from '../image/partial.ts';
 import { fallocate, pwrite64 } from '../sys/files.ts';
 import { syncFileSystem } from '../sys/folder.ts';
 import { readStat } from '../sys/stat.ts';
